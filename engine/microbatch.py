@@ -1,0 +1,106 @@
+"""An ordered, bounded run of deltas decided together.
+
+The order of the log is kept: a microbatch is a tuple of *runs*, each either one delta as an object
+(catalogue, policy, command: few) or a block of facts as columns (rivals' prices, stock, sales,
+costs: many). Inside a block the last value of a cell wins and sales add up; across runs order holds.
+"""
+
+from typing import Literal
+
+import numpy as np
+from msgspec import Struct
+
+from engine.deltas import AnyDelta
+
+Lane = Literal["commands", "deltas"]
+LANES: tuple[Lane, Lane] = ("commands", "deltas")
+"""In this order a microbatch takes them: a kill switch never waits behind a flood of feed data."""
+
+COMPETITOR_PRICED, STOCK_COUNTED, UNITS_SOLD, COST_CHANGED = 1, 2, 3, 4
+"""Codes in ``FactColumns.kind``."""
+
+FLAG_IN_STOCK, FLAG_CONDITION_NEW = 1, 2
+"""Bits in ``FactColumns.flags``, of a rival's offer."""
+
+
+class Position(Struct, frozen=True, array_like=True, order=True):
+    """Where a delta stands: lane (index in ``LANES``), offset of its record, index in the record."""
+
+    lane: int
+    offset: int
+    index: int
+
+
+class Refusal(Struct, frozen=True, array_like=True):
+    """A delta that changed nothing, or was set aside: where, verdict, why.
+
+    ``reason`` is for people and names the field and the fix. ``listing`` is the 64-bit key where
+    it is known, else 0.
+    """
+
+    position: Position
+    verdict: str  # one of VERDICTS
+    reason: str
+    listing: int = 0
+
+
+VERDICTS = (
+    "duplicate",
+    "late",
+    "quarantined",
+    "rejected",
+    "wrong_shard",
+    "unknown_listing",
+    "skipped",
+    "undecodable",
+    "not_supported",
+)
+
+
+class FactColumns(Struct, frozen=True, eq=False):
+    """A block of facts, one element a fact, all arrays of one length, in the order of the log."""
+
+    kind: np.ndarray  # uint8, a code above
+    listing: np.ndarray  # uint64, engine.routing.key64
+    amount: np.ndarray  # int64: price_minor, units or cost_minor by kind
+    observed_ms: np.ndarray  # int64
+    rival: np.ndarray  # uint64, engine.routing.name64, 0 for other kinds
+    shipping_minor: np.ndarray  # int32, 0 for other kinds
+    currency: np.ndarray  # uint32, currency_code, 0: the listing's own
+    flags: np.ndarray  # uint8
+    source: np.ndarray  # uint64, name64 of the source, 0: none
+    source_seq: np.ndarray  # int64, -1: none
+    event: np.ndarray  # uint64, name64 of event_id, 0: none
+    lane: np.ndarray  # uint8, index in LANES
+    offset: np.ndarray  # int64
+    index: np.ndarray  # int32
+
+    def __len__(self) -> int:
+        return len(self.kind)
+
+
+class ObjectDelta(Struct, frozen=True):
+    """One delta that is not a block of facts, with its place."""
+
+    position: Position
+    delta: AnyDelta
+
+
+class Microbatch(Struct, frozen=True, kw_only=True):
+    """Whole records of both lanes, commands first, and how far they reach."""
+
+    runs: tuple[ObjectDelta | FactColumns, ...] = ()
+    refusals: tuple[Refusal, ...] = ()  # what decoding refused: undecodable, wrong_shard
+    last_command: int  # offset of the last record consumed in each lane, -1 before the first
+    last_delta: int
+    deltas: int = 0  # how many deltas the runs and refusals hold together
+
+
+def currency_code(currency: str) -> int:
+    """Return three letters as a number, ``A`` highest byte: comparable, reversible, never 0."""
+    return (ord(currency[0]) << 16) | (ord(currency[1]) << 8) | ord(currency[2])
+
+
+def currency_name(code: int) -> str:
+    """Return the letters of :func:`currency_code`."""
+    return chr(code >> 16) + chr((code >> 8) & 255) + chr(code & 255)

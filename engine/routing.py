@@ -1,0 +1,60 @@
+"""Which shard a delta belongs to: routing keys, partitions and 64-bit listing keys.
+
+``murmur2`` is the default partitioner of the Java client and of aiokafka, so that a producer that
+knows nothing of us still reaches the right partition.
+"""
+
+from hashlib import blake2b
+
+ROUTING_SLOT = "#"
+"""Separates the retailer from the slot; a retailer's id may not hold it."""
+
+
+def key64(retailer: str, channel: str, sku: str) -> int:
+    """Return the 64-bit key of a listing: blake2b-64, little-endian."""
+    text = f"{retailer}\x1f{channel}\x1f{sku}".encode()
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "little")
+
+
+def name64(name: str) -> int:
+    """Return the 64-bit key of a rival's, source's or event's name; never 0, which means none."""
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little") or 1
+
+
+def murmur2(data: bytes) -> int:
+    """Return Kafka's murmur2 of ``data`` as an unsigned 32-bit number."""
+    length = len(data)
+    mixer, mask = 0x5BD1E995, 0xFFFFFFFF
+    state = (0x9747B28C ^ length) & mask
+    whole = length & ~3
+    for start in range(0, whole, 4):
+        word = int.from_bytes(data[start : start + 4], "little")
+        word = (word * mixer) & mask
+        word ^= word >> 24
+        word = (word * mixer) & mask
+        state = ((state * mixer) & mask) ^ word
+    rest = length & 3
+    if rest:
+        state ^= int.from_bytes(data[whole:], "little")
+        state = (state * mixer) & mask
+    state ^= state >> 13
+    state = (state * mixer) & mask
+    return state ^ (state >> 15)
+
+
+def partition_of(routing_key: str, partitions: int) -> int:
+    """Return the partition, which is the shard, that owns ``routing_key``."""
+    assert partitions > 0
+    return (murmur2(routing_key.encode()) & 0x7FFFFFFF) % partitions
+
+
+def routing_key(retailer: str, sku: str, spread: int) -> str:
+    """Return the key under which a delta of this SKU is sent.
+
+    ``spread`` is 1 for a retailer that fits one shard; a bigger one is cut into ``spread`` slots
+    by SKU, so that all channels of a SKU stay together.
+    """
+    assert spread >= 1
+    if spread == 1:
+        return retailer
+    return f"{retailer}{ROUTING_SLOT}{(murmur2(sku.encode()) & 0x7FFFFFFF) % spread}"

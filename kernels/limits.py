@@ -1,0 +1,10 @@
+"""Numbers that bound an array's cell. Imports nothing, so that whoever needs only these pays for no jax."""
+
+PRICE_MINOR_MAX = 2**30
+"""Largest price a row may hold, in minor units. Half of int32, so a difference cannot overflow."""
+
+ROWS_PER_DECISION_MAX = 4096
+"""Most rows one microbatch reprices and one decision record holds."""
+
+DUE_ROWS_MAX = 512
+"""Most rows one microbatch takes because a timer fell due."""
