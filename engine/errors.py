@@ -27,6 +27,10 @@ class RejectedInput(PricingError):
         self.fix = fix
 
 
+class NotSupported(RejectedInput):
+    """Input that we know by name and do not build yet: refused, never accepted and ignored."""
+
+
 class FailedDependency(PricingError):
     """A store, a broker or a peer did not do what it was asked in time."""
 
