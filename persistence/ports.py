@@ -10,6 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 from msgspec import Struct
 
+from engine.errors import RejectedInput, SettingsRefused
+
+RECORD_BYTES_MAX = 4_000_000
+"""Largest value of a record. The broker's ``message.max.bytes`` must be a little more."""
+
 
 class Record(Struct, frozen=True):
     """One record of a log. ``appended_ms`` is the log's own time (LogAppendTime)."""
@@ -42,6 +47,7 @@ class Appender(Protocol):
         Raises:
             AppendInDoubt: the deadline passed, or the connection broke, after sending.
             FailedDependency: it certainly was not appended; the same appender may go on.
+            RejectedInput: the value is over ``RECORD_BYTES_MAX``.
         """
         ...
 
@@ -68,9 +74,11 @@ class Log(Protocol):
         ...
 
     async def read(self, after: int, *, limit: int, wait_ms: int) -> list[Record]:
-        """Return up to ``limit`` records with offset > ``after``, waiting ``wait_ms`` for the first.
+        """Return up to ``limit`` records with offset > ``after``, waiting ``wait_ms`` for one.
 
-        Offsets grow, but Kafka may leave holes. ``after=-1`` reads from the beginning.
+        Offsets grow, but Kafka may leave holes. ``after=-1`` reads from the very first record;
+        who wants only what is still kept reads after ``await start() - 1``. One reader at a time:
+        a log that is read at two places is opened twice.
 
         Raises:
             LogTruncated: records right after ``after`` existed and are gone.
@@ -97,7 +105,7 @@ class Logs(Protocol):
         """Create the topics that do not exist, with that many partitions; check those that do.
 
         Raises:
-            SettingsRefused: a topic exists with another number of partitions or a shorter retention.
+            SettingsRefused: a topic exists with other partitions or a shorter retention.
         """
         ...
 
@@ -106,6 +114,41 @@ class Logs(Protocol):
     async def partitions(self, topic: str) -> int: ...
 
     async def close(self) -> None: ...
+
+
+def refuse_oversize(value: bytes) -> None:
+    """Raise ``RejectedInput`` when a record's value is larger than any log takes."""
+    if len(value) > RECORD_BYTES_MAX:
+        problem = f"a record of {len(value)} bytes is over the limit of {RECORD_BYTES_MAX}"
+        raise RejectedInput("", problem, "send it in smaller parts")
+
+
+def missing_topic(topic: str) -> SettingsRefused:
+    """Return the error for a topic that does not exist."""
+    return SettingsRefused(f"topic {topic} does not exist: create the topics first")
+
+
+def refuse_missing_partition(topic: str, partition: int, partitions: int) -> None:
+    """Raise ``SettingsRefused`` when the topic has no such partition."""
+    if not 0 <= partition < partitions:
+        raise SettingsRefused(
+            f"topic {topic} has {partitions} partitions, there is no partition {partition}"
+        )
+
+
+def refuse_other_topic(
+    topic: str, partitions: int, wanted: int, retention_ms: int, wanted_ms: int
+) -> None:
+    """Raise ``SettingsRefused`` when a topic that exists is not the one that was wanted.
+
+    A ``retention_ms`` of -1 keeps for ever.
+    """
+    if partitions != wanted:
+        raise SettingsRefused(f"topic {topic} has {partitions} partitions, wanted {wanted}")
+    if retention_ms >= 0 and not 0 <= wanted_ms <= retention_ms:
+        raise SettingsRefused(
+            f"topic {topic} keeps records for {retention_ms} ms, wanted at least {wanted_ms} ms"
+        )
 
 
 DELTAS = "repricer.deltas.v1"
