@@ -7,9 +7,16 @@ Units. Money is int32 in minor units of the listing's currency. ``price_minor`` 
 nothing is decided: the price in force stays, and the reasons tell why.
 """
 
+from typing import Any, cast
+
 import numpy as np
 
 from engine.policy import ENDINGS_MAX
+from kernels import reasons
+from kernels.columns import Floats, Integers, PricedFloats, PricedIntegers
+from kernels.limits import PRICE_MINOR_MAX
+from kernels.models import constant_elasticity as model
+from kernels.reprice import reprice
 
 PRICING_INPUT_DTYPE = np.dtype(
     [
@@ -74,3 +81,91 @@ PRICED_DTYPE = np.dtype(
     ]
 )
 """What :func:`price` decides for one listing."""
+
+
+LADDER = (64, 256, 1024, 4096)
+"""Padded sizes; what is longer is priced in pieces of the largest."""
+
+MODEL = model.VERSION
+"""What the mark of a decision names."""
+
+
+def price(inputs: np.ndarray) -> np.ndarray:
+    """Decide a price for every row.
+
+    Args:
+        inputs: ``PRICING_INPUT_DTYPE``[rows].
+
+    Returns:
+        ``PRICED_DTYPE``[rows]. Where ``price_minor`` is not 0, it obeys legal, floor and ceiling
+        exactly, whatever the kernel returned.
+    """
+    assert inputs.dtype == PRICING_INPUT_DTYPE
+    priced = np.empty(len(inputs), dtype=PRICED_DTYPE)
+    for start in range(0, len(inputs), LADDER[-1]):
+        piece = slice(start, start + LADDER[-1])
+        _price_piece(inputs[piece], priced[piece])
+    return priced
+
+
+def compiled_shapes() -> int:
+    """Return how many shapes of the kernel are compiled: constant after :func:`warm`."""
+    return int(cast(Any, reprice)._cache_size())
+
+
+def warm() -> None:
+    """Compile the kernel for every size of the ladder."""
+    for rows in LADDER:
+        price(np.zeros(rows, dtype=PRICING_INPUT_DTYPE))
+
+
+def _price_piece(inputs: np.ndarray, priced: np.ndarray) -> None:
+    """Price at most ``LADDER[-1]`` rows into ``priced``."""
+    integers, floats = reprice(*_packed(inputs))
+    counted, weighed = np.asarray(integers), np.asarray(floats)
+    rows = len(inputs)
+    for index, name in enumerate(PricedIntegers._fields):
+        priced[name] = counted[index, :rows]
+    for index, name in enumerate(PricedFloats._fields):
+        priced[name] = weighed[index, :rows]
+    _clamp(inputs, priced)
+    reasons_ = priced["reasons"]
+    priced["infeasible"] = (reasons_ & reasons.INFEASIBLE) != 0
+    priced["unpublishable"] = (reasons_ & (reasons.NO_COST | reasons.NO_FLOOR)) != 0
+
+
+def _packed(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Stack the columns, padded to the ladder with rows that cannot be published."""
+    rows = len(inputs)
+    padded = next(size for size in LADDER if size >= rows)
+    integers = np.zeros((len(Integers._fields), padded), dtype=np.int32)
+    floats = np.zeros((len(Floats._fields), padded), dtype=np.float32)
+    floats[_PRIOR_COLUMNS, rows:] = _PRIOR_PADDING
+    for index, name in enumerate(_PLAIN_INTEGERS):
+        integers[index, :rows] = inputs[name]
+    integers[len(_PLAIN_INTEGERS) :, :rows] = inputs["endings"].T
+    for index, name in enumerate(Floats._fields):
+        floats[index, :rows] = inputs[name]
+    return integers, floats
+
+
+def _clamp(inputs: np.ndarray, priced: np.ndarray) -> None:
+    """Refuse or correct, in integers, what breaks legal, floor or ceiling.
+
+    The kernel has done the same; this is the second lock on the one door, and a row that it
+    changes carries the bit ``clamped``.
+    """
+    decided = priced["price_minor"] != 0
+    least = np.maximum(np.maximum(inputs["map_minor"], inputs["floor_minor"]), 1)
+    most = np.where(inputs["ceiling_minor"] > 0, inputs["ceiling_minor"], PRICE_MINOR_MAX)
+    unknown = (inputs["cost_minor"] < 0) | (inputs["floor_minor"] <= 0) | (least > most)
+    clamped = np.clip(priced["price_minor"], least, most)
+    clamped = np.where(decided & ~unknown, clamped, 0)
+    changed = clamped != priced["price_minor"]
+    priced["price_minor"] = clamped
+    priced["reasons"] |= np.where(changed, np.uint32(reasons.CLAMPED), np.uint32(0))
+
+
+_PLAIN_INTEGERS = Integers._fields[:-ENDINGS_MAX]
+_PRIOR_COLUMNS = [Floats._fields.index(n) for n in ("prior_elasticity", "prior_elasticity_sd")]
+_PRIOR_PADDING = np.array([[-2.6], [0.7]], dtype=np.float32)

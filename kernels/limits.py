@@ -1,4 +1,4 @@
-"""Numbers that bound an array's cell. Imports nothing, so that whoever needs only these pays for no jax."""
+"""Numbers that bound an array's cell. Imports nothing, so whoever needs these pays for no jax."""
 
 PRICE_MINOR_MAX = 2**30
 """Largest price a row may hold, in minor units. Half of int32, so a difference cannot overflow."""
