@@ -21,33 +21,29 @@ def narrow(columns: Integers, price_minor: jax.Array, bounds: Bounds) -> Bounds:
     nearest to a legal ending; of two equally near ends, the lower.
     """
     low, high = bounds.low, bounds.high
-    nearest, distance = jnp.zeros_like(low), jnp.full_like(low, FAR)
-    under, over = jnp.full_like(low, FAR), jnp.full_like(low, FAR)
-    asked = jnp.zeros_like(bounds.overridden)
-    for code in columns.endings:
-        given = code > 0
-        asked = asked | given
-        value, modulus = _decoded(code)
-        below = _at_most(price_minor, value, modulus)
-        for candidate in (below, below + modulus):
-            inside = given & (candidate >= low) & (candidate <= high)
-            away = jnp.abs(candidate - price_minor)
-            nearer = (away < distance) | ((away == distance) & (candidate < nearest))
-            nearest = jnp.where(inside & nearer, candidate, nearest)
-            distance = jnp.where(inside & nearer, away, distance)
-        lower = _at_most(low, value, modulus)
-        higher = _at_most(high, value, modulus) + modulus
-        under = jnp.where(given & (lower >= 1), jnp.minimum(under, low - lower), under)
-        reachable = given & (higher <= PRICE_MINOR_MAX)
-        over = jnp.where(reachable, jnp.minimum(over, higher - high), over)
+    codes = jnp.stack(columns.endings)  # int32[endings, rows], as everything here with an axis more
+    given = codes > 0
+    asked = given.any(axis=0)
+    value, modulus = _decoded(codes)
+
+    below = _at_most(price_minor, value, modulus)
+    candidates = jnp.concatenate((below, below + modulus))
+    inside = jnp.concatenate((given, given)) & (candidates >= low) & (candidates <= high)
+    # Twice the distance, and one more for the higher of two equally near.
+    distances = 2 * jnp.abs(candidates - price_minor) + (candidates > price_minor)
+    distance = jnp.where(inside, distances, FAR).min(axis=0)
     found = distance < FAR
-    yields = asked & ~found
-    end = jnp.where(under <= over, low, high)
-    point = jnp.where(found, nearest, end)
+    nearest = price_minor + jnp.where(distance % 2 == 1, distance // 2, -(distance // 2))
+
+    lower = _at_most(low, value, modulus)
+    under = jnp.where(given & (lower >= 1), low - lower, FAR).min(axis=0)
+    higher = _at_most(high, value, modulus) + modulus
+    over = jnp.where(given & (higher <= PRICE_MINOR_MAX), higher - high, FAR).min(axis=0)
+    point = jnp.where(found, nearest, jnp.where(under <= over, low, high))
     return Bounds(
         jnp.where(asked, point, low),
         jnp.where(asked, point, high),
-        bounds.overridden | yields,
+        bounds.overridden | (asked & ~found),
     )
 
 
