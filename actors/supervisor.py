@@ -1,0 +1,572 @@
+"""Keep one live owner a shard: replace the dead and the hung, and nobody while Kafka is slow.
+
+``Watch`` holds what is known and says what to do; it has no clock, no process and no log, so a test
+is a list of events. ``Supervisor`` feeds it: marks from the decision logs, deaths by pidfd, and a
+canary in a topic of its own. Two owners at once are harmless, because the log fences; what this
+file guards is that there is soon one, and that a slow broker is not answered by killing everybody.
+
+*Proven* time is time in which canaries were acknowledged quickly. Silence and the patience with a
+start are counted in it alone: while the log does not answer, nobody can be blamed for silence.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Final, Literal, Protocol, final
+
+from msgspec import Struct, field
+
+from engine.errors import AppendInDoubt, FailedDependency, LogFault, PricingError
+from persistence.decision_reader import DecisionReader
+from persistence.ports import Appender, Log
+
+PROVEN_MS_A_CANARY_MAX: Final = 500
+"""What one canary can prove at most: a watcher that slept itself has proven nothing."""
+
+HEALTHY_MS: Final = 60_000
+"""An owner that lived this long clears the back-off of its shard."""
+
+BACKOFF_FIRST_MS: Final = 250
+
+Phase = Literal["starting", "standby", "live"]
+
+STOP_LOUDLY: Final = frozenset({"log_fault", "settings_refused", "bug_on_empty_batch"})
+"""Ends after which another start would meet the same wall: the shard waits for a person."""
+
+
+class SupervisorSettings(Struct, frozen=True, kw_only=True):
+    """When an owner is replaced."""
+
+    silence_ms: int = 2000
+    start_ms: int = 30_000
+    canary_ms: int = 250
+    canary_deadline_ms: int = 500
+    backoff_ms_max: int = 30_000
+    standby: bool = False
+
+
+class Start(Struct, frozen=True, kw_only=True):
+    """One start of one shard's owner."""
+
+    shard: int
+    number: int
+    owner: bytes  # 16 bytes, the owner's id in the log
+    standby: bool = False
+    cautious: bool = False
+
+    @property
+    def name(self) -> str:
+        """Return the name of its process, which Ray's dashboard shows."""
+        return f"shard-{self.shard:03d}-s{self.number:04d}"
+
+
+class Launched(Struct, frozen=True, kw_only=True):
+    """Where a start runs."""
+
+    start: Start
+    pid: int
+    address: str  # its own loopback port: health, metrics, control
+
+
+class Launch(Struct, frozen=True):
+    """Start an owner or a standby."""
+
+    start: Start
+
+
+class TakeOver(Struct, frozen=True):
+    """Let a standby seal."""
+
+    name: str
+    cautious: bool
+
+
+class Kill(Struct, frozen=True):
+    """End a process that hangs; it may own nothing any more."""
+
+    name: str
+    why: str
+
+
+Action = Launch | TakeOver | Kill
+
+
+class Alarm(Struct, frozen=True):
+    """Something a person should know."""
+
+    what: str
+    shard: int
+    detail: str
+
+
+class Life(Struct):
+    """One started process, as far as it is known."""
+
+    start: Start
+    phase: Phase = "starting"
+    launched: Launched | None = None
+    progress: object = None
+    patience_ms: float = 0.0  # proven time since it last showed progress
+    live_since_ms: int | None = None
+
+
+class Place(Struct):
+    """One shard: who owns it, who stands by, and what befell it."""
+
+    shard: int
+    next_number: int = 1
+    owner: Life | None = None
+    standby: Life | None = None
+    silence_ms: float = 0.0  # proven time since the last mark
+    last_mark_ms: int | None = None
+    deaths: int = 0  # since one lived for HEALTHY_MS
+    not_before_ms: int = 0
+    standby_not_before_ms: int = 0
+    cautious: bool = False
+    stopped: str = ""
+    ends: list[str] = field(default_factory=list)
+
+
+@final
+class Watch:
+    """What is known of every shard, and what follows from it. Pure but for its own memory.
+
+    All times are monotonic milliseconds, given by the caller.
+    """
+
+    def __init__(
+        self,
+        shards: Iterable[int],
+        settings: SupervisorSettings,
+        *,
+        new_owner: Callable[[], bytes],
+    ) -> None:
+        self._settings = settings
+        self._new_owner = new_owner
+        self.places: dict[int, Place] = {shard: Place(shard) for shard in shards}
+        self.alarms: list[Alarm] = []
+        self.proven_ms = 0.0
+        self._draining = False
+
+    # ----- what happened ----------------------------------------------------------------------
+
+    def adopt(self, launched: Launched, phase: Phase, now_ms: int) -> None:
+        """Take charge of a process that an earlier supervisor started."""
+        place = self.places[launched.start.shard]
+        place.next_number = max(place.next_number, launched.start.number + 1)
+        life = Life(launched.start, phase, launched)
+        if launched.start.standby and phase != "live":
+            place.standby = life
+        else:
+            place.owner = life
+            life.live_since_ms = now_ms if phase == "live" else None
+
+    def numbered(self, shard: int, number: int) -> None:
+        """Remember that a start number was used, perhaps before this supervisor began."""
+        place = self.places[shard]
+        place.next_number = max(place.next_number, number + 1)
+
+    def launched(self, launched: Launched) -> None:
+        """Note that a start has a process now."""
+        life = self.life(launched.start.name)
+        if life is not None:
+            life.launched = launched
+            life.patience_ms = 0.0
+
+    def launch_failed(self, name: str, why: str, now_ms: int) -> None:
+        """Note that a start got no process."""
+        self._ended(name, "launch_failed", why, now_ms)
+
+    def progressed(self, name: str, phase: Phase, progress: object) -> None:
+        """Note what a start says of itself; only a change of it counts as progress."""
+        life = self.life(name)
+        if life is None or life.phase == "live":
+            return
+        if progress != life.progress or phase != life.phase:
+            life.patience_ms = 0.0
+        life.progress = progress
+        if phase != "live":  # only a mark in the log proves that it lives
+            life.phase = phase
+
+    def marked(self, shard: int, owner: bytes, now_ms: int) -> None:
+        """Note an accepted mark of whoever reigns now."""
+        place = self.places[shard]
+        place.silence_ms = 0.0
+        place.last_mark_ms = now_ms
+        for life in (place.owner, place.standby):
+            if life is not None and life.start.owner == owner and life.phase != "live":
+                life.phase = "live"
+                life.live_since_ms = now_ms
+        if place.standby is not None and place.standby.phase == "live":
+            # It sealed although nobody told it: it reigns, so it is the owner.
+            place.owner, place.standby = place.standby, None
+
+    def died(self, name: str, end: str | None, detail: str, now_ms: int) -> None:
+        """Note that a process is gone; ``end`` is what it left word of, ``None``: nothing."""
+        self._ended(name, end, detail, now_ms)
+
+    def proven(self, elapsed_ms: float, silent: Mapping[int, bool]) -> None:
+        """Count proven time.
+
+        Args:
+            elapsed_ms: how much a quickly acknowledged canary proves.
+            silent: shard -> whether its decision log was read up to its end since.
+        """
+        credit = min(elapsed_ms, PROVEN_MS_A_CANARY_MAX)
+        self.proven_ms += credit
+        for place in self.places.values():
+            if silent.get(place.shard, False):
+                place.silence_ms += credit
+            for life in (place.owner, place.standby):
+                if life is not None and life.phase == "starting":
+                    life.patience_ms += credit
+
+    def drain(self) -> None:
+        """Start nobody any more."""
+        self._draining = True
+
+    # ----- what follows -----------------------------------------------------------------------
+
+    def plan(self, now_ms: int) -> list[Action]:
+        """Return what to do now. Acting on it is the caller's; this remembers that it was said."""
+        if self._draining:
+            return []
+        actions: list[Action] = []
+        for place in self.places.values():
+            self._forgive(place, now_ms)
+            actions += self._replace_hung(place, now_ms)
+            actions += self._promote(place)
+        actions += self._start_one(now_ms)
+        return actions
+
+    def _forgive(self, place: Place, now_ms: int) -> None:
+        owner = place.owner
+        if owner is None or owner.live_since_ms is None:
+            return
+        if now_ms - owner.live_since_ms >= HEALTHY_MS:
+            place.deaths = 0
+            place.cautious = False
+
+    def _replace_hung(self, place: Place, now_ms: int) -> list[Action]:
+        actions: list[Action] = []
+        for life in (place.owner, place.standby):
+            if life is None:
+                continue
+            if life.phase == "starting" and life.patience_ms >= self._settings.start_ms:
+                why = f"no progress for {self._settings.start_ms} ms while starting"
+            elif life.phase == "live" and place.silence_ms >= self._settings.silence_ms:
+                why = f"no mark for {place.silence_ms:.0f} ms of proven time"
+            else:
+                continue
+            actions.append(Kill(life.start.name, why))
+            self._ended(life.start.name, None, why, now_ms)
+        return actions
+
+    def _promote(self, place: Place) -> list[Action]:
+        if place.owner is not None or place.standby is None or place.stopped:
+            return []
+        place.owner, place.standby = place.standby, None
+        place.owner.phase = "starting"
+        place.owner.patience_ms = 0.0
+        place.silence_ms = 0.0
+        return [TakeOver(place.owner.start.name, place.cautious)]
+
+    def _start_one(self, now_ms: int) -> list[Action]:
+        """Return at most one start: warming kernels on all cores at once starves the living."""
+        for place in self.places.values():
+            for life in (place.owner, place.standby):
+                if life is not None and life.phase == "starting":
+                    return []
+        for place in self.places.values():
+            if place.owner is None and not place.stopped and now_ms >= place.not_before_ms:
+                return [self._launch(place, standby=False)]
+        if not self._settings.standby:
+            return []
+        for place in self.places.values():
+            wanted = place.owner is not None and place.standby is None and not place.stopped
+            if wanted and now_ms >= place.standby_not_before_ms:
+                return [self._launch(place, standby=True)]
+        return []
+
+    def _launch(self, place: Place, *, standby: bool) -> Launch:
+        start = Start(
+            shard=place.shard,
+            number=place.next_number,
+            owner=self._new_owner(),
+            standby=standby,
+            cautious=place.cautious and not standby,
+        )
+        place.next_number += 1
+        if standby:
+            place.standby = Life(start)
+        else:
+            place.owner = Life(start)
+            place.silence_ms = 0.0
+        return Launch(start)
+
+    def _ended(self, name: str, end: str | None, detail: str, now_ms: int) -> None:
+        life = self.life(name)
+        if life is None:
+            return  # killed by us and counted then
+        place = self.places[life.start.shard]
+        place.ends.append(f"{name}: {end or 'unexplained'}: {detail}")
+        del place.ends[:-20]
+        if end in STOP_LOUDLY:
+            place.stopped = f"{end}: {detail}"
+            self.alarms.append(Alarm("shard_stopped", place.shard, f"{name}: {detail}"))
+        if life is place.standby:
+            place.standby = None
+            place.standby_not_before_ms = now_ms + self._settings.backoff_ms_max // 3
+            return
+        place.owner = None
+        place.silence_ms = 0.0
+        if end == "drained":
+            return
+        place.deaths += 1
+        place.cautious = place.cautious or end is None
+        wait_ms = 0 if place.deaths == 1 else BACKOFF_FIRST_MS * 2 ** min(place.deaths - 2, 20)
+        place.not_before_ms = now_ms + min(wait_ms, self._settings.backoff_ms_max)
+        self.alarms.append(Alarm("owner_ended", place.shard, f"{name}: {end or detail}"))
+
+    def life(self, name: str) -> Life | None:
+        """Return what is known of a process that is not yet given up."""
+        for place in self.places.values():
+            for life in (place.owner, place.standby):
+                if life is not None and life.start.name == name:
+                    return life
+        return None
+
+
+class Launcher(Protocol):
+    """What the supervisor needs done in the world; ``cluster.placement`` does it with Ray."""
+
+    async def launch(self, start: Start) -> Launched:
+        """Start a process and return once it has an address.
+
+        Raises:
+            FailedDependency: it could not be started.
+        """
+        ...
+
+    async def take_over(self, launched: Launched, *, cautious: bool) -> None: ...
+
+    def kill(self, launched: Launched) -> None:
+        """Send SIGKILL; a process already gone is no error."""
+        ...
+
+    async def gone(self, launched: Launched) -> tuple[str | None, str]:
+        """Return when the process is gone, with what it left word of: (end, detail)."""
+        ...
+
+    async def progress(self, launched: Launched) -> tuple[Phase, object]:
+        """Ask a start how far it is.
+
+        Raises:
+            FailedDependency: it does not answer.
+        """
+        ...
+
+
+class Decisions(Struct, frozen=True):
+    """A shard's decision log and a reader of it, begun near its end."""
+
+    log: Log
+    reader: DecisionReader
+
+
+@final
+class Supervisor:
+    """Runs the watch over real logs and processes until told to stop."""
+
+    def __init__(
+        self,
+        watch: Watch,
+        launcher: Launcher,
+        decisions: Mapping[int, Decisions],
+        canary_log: Log,
+        settings: SupervisorSettings,
+        *,
+        canary: Callable[[], bytes],
+        alarm: Callable[[Alarm], None],
+        monotonic_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
+    ) -> None:
+        self.watch = watch
+        self._launcher = launcher
+        self._decisions = decisions
+        self._canary_log = canary_log
+        self._settings = settings
+        self._canary = canary
+        self._alarm = alarm
+        self._now_ms = monotonic_ms
+        self._appender: Appender | None = None
+        self._last_proven_ms: int | None = None
+        self._launched: dict[str, Launched] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+        self.log_faults: dict[int, str] = {}
+
+    async def run(self) -> None:
+        """Watch until ``stop``; raise what a task of ours raised."""
+        for shard in self._decisions:
+            self._spawn(self._follow(shard))
+        self._spawn(self._prove())
+        self._spawn(self._act())
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            while not stopping.done():
+                done, _ = await asyncio.wait(
+                    {stopping, *self._tasks}, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done - {stopping}:
+                    task.result()
+        finally:
+            stopping.cancel()
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def stop(self) -> None:
+        """Start nobody any more and let ``run`` return."""
+        self.watch.drain()
+        self._stopping.set()
+
+    def attend(self, launched: Launched) -> None:
+        """Follow a process, ours or an earlier supervisor's, until it is gone."""
+        self._launched[launched.start.name] = launched
+        self._spawn(self._attend(launched))
+        self._spawn(self._ask(launched))
+
+    # ----- the world's side ---------------------------------------------------------------------
+
+    async def _follow(self, shard: int) -> None:
+        """Read the shard's decisions and report every accepted mark."""
+        log, reader = self._decisions[shard].log, self._decisions[shard].reader
+        while True:
+            try:
+                for record in await log.read(reader.offset, limit=500, wait_ms=1000):
+                    accepted = reader.accept(record)
+                    if accepted is not None:
+                        self.watch.marked(shard, accepted.stamp.owner, self._now_ms())
+            except FailedDependency:
+                await asyncio.sleep(0.2)
+            except LogFault as fault:
+                # Its owner meets the same fault and stops; watching on would only kill successors.
+                self.log_faults[shard] = str(fault)
+                self._alarm(Alarm("log_fault", shard, str(fault)))
+                return
+
+    async def _prove(self) -> None:
+        """Append a canary every so often, and count the time that quick answers prove."""
+        while True:
+            began_ms = self._now_ms()
+            if await self._acknowledged():
+                silent = await self._silent()
+                if self._last_proven_ms is not None:
+                    self.watch.proven(began_ms - self._last_proven_ms, silent)
+                self._last_proven_ms = began_ms
+            else:
+                self._last_proven_ms = None
+            spent_ms = self._now_ms() - began_ms
+            await asyncio.sleep(max(0, self._settings.canary_ms - spent_ms) / 1000)
+
+    async def _acknowledged(self) -> bool:
+        deadline_s = self._settings.canary_deadline_ms / 1000
+        try:
+            if self._appender is None:
+                self._appender = await asyncio.wait_for(self._canary_log.appender(), deadline_s)
+            await asyncio.wait_for(self._appender.append(self._canary()), deadline_s)
+        except (TimeoutError, AppendInDoubt):
+            if self._appender is not None:
+                self._appender.abandon()
+            self._appender = None
+            return False
+        except FailedDependency:
+            return False
+        return True
+
+    async def _silent(self) -> dict[int, bool]:
+        """Return which decision logs answer and hold nothing that we have not read."""
+        shards = [shard for shard in self._decisions if shard not in self.log_faults]
+        ends = await asyncio.gather(*(self._end(shard) for shard in shards))
+        return {
+            shard: end is not None and self._decisions[shard].reader.offset >= end - 1
+            for shard, end in zip(shards, ends, strict=True)
+        }
+
+    async def _end(self, shard: int) -> int | None:
+        deadline_s = self._settings.canary_deadline_ms / 1000
+        try:
+            return await asyncio.wait_for(self._decisions[shard].log.end(), deadline_s)
+        except (TimeoutError, PricingError):
+            return None
+
+    async def _act(self) -> None:
+        """Do what the watch says, soon after anything changed."""
+        while True:
+            for action in self.watch.plan(self._now_ms()):
+                self._do(action)
+            for alarm in self.watch.alarms:
+                self._alarm(alarm)
+            self.watch.alarms.clear()
+            await asyncio.sleep(0.02)
+
+    def _do(self, action: Action) -> None:
+        if isinstance(action, Launch):
+            self._spawn(self._launch(action.start))
+            return
+        launched = self._launched.get(action.name)
+        if isinstance(action, TakeOver):
+            if launched is not None:
+                self._spawn(self._take_over(launched, cautious=action.cautious))
+            return
+        self._alarm(Alarm("killed", -1, f"{action.name}: {action.why}"))
+        if launched is not None:
+            self._launcher.kill(launched)
+
+    async def _launch(self, start: Start) -> None:
+        try:
+            launched = await self._launcher.launch(start)
+        except FailedDependency as error:
+            self.watch.launch_failed(start.name, str(error), self._now_ms())
+            return
+        self.watch.launched(launched)
+        self.attend(launched)
+        life = self.watch.life(start.name)
+        if life is None:  # given up while it was starting
+            self._launcher.kill(launched)
+        elif start.standby and life is self.watch.places[start.shard].owner:
+            # Its owner died meanwhile: it was promoted before it had an address.
+            await self._take_over(launched, cautious=self.watch.places[start.shard].cautious)
+
+    async def _take_over(self, launched: Launched, *, cautious: bool) -> None:
+        try:
+            await self._launcher.take_over(launched, cautious=cautious)
+        except FailedDependency as error:
+            self._alarm(Alarm("take_over_failed", launched.start.shard, str(error)))
+            self._launcher.kill(launched)
+
+    async def _attend(self, launched: Launched) -> None:
+        end, detail = await self._launcher.gone(launched)
+        self._launched.pop(launched.start.name, None)
+        self.watch.died(launched.start.name, end, detail, self._now_ms())
+
+    async def _ask(self, launched: Launched) -> None:
+        """Ask a start for its progress until it is live or gone."""
+        name = launched.start.name
+        while (life := self.watch.life(name)) is not None and life.phase != "live":
+            try:
+                phase, progress = await self._launcher.progress(launched)
+                self.watch.progressed(name, phase, progress)
+            except FailedDependency:
+                pass  # silence is what the watch counts
+            await asyncio.sleep(0.25)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._settle)
+
+    def _settle(self, task: asyncio.Task[None]) -> None:
+        """Forget a task that ended well; one that raised stays for ``run`` to raise."""
+        if task.cancelled() or task.exception() is None:
+            self._tasks.discard(task)
