@@ -98,3 +98,11 @@ class ClockFault(PricingError):
 
 class SettingsRefused(PricingError):
     """The cluster's settings contradict what the log or a store records."""
+
+
+class DeadlinePassed(FailedDependency):
+    """What was asked for did not come before the asker's deadline; he may ask again."""
+
+
+class MurderousBatch(PricingError):
+    """A microbatch killed its owners and there is no delta to blame: the shard stops, loudly."""

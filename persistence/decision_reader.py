@@ -64,14 +64,14 @@ class DecisionReader:
             self.epoch = 0
             self.owner = b""
             self.seq = 0 if after == -1 else SEQ_UNKNOWN
-            self._first_offset = -1
+            self.first_offset = -1
         else:
             self.log_id = position.log_id
             self.offset = position.offset
             self.epoch = position.epoch
             self.owner = position.owner
             self.seq = position.seq
-            self._first_offset = -1  # its start lies before everything that is still to be read
+            self.first_offset = -1  # its start lies before everything that is still to be read
 
     def accept(self, record: Record) -> Accepted | None:
         """Return what ``record`` means, or ``None`` if it does not count.
@@ -124,6 +124,11 @@ class DecisionReader:
             self.seq = seq
         return self._place(offset)
 
+    def skip(self, offset: int) -> None:
+        """Pass over the reigning owner's own second copy of a record that was taken already."""
+        assert offset > self.offset
+        self.offset = offset
+
     def _is_stale(self, stamp: Stamp) -> bool:
         """Whether another reigned when this was appended."""
         return stamp.epoch < self.epoch or stamp.owner != self.owner
@@ -150,7 +155,7 @@ class DecisionReader:
         if not self.log_id:
             self.log_id = stamp.log_id
         if stamp.epoch != self.epoch or stamp.owner != self.owner:
-            self._first_offset = first_offset
+            self.first_offset = first_offset
         self.epoch = stamp.epoch
         self.owner = stamp.owner
         self.started = started
@@ -164,7 +169,7 @@ class DecisionReader:
             return True
         # The loser's start can be read before the winner's repetition only where retention took
         # the winner's own: its first offset still tells who came first.
-        return first_offset < self._first_offset
+        return first_offset < self.first_offset
 
     def _place(self, offset: int) -> LogPosition:
         place = LogPosition(self.log_id, offset, self.epoch, self.owner, max(self.seq, 0))

@@ -1,0 +1,59 @@
+"""What an owner asks of the shard it owns; ``engine.shard.Shard`` is one."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from engine.decided import Decided, Given
+from engine.microbatch import Microbatch
+from engine.replay import Agreement
+
+
+class OwnedShard(Protocol):
+    """A pure state machine with a gate of its own: between ``apply`` and ``record`` it is mute."""
+
+    @property
+    def seq(self) -> int: ...
+
+    @property
+    def last_command(self) -> int: ...
+
+    @property
+    def last_delta(self) -> int: ...
+
+    @property
+    def decided_ms(self) -> int: ...
+
+    @property
+    def digest(self) -> int: ...
+
+    @property
+    def domain(self) -> str:
+        """Return the replay domain: inside it, replay is exact."""
+        ...
+
+    @property
+    def backlog(self) -> int:
+        """Return how many rows wait for a later microbatch."""
+        ...
+
+    def apply(self, batch: Microbatch, now_ms: int, given: Given = ...) -> Decided: ...
+
+    def record(self, decided: Decided) -> None: ...
+
+    def replay(self, batch: Microbatch, recorded: Decided) -> Agreement: ...
+
+    def due(self, now_ms: int) -> bool: ...
+
+    def live(self, listing: int) -> dict[str, Any] | None:
+        """Return one listing's live state in plain values, for a strong read."""
+        ...
+
+    def checkpoint_slice(self, rows_max: int = ...) -> bytes | None: ...
+
+    def checkpoint_close(self) -> bytes: ...
+
+    def warm(self) -> None: ...
+
+
+NewShard = Callable[[], OwnedShard]
+RestoreShard = Callable[[Iterable[bytes]], OwnedShard]

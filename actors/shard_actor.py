@@ -1,0 +1,503 @@
+"""The owner of one shard: pulls deltas, decides, records the decision, for ever.
+
+A plain class. ``cluster.assembly`` makes a Ray actor of it; a test just constructs it. Starting,
+recovering and standing by are the same code: restore, follow the log to its end, warm, (wait,)
+seal, replay the rest, live.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from msgspec import Struct
+
+from actors.checkpointing import Checkpointing
+from actors.clock import Clock, ClockKind, ClockWatch, decision_ms
+from actors.gate import Gate
+from actors.inbox import Inbox, InboxLimits
+from actors.owned_shard import NewShard, OwnedShard, RestoreShard
+from actors.patience import Patience
+from actors.reign import Reign
+from engine.decided import Decided, Given
+from engine.errors import (
+    DeadlinePassed,
+    FailedDependency,
+    MurderousBatch,
+    PricingError,
+    SettingsRefused,
+)
+from engine.microbatch import FactColumns, Microbatch, Position
+from engine.replay import Agreement
+from persistence.checkpoints import Chain, CheckpointFiles, stands_in_log
+from persistence.decision_reader import Accepted, DecisionReader
+from persistence.decision_records import LogPosition
+from persistence.ports import COMMANDS, DECISIONS, DELTAS, Log, Logs
+from persistence.wire import Decoder
+
+LOGGER = logging.getLogger("repricer.shard")
+
+FOLLOW_RECORDS_MAX = 256
+DEATHS_BEFORE_SKIP = 2
+"""On so many cautious owners' deaths at one place the record there is skipped."""
+
+DEATHS_BEFORE_STOP = 4
+"""On so many, skipping did not help: the shard stops."""
+
+
+class OwnerSettings(Struct, frozen=True, kw_only=True):
+    """What an owner needs to know about its generation and its pace."""
+
+    generation: int = 1
+    partitions: int = 1
+    spreads: dict[str, int] = {}
+    clock: ClockKind = "wall"
+    heartbeat_ms: int = 250
+    interval_ms: int = 0  # least time between two microbatches
+    checkpoint_interval_ms: int = 60_000
+    checkpoint_slice_rows: int = 2_048
+    limits: InboxLimits = InboxLimits()
+
+
+class ShardActor:
+    """Owns one shard from its start to its end; a new start is a new actor."""
+
+    def __init__(
+        self,
+        shard_number: int,
+        *,
+        logs: Logs,
+        checkpoints: CheckpointFiles,
+        clock: Clock,
+        settings: OwnerSettings,
+        new_shard: NewShard,
+        restore: RestoreShard,
+        owner: bytes,
+        standby: bool = False,
+        cautious: bool = False,
+    ) -> None:
+        self.phase = "new"
+        self.different = 0  # replayed decisions that differ within their replay domain: an alarm
+        self.expected_different = 0  # and outside of it, which is no alarm
+        self.skipped = 0  # records isolated because they killed two owners
+        self.refused_checkpoints = 0
+        self._shard_number = shard_number
+        self._logs = logs
+        self._checkpoints = checkpoints
+        self._clock = clock
+        self._settings = settings
+        self._new_shard = new_shard
+        self._restore = restore
+        self._owner = owner
+        self._gate = Gate()
+        self._seal_wanted = asyncio.Event()
+        if not standby:
+            self._seal_wanted.set()
+        self._cautious = cautious
+        self._passed_place: tuple[int, int] | None = None
+        self._tried: dict[tuple[int, int], set[bytes]] = {}
+        self._strong_reads: list[tuple[int, asyncio.Event]] = []
+        self._replay_domain = ""  # of the decisions being replayed
+        self._last_mark_ms = clock.monotonic_ms()
+        self._shard: OwnedShard
+        self._reader: DecisionReader
+        self._position: LogPosition | None = None  # of the last decision recorded or replayed
+        self._decisions: Log
+        self._inbox: Inbox
+        self._reign: Reign | None = None
+        self._rounds: Checkpointing
+        self._watch: ClockWatch
+        self._closing: list[Callable[[], Awaitable[None]]] = []
+
+    # ----- the life of an owner ----------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Restore, follow, warm, wait if standing by, seal, and decide until something ends it.
+
+        Raises:
+            StaleEpoch: another owner reigns; nothing is tidied up.
+            LogFault: the log contradicts what was acknowledged.
+            ClockFault: the wall clock cannot be trusted.
+        """
+        try:
+            await self.start()
+            while True:
+                await self.step()
+        finally:
+            LOGGER.info("shard %d: stopped in phase %s", self._shard_number, self.phase)
+            self.phase = "stopped"
+            await self._let_go()
+
+    async def start(self) -> None:
+        """Do all that comes before the first decision."""
+        self.phase = "restoring"
+        await self._open()
+        self.phase = "following"
+        await self._follow_to_end()
+        self.phase = "warming"
+        self._shard.warm()
+        self.phase = "waiting"
+        while not self._seal_wanted.is_set():
+            await self._follow(wait_ms=self._settings.heartbeat_ms)
+        self.phase = "sealing"
+        await self._seal()
+        self.phase = "live"
+
+    async def take_over(self) -> None:
+        """Let a standby seal."""
+        self._seal_wanted.set()
+
+    async def step(self) -> int:
+        """Decide one microbatch, have it recorded, and return how many deltas it held.
+
+        The shard pulls when it is ready for more, so a burst becomes a bigger batch and not a
+        longer queue. Until ``record`` the shard answers nobody: a price that is not in the log was
+        never quoted. An empty batch is decided too: it is the heartbeat, and timers fall due
+        without deltas.
+        """
+        assert self._reign is not None
+        batch = await self._inbox.read(wait_ms=self._wait_ms(), one=self._cautious)
+        wall_ms = self._watch.look()
+        given = await self._try(batch) if self._cautious else Given()
+        now_ms = decision_ms(
+            self._settings.clock,
+            previous_ms=self._shard.decided_ms,
+            wall_ms=wall_ms,
+            batch=batch,
+        )
+        self._gate.close()
+        decided = self._shard.apply(batch, now_ms, given)
+        recorded = await self._reign.append(decided)
+        self._shard.record(decided)
+        self._gate.open()
+        self._position = recorded.position
+        self._last_mark_ms = self._clock.monotonic_ms()
+        self._answer_strong_reads()
+        if recorded.position.epoch == self._reign.epoch:
+            self._watch.compare(recorded.appended_ms, wall_ms)
+        await self._checkpoint_between()
+        if self._cautious:
+            self._leave_caution(batch)
+        return batch.deltas
+
+    # ----- what others ask of it ---------------------------------------------------------------
+
+    async def read(self, listing: int, deadline_ms: int) -> dict[str, Any] | None:
+        """Return one listing's recorded state; waits while a decision is being recorded.
+
+        Raises:
+            DeadlinePassed: it was not recorded in time.
+        """
+        self._assert_live()
+        await self._gate.opened(deadline_ms)
+        return self._shard.live(listing)
+
+    async def strong_read(self, listing: int, deadline_ms: int) -> dict[str, Any] | None:
+        """Return one listing's state after a mark that was appended after this call.
+
+        Raises:
+            DeadlinePassed: no such mark was acknowledged in time.
+        """
+        self._assert_live()
+        # The decision under way began before this call, so it proves nothing about now.
+        needed_seq = self._shard.seq + (1 if self._gate.is_open else 2)
+        answered = asyncio.Event()
+        self._strong_reads.append((needed_seq, answered))
+        self._inbox.wake()
+        try:
+            async with asyncio.timeout(deadline_ms / 1000):
+                await answered.wait()
+                await self._gate.opened(deadline_ms)
+        except TimeoutError:
+            raise DeadlinePassed(
+                f"no mark was acknowledged within {deadline_ms} ms; ask again"
+            ) from None
+        return self._shard.live(listing)
+
+    async def checkpoint(self) -> str:
+        """Take a checkpoint of what is recorded by now, and return its name."""
+        self._assert_live()
+        answer = self._rounds.ask()
+        self._inbox.wake()
+        return await answer
+
+    def status(self) -> dict[str, Any]:
+        """Return where the owner stands, for a supervisor and an operator."""
+        status: dict[str, Any] = {
+            "shard": self._shard_number,
+            "generation": self._settings.generation,
+            "owner": self._owner.hex(),
+            "phase": self.phase,
+            "cautious": self._cautious,
+            "last_mark_age_ms": self._clock.monotonic_ms() - self._last_mark_ms,
+            "different": self.different,
+            "expected_different": self.expected_different,
+            "skipped": self.skipped,
+            "refused_checkpoints": self.refused_checkpoints,
+        }
+        if self.phase in ("new", "restoring"):
+            return status
+        status |= {
+            "epoch": self._reader.epoch,
+            "seq": self._shard.seq,
+            "last_command": self._shard.last_command,
+            "last_delta": self._shard.last_delta,
+            "decided_ms": self._shard.decided_ms,
+            "decision_offset": self._reader.offset,
+            "waiting_commands": self._inbox.commands.waiting(),
+            "waiting_deltas": self._inbox.deltas.waiting(),
+        }
+        if self._reign is not None:
+            status |= {
+                "doubts": self._reign.doubts,
+                "gaps": self._reign.gaps,
+                "checkpoints": self._rounds.saved,
+                "checkpoint_failures": self._rounds.failures,
+            }
+        return status
+
+    # ----- starting ----------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        number, settings = self._shard_number, self._settings
+        self._decisions = await self._open_log(DECISIONS)
+        chain = await self._newest_valid_chain()
+        self._rounds = Checkpointing(
+            self._checkpoints,
+            shard_number=number,
+            generation=settings.generation,
+            interval_ms=settings.checkpoint_interval_ms,
+            slice_rows=settings.checkpoint_slice_rows,
+            begun_ms=self._clock.monotonic_ms(),
+        )
+        if chain is None:
+            self._shard = self._new_shard()
+        else:
+            self._shard = self._restore(chain.parts)
+            self._position = chain.position
+            self._rounds.tip = chain.name
+            self._replay_domain = chain.header.replay_domain
+            assert self._shard.seq == chain.position.seq
+        self._reader = DecisionReader(
+            self._position, shard=number, generation=settings.generation
+        )
+        self._inbox = Inbox(
+            await self._open_log(COMMANDS),
+            await self._open_log(DELTAS),
+            Decoder(number, settings.partitions, settings.spreads),
+            settings.limits,
+        )
+        self._closing += [self._rounds.close, self._inbox.close]
+        self._inbox.begin(self._shard.last_command, self._shard.last_delta)
+
+    async def _open_log(self, topic: str) -> Log:
+        log = await self._logs.open(topic, self._shard_number)
+        self._closing.append(log.close)
+        return log
+
+    async def _newest_valid_chain(self) -> Chain | None:
+        """Return the newest checkpoint that verifies and whose decision stands in the log."""
+        patience = Patience()
+        while True:
+            try:
+                async for chain in self._checkpoints.candidates():
+                    if await self._is_valid(chain):
+                        return chain
+                    self.refused_checkpoints += 1
+                    LOGGER.warning("checkpoint %s does not stand in the log", chain.name)
+                return None
+            except FailedDependency:
+                await patience.wait()
+
+    async def _is_valid(self, chain: Chain) -> bool:
+        header = chain.header
+        number, generation = self._shard_number, self._settings.generation
+        if (header.shard, header.generation) != (number, generation):
+            raise SettingsRefused(
+                f"checkpoint {chain.name} is of shard {header.shard}, generation "
+                f"{header.generation}, not of shard {number}, generation {generation}"
+            )
+        return await stands_in_log(
+            chain.position, self._decisions, shard=number, generation=generation
+        )
+
+    async def _follow_to_end(self) -> None:
+        patience = Patience()
+        while True:
+            try:
+                end = await self._decisions.end()
+                break
+            except FailedDependency:
+                await patience.wait()
+        while self._reader.offset < end - 1:
+            await self._follow(wait_ms=self._settings.heartbeat_ms)
+
+    async def _follow(self, wait_ms: int) -> None:
+        """Replay what the log holds next."""
+        try:
+            records = await self._decisions.read(
+                self._reader.offset, limit=FOLLOW_RECORDS_MAX, wait_ms=wait_ms
+            )
+        except FailedDependency:
+            await asyncio.sleep(wait_ms / 1000)
+            return
+        for record in records:
+            accepted = self._reader.accept(record)
+            if accepted is not None:
+                await self._replay(accepted)
+
+    async def _replay(self, accepted: Accepted) -> None:
+        """Repeat what another owner decided; what he recorded wins."""
+        if accepted.started is not None:
+            started = accepted.started
+            self._check_start(started.partitions, started.clock)
+            self._replay_domain = started.replay_domain
+        elif accepted.trying is not None:
+            place = (accepted.trying.last_command, accepted.trying.last_delta)
+            self._tried.setdefault(place, set()).add(accepted.stamp.owner)
+        elif accepted.decided is not None:
+            decided = accepted.decided
+            batch = await self._inbox.read_exactly(decided.last_command, decided.last_delta)
+            self._count_agreement(self._shard.replay(batch, decided), decided)
+            self._position = accepted.position
+            self._tried.clear()
+
+    def _check_start(self, partitions: int, clock: ClockKind) -> None:
+        if partitions != self._settings.partitions:
+            raise SettingsRefused(
+                f"partitions: the log was begun with {partitions}, the settings say "
+                f"{self._settings.partitions} (a new number is a new generation)"
+            )
+        if clock == "wall" and self._settings.clock == "event":
+            raise SettingsRefused(
+                "clock: decisions were made by the wall clock, so event time would stand still "
+                "(use clock 'wall', or a new generation)"
+            )
+
+    def _count_agreement(self, agreement: Agreement, decided: Decided) -> None:
+        if agreement is Agreement.EXACT:
+            return
+        if self._replay_domain in ("", self._shard.domain):
+            self.different += 1
+            LOGGER.error(
+                "shard %d: replay of seq %d differs from the record", self._shard_number, decided.seq
+            )
+        else:
+            self.expected_different += 1
+
+    async def _seal(self) -> None:
+        self._watch = ClockWatch(self._clock)
+        reign = Reign(
+            self._decisions,
+            self._reader,
+            owner=self._owner,
+            partitions=self._settings.partitions,
+            replay_domain=self._shard.domain,
+            clock=self._settings.clock,
+            wall_ms=self._clock.wall_ms,
+        )
+        self._reign = reign
+        await reign.seal(self._replay)
+        self._last_mark_ms = self._clock.monotonic_ms()
+        if self._cautious:
+            # The predecessor fell somewhere in the one microbatch that it took and never recorded.
+            limits = self._settings.limits
+            self._passed_place = (
+                min(await self._inbox.commands.end() - 1, self._shard.last_command + limits.commands_max),
+                min(await self._inbox.deltas.end() - 1, self._shard.last_delta + limits.deltas_max),
+            )
+
+    # ----- living ------------------------------------------------------------------------------
+
+    def _wait_ms(self) -> int:
+        """Return how long the next microbatch may take to come."""
+        since_mark_ms = self._clock.monotonic_ms() - self._last_mark_ms
+        if self._shard.backlog > 0 or self._shard.due(self._shard.decided_ms):
+            return 0
+        return max(self._settings.heartbeat_ms - since_mark_ms, 0)
+
+    async def _try(self, batch: Microbatch) -> Given:
+        """Announce what is about to be tried, and skip what killed two cautious owners.
+
+        Raises:
+            MurderousBatch: there is nothing to skip, or skipping did not help.
+        """
+        assert self._reign is not None
+        place = (batch.last_command, batch.last_delta)
+        deaths = len(self._tried.get(place, set()) - {self._owner})
+        is_empty = place == (self._shard.last_command, self._shard.last_delta)
+        if deaths >= (DEATHS_BEFORE_SKIP if is_empty else DEATHS_BEFORE_STOP):
+            raise MurderousBatch(
+                f"shard {self._shard_number}: {deaths} owners fell at command {place[0]}, delta "
+                f"{place[1]}" + (", on an empty batch" if is_empty else ", though it was skipped")
+            )
+        await self._reign.announce(*place)
+        if deaths < DEATHS_BEFORE_SKIP:
+            return Given()
+        self.skipped += 1
+        LOGGER.error(
+            "shard %d: the record before command %d, delta %d killed %d owners and is skipped",
+            self._shard_number,
+            place[0] + 1,
+            place[1] + 1,
+            deaths,
+        )
+        return Given(skipped=positions_of(batch))
+
+    def _leave_caution(self, batch: Microbatch) -> None:
+        """Stop being cautious once the place is passed where a predecessor fell."""
+        self._tried.clear()
+        assert self._passed_place is not None
+        if self._shard.last_command < self._passed_place[0]:
+            return
+        if self._shard.last_delta < self._passed_place[1]:
+            return
+        # An empty batch may have been the murderer: one must have passed, timers and backlog too.
+        if batch.deltas == 0 and self._shard.backlog == 0:
+            self._cautious = False
+
+    async def _checkpoint_between(self) -> None:
+        assert self._reign is not None
+        assert self._position is not None
+        self._rounds.advance(self._shard, self._position, self._clock.monotonic_ms())
+        if self._rounds.finished():
+            await self._reign.repeat_start()
+        if self._settings.interval_ms > 0:
+            await asyncio.sleep(self._settings.interval_ms / 1000)
+
+    def _answer_strong_reads(self) -> None:
+        waiting = self._strong_reads
+        if waiting:
+            self._strong_reads = []
+            for needed_seq, answered in waiting:
+                if needed_seq <= self._shard.seq:
+                    answered.set()
+                else:
+                    self._strong_reads.append((needed_seq, answered))
+            if self._strong_reads:
+                self._inbox.wake()
+
+    def _assert_live(self) -> None:
+        if self.phase != "live":
+            raise FailedDependency(f"the shard is {self.phase}, not live; ask again")
+
+    async def _let_go(self) -> None:
+        """Drop what is open. Nothing is flushed, nothing is saved: a successor may reign."""
+        if self._reign is not None:
+            self._reign.abandon()
+        while self._closing:
+            with suppress(PricingError):
+                await self._closing.pop()()
+
+
+def positions_of(batch: Microbatch) -> tuple[Position, ...]:
+    """Return where each delta of a microbatch stands."""
+    positions: list[Position] = []
+    for run in batch.runs:
+        if isinstance(run, FactColumns):
+            columns = (run.lane.tolist(), run.offset.tolist(), run.index.tolist())
+            positions.extend(Position(*place) for place in zip(*columns, strict=True))
+        else:
+            positions.append(run.position)
+    return tuple(positions)

@@ -1,0 +1,415 @@
+"""Checkpoint files: what a shard knew at a mark, in a local folder.
+
+A checkpoint is a chain: a base and the increments after it, each naming its parent. A file holds a
+header (the mark it stands at, and the digest of every part) and the parts, opaque here, that the
+shard gave. It is written whole or not at all, yet a disk may still lose or tear what it
+acknowledged: :meth:`CheckpointFiles.candidates` therefore verifies every byte of a chain and goes
+on to the next older one.
+
+Whether the mark still counts is the decision log's to say: :func:`stands_in_log`.
+"""
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+from msgspec import Struct
+
+from engine.errors import CorruptCheckpoint, CorruptRecord, LogRegressed, StaleEpoch
+from persistence.decision_records import DecisionRecord, LogPosition, decode
+from persistence.ports import Log
+
+MAGIC = b"RPCK"
+FORMAT_VERSION = 1
+DIGEST_BYTES = 16
+SUFFIX = ".checkpoint"
+CHAIN_MAX = 10_000
+"""Longest chain that is followed; a longer one is a loop or a base that was never merged."""
+
+
+class Increment(Struct, frozen=True, kw_only=True):
+    """One checkpoint file's content: the parts that changed since its parent, and their mark."""
+
+    shard: int
+    generation: int
+    position: LogPosition  # of the decision after which the parts were closed
+    last_command: int
+    last_delta: int
+    decided_ms: int
+    digest: int  # the shard's, at the mark
+    replay_domain: str
+    parent: str  # stem of the mark that this one adds to; "" for a base
+    parts: tuple[bytes, ...]
+
+
+class Header(Struct, frozen=True, kw_only=True):
+    """What stands before the parts."""
+
+    shard: int
+    generation: int
+    position: LogPosition
+    last_command: int
+    last_delta: int
+    decided_ms: int
+    digest: int
+    replay_domain: str
+    parent: str
+    sizes: tuple[int, ...]
+    digests: tuple[bytes, ...]
+
+
+class Chain(Struct, frozen=True, kw_only=True):
+    """A verified chain: all parts, base first, and the header of its newest file."""
+
+    name: str  # of the newest file
+    names: tuple[str, ...]  # base first
+    header: Header
+    parts: tuple[bytes, ...]
+
+    @property
+    def position(self) -> LogPosition:
+        """Return the mark at which it stands."""
+        return self.header.position
+
+
+class Folder(Protocol):
+    """Where files lie. Its own deadline and errors are the file system's: ``OSError``."""
+
+    async def names(self) -> list[str]: ...
+
+    async def read(self, name: str) -> bytes: ...
+
+    async def write(
+        self, name: str, pieces: Sequence[bytes], admit: Callable[[Sequence[str]], None]
+    ) -> None:
+        """Write a file whole or not at all, durably.
+
+        ``admit`` is called with the names that exist, while nobody else writes; what it raises
+        prevents the writing.
+        """
+        ...
+
+    async def remove(self, name: str) -> None: ...
+
+
+class LocalFolder:
+    """A directory of this machine."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def names(self) -> list[str]:
+        return await asyncio.to_thread(self._names)
+
+    async def read(self, name: str) -> bytes:
+        return await asyncio.to_thread((self._path / name).read_bytes)
+
+    async def write(
+        self, name: str, pieces: Sequence[bytes], admit: Callable[[Sequence[str]], None]
+    ) -> None:
+        await asyncio.to_thread(self._write, name, pieces, admit)
+
+    async def remove(self, name: str) -> None:
+        await asyncio.to_thread((self._path / name).unlink, missing_ok=True)
+
+    def _names(self) -> list[str]:
+        if not self._path.is_dir():
+            return []
+        return sorted(entry.name for entry in self._path.iterdir())
+
+    def _write(
+        self, name: str, pieces: Sequence[bytes], admit: Callable[[Sequence[str]], None]
+    ) -> None:
+        self._path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with open(self._path / ".lock", "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            admit(self._names())
+            unfinished = self._path / (name + ".unfinished")
+            with open(unfinished, "wb") as file:
+                for piece in pieces:
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, self._path / name)
+            directory = os.open(self._path, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+
+
+class CheckpointFiles:
+    """The checkpoints of one shard."""
+
+    def __init__(self, folder: Path | Folder) -> None:
+        self._folder: Folder = LocalFolder(folder) if isinstance(folder, Path) else folder
+
+    async def save(self, increment: Increment) -> str:
+        """Write one file and return its name. The same increment again is the same file.
+
+        Raises:
+            StaleEpoch: a file of a higher epoch exists: its writer replaced this one.
+            OSError: it was not written; the same increment may be saved again.
+        """
+        name = name_of(increment)
+        position = increment.position
+
+        def admit(names: Sequence[str]) -> None:
+            highest = max((epoch_of(name) for name in names if is_checkpoint(name)), default=0)
+            if highest > position.epoch:
+                raise StaleEpoch(increment.shard, position.epoch, highest)
+
+        await self._folder.write(name, encode_increment(increment), admit)
+        return name
+
+    async def names(self) -> list[str]:
+        """Return the names of all checkpoint files, oldest first; they are not verified."""
+        return sorted(name for name in await self._folder.names() if is_checkpoint(name))
+
+    async def content(self, name: str) -> bytes:
+        """Return a file's bytes, for shipping."""
+        return await self._folder.read(name)
+
+    async def receive(self, name: str, content: bytes) -> None:
+        """Write a file that was shipped here.
+
+        Raises:
+            CorruptCheckpoint: it is torn, or not what its name says.
+        """
+        increment = decode_increment(content)
+        if name_of(increment) != name:
+            raise CorruptCheckpoint(f"checkpoint {name}: its header says {name_of(increment)}")
+        await self._folder.write(name, [content], lambda names: None)
+
+    async def candidates(self) -> AsyncIterator[Chain]:
+        """Yield the chains that verify, newest first."""
+        names = await self.names()
+        for name in reversed(names):
+            try:
+                yield await self._chain(name, names)
+            except (CorruptCheckpoint, OSError):
+                continue  # torn or lost: an older one and a longer replay
+
+    async def load(self) -> tuple[tuple[bytes, ...], LogPosition] | None:
+        """Return the parts and the mark of the newest chain that verifies."""
+        async for chain in self.candidates():
+            return chain.parts, chain.position
+        return None
+
+    async def prune(self, keep: int, pinned: Sequence[str] = ()) -> list[str]:
+        """Remove what neither the ``keep`` newest chains nor the pinned ones need; return it."""
+        assert keep >= 1
+        needed: set[str] = set()
+        kept = 0
+        async for chain in self.candidates():
+            if kept < keep or chain.name in pinned:
+                needed.update(chain.names)
+                kept += 1
+        removed = []
+        for name in await self.names():
+            # What is newer than every kept chain is being written, or is evidence: leave it.
+            if name not in needed and needed and name < max(needed):
+                await self._folder.remove(name)
+                removed.append(name)
+        return removed
+
+    async def _chain(self, name: str, names: Sequence[str]) -> Chain:
+        # A mark's base, merged later, sorts after its increment and so stands in for it.
+        files = {stem_of(each): each for each in names}
+        increments: list[Increment] = []
+        path: list[str] = []
+        step = name
+        while True:
+            if step in path or len(path) >= CHAIN_MAX:
+                raise CorruptCheckpoint(f"checkpoint {name}: its chain is a loop at {step}")
+            increment = decode_increment(await self._folder.read(step))
+            if name_of(increment) != step:
+                raise CorruptCheckpoint(f"checkpoint {step}: it holds {name_of(increment)}")
+            path.append(step)
+            increments.append(increment)
+            if not increment.parent:
+                break
+            if increment.parent not in files:
+                raise CorruptCheckpoint(f"checkpoint {name}: {increment.parent} is missing")
+            step = files[increment.parent]
+        newest = increments[0]
+        return Chain(
+            name=name,
+            names=tuple(reversed(path)),
+            header=header_of(newest),
+            parts=tuple(part for one in reversed(increments) for part in one.parts),
+        )
+
+
+async def stands_in_log(position: LogPosition, log: Log, *, shard: int, generation: int) -> bool:
+    """Return whether the decision that a checkpoint names is in the log, as far as that shows.
+
+    A record that retention removed cannot be checked and is believed: what follows it, and must
+    follow without a gap, is checked by whoever reads on.
+
+    Raises:
+        LogRegressed: the log ends before the decision: it lost acknowledged data.
+    """
+    if position.offset >= await log.end():
+        raise LogRegressed(
+            f"a checkpoint names decision offset {position.offset}, the log ends before it"
+        )
+    if position.offset < await log.start():
+        return True
+    records = await log.read(position.offset - 1, limit=1, wait_ms=0)
+    if not records or records[0].offset != position.offset:
+        return False
+    try:
+        record = decode(records[0].value)
+    except CorruptRecord:
+        return False
+    stamp = record.stamp
+    if not isinstance(record, DecisionRecord) or record.decided.seq != position.seq:
+        return False
+    if (stamp.shard, stamp.generation) != (shard, generation):
+        return False
+    return (stamp.log_id, stamp.epoch, stamp.owner) == (
+        position.log_id,
+        position.epoch,
+        position.owner,
+    )
+
+
+def name_of(increment: Increment) -> str:
+    """Return the file's name; names sort by epoch, seq, offset, and a base after an increment."""
+    position = increment.position
+    kind = "added" if increment.parent else "base"
+    return f"{position.epoch:010d}-{position.seq:014d}-{position.offset:014d}-{kind}{SUFFIX}"
+
+
+def stem_of(name: str) -> str:
+    """Return the part of a file's name that says at which mark it stands."""
+    return name.rsplit("-", 1)[0]
+
+
+def is_checkpoint(name: str) -> bool:
+    """Return whether a file's name is one of ours."""
+    return name.endswith(SUFFIX) and name[:10].isdigit()
+
+
+def epoch_of(name: str) -> int:
+    """Return the epoch in a file's name."""
+    return int(name[:10])
+
+
+def header_of(increment: Increment) -> Header:
+    """Return the header that stands before an increment's parts."""
+    return Header(
+        shard=increment.shard,
+        generation=increment.generation,
+        position=increment.position,
+        last_command=increment.last_command,
+        last_delta=increment.last_delta,
+        decided_ms=increment.decided_ms,
+        digest=increment.digest,
+        replay_domain=increment.replay_domain,
+        parent=increment.parent,
+        sizes=tuple(len(part) for part in increment.parts),
+        digests=tuple(_digest(part) for part in increment.parts),
+    )
+
+
+def encode_increment(increment: Increment) -> list[bytes]:
+    """Return the file's bytes in pieces: magic, version, header and its digest, then the parts."""
+    header = msgspec.msgpack.encode(header_of(increment))
+    lead = MAGIC + FORMAT_VERSION.to_bytes(2, "little") + len(header).to_bytes(4, "little")
+    return [lead, header, _digest(lead + header), *increment.parts]
+
+
+def decode_increment(content: bytes) -> Increment:
+    """Return what a file holds, every byte verified.
+
+    Raises:
+        CorruptCheckpoint: it is torn, a digest is wrong, or the version is unknown.
+    """
+    lead_bytes = len(MAGIC) + 6
+    if len(content) < lead_bytes or content[: len(MAGIC)] != MAGIC:
+        raise CorruptCheckpoint("checkpoint: it does not begin as one")
+    version = int.from_bytes(content[4:6], "little")
+    if version != FORMAT_VERSION:
+        raise CorruptCheckpoint(f"checkpoint: format version {version} is unknown")
+    header_end = lead_bytes + int.from_bytes(content[6:10], "little")
+    parts_begin = header_end + DIGEST_BYTES
+    if content[header_end:parts_begin] != _digest(content[:header_end]):
+        raise CorruptCheckpoint("checkpoint: the header is torn or changed")
+    try:
+        header = msgspec.msgpack.decode(content[lead_bytes:header_end], type=Header)
+    except msgspec.MsgspecError as error:
+        raise CorruptCheckpoint(f"checkpoint: the header's layout is wrong: {error}") from error
+    return Increment(
+        shard=header.shard,
+        generation=header.generation,
+        position=header.position,
+        last_command=header.last_command,
+        last_delta=header.last_delta,
+        decided_ms=header.decided_ms,
+        digest=header.digest,
+        replay_domain=header.replay_domain,
+        parent=header.parent,
+        parts=_verified_parts(header, content, parts_begin),
+    )
+
+
+def merge_base(
+    folder: Path, merge: Callable[[Sequence[bytes]], Iterable[bytes]], *, keep: int = 2
+) -> str | None:
+    """Merge the newest chain's files into one base; call it in a process of its own.
+
+    Never from a shard's memory: copying a million rows at once takes seconds. The base stands at
+    the mark of the increment that it stands in for. Returns its name, or ``None`` when
+    the newest chain is a base already.
+    """
+    return asyncio.run(_merge_base(CheckpointFiles(folder), merge, keep))
+
+
+async def _merge_base(
+    files: CheckpointFiles, merge: Callable[[Sequence[bytes]], Iterable[bytes]], keep: int
+) -> str | None:
+    async for chain in files.candidates():
+        if not chain.header.parent:
+            return None
+        header = chain.header
+        base = Increment(
+            shard=header.shard,
+            generation=header.generation,
+            position=header.position,
+            last_command=header.last_command,
+            last_delta=header.last_delta,
+            decided_ms=header.decided_ms,
+            digest=header.digest,
+            replay_domain=header.replay_domain,
+            parent="",
+            parts=tuple(merge(chain.parts)),
+        )
+        name = name_of(base)
+        await files.receive(name, b"".join(encode_increment(base)))
+        await files.prune(keep)
+        return name
+    return None
+
+
+def _verified_parts(header: Header, content: bytes, begin: int) -> tuple[bytes, ...]:
+    if len(content) != begin + sum(header.sizes) or len(header.sizes) != len(header.digests):
+        raise CorruptCheckpoint("checkpoint: its length is not what the header says")
+    parts = []
+    for size, digest in zip(header.sizes, header.digests, strict=True):
+        part = content[begin : begin + size]
+        if _digest(part) != digest:
+            raise CorruptCheckpoint(f"checkpoint: the part at byte {begin} is torn or changed")
+        parts.append(part)
+        begin += size
+    return tuple(parts)
+
+
+def _digest(content: bytes) -> bytes:
+    return blake2b(content, digest_size=DIGEST_BYTES).digest()
