@@ -182,11 +182,14 @@ class Watch:
         life = self.life(name)
         if life is None or life.phase == "live":
             return
-        if progress != life.progress or phase != life.phase:
+        # Only a mark in the log proves that it lives, and one that was told to take over no longer
+        # stands by, whatever it says.
+        stands_by = phase == "standby" and life is self.places[life.start.shard].standby
+        said: Phase = "standby" if stands_by else "starting"
+        if progress != life.progress or said != life.phase:
             life.patience_ms = 0.0
         life.progress = progress
-        if phase != "live":  # only a mark in the log proves that it lives
-            life.phase = phase
+        life.phase = said
 
     def marked(self, shard: int, owner: bytes, now_ms: int) -> None:
         """Note an accepted mark of whoever reigns now."""

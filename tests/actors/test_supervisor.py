@@ -1,0 +1,359 @@
+"""The supervisor replaces the dead and the hung, soon and one at a time, and nobody else."""
+
+import random
+from collections.abc import Iterator
+
+import pytest
+from msgspec import Struct
+
+from actors.supervisor import (
+    BACKOFF_FIRST_MS,
+    Action,
+    Kill,
+    Launch,
+    Launched,
+    Phase,
+    SupervisorSettings,
+    TakeOver,
+    Watch,
+)
+
+CANARY_MS = 250
+
+
+def owners() -> Iterator[bytes]:
+    """Return ids that differ."""
+    number = 0
+    while True:
+        number += 1
+        yield number.to_bytes(16, "big")
+
+
+def make_watch(shards: int = 1, *, standby: bool = False) -> Watch:
+    """Return a watch that has seen nothing yet."""
+    names = owners()
+    settings = SupervisorSettings(standby=standby)
+    return Watch(range(shards), settings, new_owner=lambda: next(names))
+
+
+def bring_up(watch: Watch, now_ms: int = 0) -> Launched:
+    """Start the only shard's owner and let it live."""
+    (action,) = watch.plan(now_ms)
+    assert isinstance(action, Launch)
+    launched = Launched(start=action.start, pid=100, address="")
+    watch.launched(launched)
+    watch.marked(action.start.shard, action.start.owner, now_ms)
+    return launched
+
+
+def be_silent(watch: Watch, proven_ms: int) -> None:
+    """Let so much proven time pass without a mark."""
+    for _ in range(proven_ms // CANARY_MS):
+        watch.proven(CANARY_MS, {shard: True for shard in watch.places})
+
+
+def only(actions: list[Action], kind: type) -> list[Action]:
+    return [action for action in actions if isinstance(action, kind)]
+
+
+def test_a_start_is_named_by_its_number() -> None:
+    watch = make_watch()
+    watch.numbered(0, 11)
+    (action,) = watch.plan(0)
+    assert isinstance(action, Launch)
+    assert action.start.name == "shard-000-s0012"
+
+
+def test_two_seconds_of_proven_silence_replace_an_owner() -> None:
+    watch = make_watch()
+    launched = bring_up(watch)
+    be_silent(watch, 1750)
+    assert watch.plan(1750) == []
+    be_silent(watch, 250)
+    kill, launch = watch.plan(2000)
+    assert isinstance(kill, Kill)
+    assert kill.name == launched.start.name
+    assert isinstance(launch, Launch)
+    assert launch.start.cautious, "whatever hung it may stand in the log"
+
+
+def test_nobody_is_replaced_while_canaries_are_not_acknowledged() -> None:
+    """Kafka is slow: an hour passes, nothing is proven, nobody is blamed."""
+    watch = make_watch()
+    bring_up(watch)
+    for now_ms in range(0, 3_600_000, 1000):
+        assert watch.plan(now_ms) == []
+
+
+def test_a_watcher_that_slept_proves_little() -> None:
+    watch = make_watch()
+    bring_up(watch)
+    watch.proven(60_000, {0: True})
+    assert watch.plan(60_000) == []
+
+
+def test_a_log_that_was_not_read_to_its_end_is_not_silent() -> None:
+    watch = make_watch()
+    bring_up(watch)
+    for _ in range(100):
+        watch.proven(CANARY_MS, {0: False})
+    assert watch.plan(25_000) == []
+
+
+def test_a_death_is_answered_at_once_and_then_with_back_off() -> None:
+    watch = make_watch()
+    now_ms = 0
+    waits = []
+    launched = bring_up(watch)
+    for _ in range(5):
+        watch.died(launched.start.name, None, "SIGKILL", now_ms)
+        died_ms = now_ms
+        while not (actions := watch.plan(now_ms)):
+            now_ms += 10
+        waits.append(now_ms - died_ms)
+        (action,) = actions
+        assert isinstance(action, Launch)
+        launched = Launched(start=action.start, pid=1, address="")
+        watch.launched(launched)
+    assert waits == [0, BACKOFF_FIRST_MS, 500, 1000, 2000]
+
+
+def test_a_long_life_clears_back_off_and_caution() -> None:
+    watch = make_watch()
+    launched = bring_up(watch)
+    watch.died(launched.start.name, None, "", 10)
+    second = bring_up(watch, 10)
+    assert second.start.cautious
+    assert watch.plan(60_010) == []
+    watch.died(second.start.name, "fenced", "", 60_020)
+    (action,) = watch.plan(60_020)
+    assert isinstance(action, Launch)
+    assert not action.start.cautious
+
+
+def test_an_explained_death_makes_nobody_cautious() -> None:
+    watch = make_watch()
+    launched = bring_up(watch)
+    watch.died(launched.start.name, "clock_fault", "the clock jumped", 10)
+    (action,) = watch.plan(10)
+    assert isinstance(action, Launch)
+    assert not action.start.cautious
+
+
+@pytest.mark.parametrize("end", ["log_fault", "settings_refused", "bug_on_empty_batch"])
+def test_a_wall_is_not_run_against_twice(end: str) -> None:
+    watch = make_watch()
+    launched = bring_up(watch)
+    watch.died(launched.start.name, end, "the log was truncated", 10)
+    assert watch.plan(1_000_000) == []
+    assert [alarm.what for alarm in watch.alarms] == ["shard_stopped", "owner_ended"]
+
+
+def test_one_start_at_a_time() -> None:
+    watch = make_watch(shards=4)
+    started = []
+    for now_ms in range(4):
+        (action,) = watch.plan(now_ms)
+        assert isinstance(action, Launch)
+        assert watch.plan(now_ms) == []
+        watch.launched(Launched(start=action.start, pid=1, address=""))
+        watch.progressed(action.start.name, "starting", 1)
+        assert watch.plan(now_ms) == []
+        watch.marked(action.start.shard, action.start.owner, now_ms)
+        started.append(action.start.shard)
+    assert started == [0, 1, 2, 3]
+
+
+def test_a_start_without_progress_is_given_up_and_one_with_progress_is_not() -> None:
+    watch = make_watch()
+    (action,) = watch.plan(0)
+    assert isinstance(action, Launch)
+    watch.launched(Launched(start=action.start, pid=1, address=""))
+    for step in range(10):
+        be_silent(watch, 20_000)
+        watch.progressed(action.start.name, "starting", step)
+        assert watch.plan(20_000 * step) == []
+    be_silent(watch, 30_000)
+    watch.progressed(action.start.name, "starting", 9)
+    kill, _ = watch.plan(400_000)
+    assert isinstance(kill, Kill)
+
+
+def test_a_standby_takes_over_without_waiting() -> None:
+    watch = make_watch(standby=True)
+    launched = bring_up(watch)
+    (action,) = watch.plan(1)
+    assert isinstance(action, Launch)
+    assert action.start.standby
+    watch.launched(Launched(start=action.start, pid=2, address=""))
+    watch.progressed(action.start.name, "standby", 1)
+    assert watch.plan(2) == []
+    watch.died(launched.start.name, None, "", 3)
+    (take_over,) = watch.plan(3)
+    assert take_over == TakeOver(action.start.name, True)
+    watch.marked(0, action.start.owner, 4)
+    (again,) = watch.plan(4)
+    assert isinstance(again, Launch)
+    assert again.start.standby, "the next one is warmed at once"
+
+
+def test_a_standby_may_wait_for_ever() -> None:
+    watch = make_watch(standby=True)
+    launched = bring_up(watch)
+    (action,) = watch.plan(1)
+    assert isinstance(action, Launch)
+    watch.launched(Launched(start=action.start, pid=2, address=""))
+    watch.progressed(action.start.name, "standby", 1)
+    for step in range(1000):
+        be_silent(watch, 1000)
+        watch.marked(0, launched.start.owner, step)
+        assert watch.plan(step) == []
+
+
+def test_one_that_was_told_to_take_over_has_no_patience_to_stand_by() -> None:
+    watch = make_watch(standby=True)
+    launched = bring_up(watch)
+    (action,) = watch.plan(1)
+    assert isinstance(action, Launch)
+    watch.launched(Launched(start=action.start, pid=2, address=""))
+    watch.died(launched.start.name, None, "", 2)
+    assert only(watch.plan(2), TakeOver)
+    watch.progressed(action.start.name, "standby", 1)
+    be_silent(watch, 30_000)
+    watch.progressed(action.start.name, "standby", 1)
+    assert only(watch.plan(3), Kill)
+
+
+def test_an_adopted_owner_is_watched_and_not_started_again() -> None:
+    watch = make_watch()
+    other = make_watch()
+    launched = bring_up(other)
+    watch.adopt(launched, "live", 0)
+    assert watch.plan(0) == []
+    watch.died(launched.start.name, None, "", 1)
+    (action,) = watch.plan(1)
+    assert isinstance(action, Launch)
+    assert action.start.number == 2
+
+
+# ----- seeded worlds ------------------------------------------------------------------------------
+
+
+class Process(Struct):
+    """A process of the simulated world."""
+
+    launched: Launched
+    phase: Phase
+    seals_ms: int
+    told: bool = False  # to take over
+    hung: bool = False
+    dead: bool = False
+
+
+class World:
+    """Processes that start, hang and die, and a broker that is sometimes slow; time is a number."""
+
+    def __init__(self, seed: int, shards: int, standby: bool) -> None:
+        self.random = random.Random(seed)
+        self.watch = make_watch(shards, standby=standby)
+        self.now_ms = 0
+        self.processes: dict[str, Process] = {}
+        self.reigns: dict[int, str] = {}
+        self.slow_until_ms = 0
+        self.slept_until_ms = 0
+        self.replaced_healthy: list[str] = []
+        self.kills = 0
+        self.faults = 0
+
+    def run(self, until_ms: int, faults_until_ms: int) -> None:
+        while self.now_ms < until_ms:
+            if self.now_ms < faults_until_ms:
+                self.break_something()
+            if self.now_ms % CANARY_MS == 0:
+                self.live()
+            self.check_one_start()
+            for action in self.watch.plan(self.now_ms):
+                self.act(action)
+            self.now_ms += 50
+
+    def break_something(self) -> None:
+        living = [each for each in self.processes.values() if not each.dead]
+        if self.random.random() < 0.004 and living:
+            self.die(self.random.choice(living), None)
+            self.faults += 1
+        if self.random.random() < 0.002 and living:
+            self.random.choice(living).hung = True
+            self.faults += 1
+        if self.random.random() < 0.001:
+            self.slow_until_ms = self.now_ms + self.random.randrange(60_000)
+            self.faults += 1
+
+    def live(self) -> None:
+        fast = self.now_ms >= self.slow_until_ms
+        for process in self.processes.values():
+            if process.dead or process.hung or not fast:
+                continue
+            start = process.launched.start
+            if process.phase == "starting" and self.now_ms >= process.seals_ms:
+                process.phase = "standby" if start.standby else "live"
+            if process.phase == "standby" and process.told:
+                process.phase = "live"
+            self.watch.progressed(start.name, process.phase, self.now_ms)
+            if process.phase == "live":
+                self.reigns[start.shard] = start.name
+                self.watch.marked(start.shard, start.owner, self.now_ms)
+        if fast:
+            self.watch.proven(CANARY_MS, {shard: True for shard in self.watch.places})
+
+    def act(self, action: Action) -> None:
+        if isinstance(action, Launch):
+            launched = Launched(start=action.start, pid=1, address="")
+            seals_ms = self.now_ms + self.random.randrange(500, 9000)
+            self.processes[action.start.name] = Process(launched, "starting", seals_ms)
+            self.watch.launched(launched)
+        elif isinstance(action, TakeOver):
+            self.processes[action.name].told = True
+        else:
+            process = self.processes[action.name]
+            self.kills += 1
+            if not process.hung and not process.dead:
+                self.replaced_healthy.append(f"{action.name} at {self.now_ms}: {action.why}")
+            process.dead = True
+
+    def die(self, process: Process, end: str | None) -> None:
+        process.dead = True
+        self.watch.died(process.launched.start.name, end, "", self.now_ms)
+
+    def check_one_start(self) -> None:
+        starting = [
+            each.launched.start.name
+            for each in self.processes.values()
+            if each.phase == "starting" and not each.dead
+        ]
+        assert len(starting) <= 1 + sum(life_was_promoted(self.watch)), starting
+
+
+def life_was_promoted(watch: Watch) -> list[bool]:
+    """Return for each shard whether its owner was a standby that is not yet live."""
+    return [
+        place.owner is not None and place.owner.start.standby and place.owner.phase != "live"
+        for place in watch.places.values()
+    ]
+
+
+@pytest.mark.parametrize("standby", [False, True])
+def test_in_every_seeded_world_each_shard_lives_again_and_no_healthy_owner_falls(
+    standby: bool,
+) -> None:
+    faults = kills = 0
+    for seed in range(150):
+        world = World(seed, shards=3, standby=standby)
+        world.run(until_ms=240_000, faults_until_ms=120_000)
+        assert not world.replaced_healthy, (seed, world.replaced_healthy)
+        for place in world.watch.places.values():
+            assert place.owner is not None, (seed, place)
+            assert place.owner.phase == "live", (seed, place)
+        faults += world.faults
+        kills += world.kills
+    assert faults > 1000
+    assert kills > 100, "the worlds must hang processes, or the test shows nothing"
