@@ -14,5 +14,7 @@ def narrow(columns: Integers, price_minor: jax.Array, bounds: Bounds) -> Bounds:
     step = share_down(in_force, columns.step_max_bp)
     priced = in_force > 0
     least = jnp.where(priced, jnp.maximum(in_force - step, 1), 1)
-    most = jnp.where(priced, in_force + step, PRICE_MINOR_MAX)
+    # A step of the whole price would leave int32 where the price is the largest there is.
+    upward = jnp.minimum(step, PRICE_MINOR_MAX - in_force)
+    most = jnp.where(priced, in_force + upward, PRICE_MINOR_MAX)
     return intersect(bounds, least, most)
