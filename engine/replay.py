@@ -1,10 +1,46 @@
-"""Whether a replayed microbatch came out as it was recorded."""
+"""Deciding again what was decided, and saying whether it came out the same."""
 
 from enum import Enum
 
+import numpy as np
+
+from engine.decided import Decided
+
 
 class Agreement(Enum):
-    """How a replay compares with the record. Whatever it says, the recorded values hold."""
+    """Whether a replayed microbatch came out as the record says."""
 
     EXACT = "exact"
     DIFFERENT = "different"
+
+
+def agreement(ours: Decided, recorded: Decided) -> Agreement:
+    """Compare everything, prices, reasons, times and digest alike."""
+    return Agreement.DIFFERENT if differences(ours, recorded) else Agreement.EXACT
+
+
+def differences(ours: Decided, recorded: Decided) -> tuple[str, ...]:
+    """Return the names of the fields that differ."""
+    found = [
+        name
+        for name in (
+            "seq",
+            "last_command",
+            "last_delta",
+            "decided_ms",
+            "model",
+            "digest",
+            "catalogue",
+            "exceptions",
+            "outcomes",
+        )
+        if getattr(ours, name) != getattr(recorded, name)
+    ]
+    if not same_quotes(ours.quotes, recorded.quotes):
+        found.append("quotes")
+    return tuple(found)
+
+
+def same_quotes(ours: np.ndarray, recorded: np.ndarray) -> bool:
+    """Return whether two arrays of quotes are equal bit by bit (a NaN equals itself)."""
+    return ours.dtype == recorded.dtype and ours.tobytes() == recorded.tobytes()
