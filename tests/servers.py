@@ -12,6 +12,7 @@ starts a native instance of its own, which ends with the test.
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -189,3 +190,17 @@ def start_questdb(servers_folder: Path) -> Iterator[Callable[[], QuestDB]]:
 def start_redis(servers_folder: Path) -> Iterator[Callable[[], Redis]]:
     """Return a function that starts a Redis of the test's own."""
     yield from starter(servers_folder, Redis)
+
+
+def gone(pid: int, wait_s: float = 5.0) -> bool:
+    """Tell whether a process ends within a while; a dead one not yet collected has ended."""
+    deadline = time.monotonic() + wait_s
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.02)
+    return False

@@ -164,7 +164,8 @@ def fetch_jars(pom: Path, folder: Path) -> None:
 
 def verify(folder: Path, sums: Path) -> None:
     """Compare a folder of jars with the recorded checksums: the same names, the same contents."""
-    expected = dict(reversed(line.split()) for line in sums.read_text().splitlines())
+    lines = [line.split() for line in sums.read_text().splitlines()]
+    expected = {name: checksum for checksum, name in lines}
     found = {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.jar")
     }

@@ -85,9 +85,12 @@ class Process:
         """
         if self.running:
             raise ServerFailed(f"{self._name} is running already")
-        deadline = time.monotonic() + wait_s
         self._spawn(command, environment, user)
         atexit.register(self.stop)
+        self._wait_ready(ready, wait_s)
+
+    def _wait_ready(self, ready: Callable[[], None], wait_s: float) -> None:
+        deadline = time.monotonic() + wait_s
         while True:
             try:
                 ready()

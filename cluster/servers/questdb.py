@@ -11,7 +11,7 @@ import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, final
+from typing import Any, Final, final
 
 from cluster.servers import installation
 from cluster.servers.ports import LOOPBACK, free_ports
@@ -183,7 +183,7 @@ def version_at(address: QuestDBAddress) -> str:
     return told[1] if told else build
 
 
-def query(address: QuestDBAddress, statement: str) -> dict[str, object]:
+def query(address: QuestDBAddress, statement: str) -> dict[str, Any]:
     """Run one statement over HTTP and return the decoded answer."""
     credentials = base64.b64encode(f"{address.user}:{address.password}".encode()).decode()
     request = urllib.request.Request(
@@ -191,5 +191,5 @@ def query(address: QuestDBAddress, statement: str) -> dict[str, object]:
         headers={"Authorization": f"Basic {credentials}"},
     )
     with urllib.request.urlopen(request, timeout=PROBE_S) as response:
-        decoded: dict[str, object] = json.load(response)
+        decoded: dict[str, Any] = json.load(response)
         return decoded
