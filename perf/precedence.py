@@ -171,6 +171,11 @@ def judged(draw: np.random.Generator, rows: int) -> tuple[Counter[str], Counter[
     due = precedence.expected(plain)
     violations["binding_not_set"] = _unexplained(priced)
     violations["wrong_wish"] = int(_wrong_wishes(plain, inputs, priced).sum())
+    rules = np.array([*RULES, ""], dtype=object)
+    absent = rules[np.minimum(priced["binding"], len(RULES))]
+    without = precedence.expected(plain, absent).price_minor
+    wrong = (priced["price_minor"] != 0) & (without != priced["without_minor"])
+    violations["wrong_counterfactual"] = int(wrong.sum())
     seen = Counter(
         {name: int(((priced["reasons"] & bit) != 0).sum()) for bit, name in REASONS.items()}
     )
@@ -197,17 +202,18 @@ def _wrong_wishes(
     wish = priced["target_minor"].astype(np.float64)
     elasticity = priced["elasticity"].astype(np.float64)
     cost = plain["cost_minor"] + plain["fixed_fee_minor"]
-    known = (wish > 100) & (wish < PRICE_MINOR_MAX / 1.05) & (plain["cost_minor"] >= 0)
+    known = (wish > 1000) & (wish < PRICE_MINOR_MAX / 1.05) & (plain["cost_minor"] >= 0)
 
     def profit(price: np.ndarray) -> np.ndarray:
         fee = np.maximum(plain["commission"] * price, plain["minimum_fee_minor"])
         earned = price / (1 + plain["vat"]) - fee - cost
-        return np.asarray(earned * (price / np.maximum(wish, 1)) ** elasticity)
+        ratio = np.maximum(price, 1) / np.maximum(wish, 1)
+        return np.asarray(earned * ratio**elasticity)
 
     with np.errstate(over="ignore", invalid="ignore"):
         at = profit(wish)
-        better = np.maximum(profit(wish * 1.03), profit(wish / 1.03)) > at * (1 + 1e-4) + 1e-6
-    return known & better
+        better = np.maximum(profit(wish * 1.03), profit(wish / 1.03)) > at * (1 + 1e-3)
+    return np.asarray(known & better)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -40,8 +40,11 @@ class Expected(NamedTuple):
     yielded: dict[str, np.ndarray]  # where the rule gave way to those before it
 
 
-def expected(columns: Columns) -> Expected:
-    """Return the one price that the text allows for each row, and how it comes about."""
+def expected(columns: Columns, absent: np.ndarray | None = None) -> Expected:
+    """Return the one price that the text allows for each row, and how it comes about.
+
+    ``absent`` names, for each row, a rule to leave out: what would the price be without it?
+    """
     rows = len(columns["cost_minor"])
     low = np.ones(rows, dtype=np.int64)
     high = np.full(rows, HIGHEST, dtype=np.int64)
@@ -59,6 +62,9 @@ def expected(columns: Columns) -> Expected:
     for rule, (least, most) in wishes.items():
         least = np.ones(rows, dtype=np.int64) if least is None else least
         most = np.full(rows, 2 * HIGHEST, dtype=np.int64) if most is None else most
+        if absent is not None:
+            least = np.where(absent == rule, 1, least)
+            most = np.where(absent == rule, 2 * HIGHEST, most)
         too_high, too_low = least > high, most < low
         low, high = (
             np.where(too_high, high, np.where(too_low, low, np.maximum(low, least))),
@@ -67,7 +73,11 @@ def expected(columns: Columns) -> Expected:
         lows[rule], highs[rule], yielded[rule] = low, high, too_high | too_low
     wish = _whole(columns, "wish_minor")
     price = np.clip(wish, low, high)
-    price, no_ending = _with_ending(columns["endings"], price, low, high)
+    endings = columns["endings"].copy()
+    if absent is not None:
+        for row in np.flatnonzero(absent == "ending"):
+            endings[row] = ()
+    price, no_ending = _with_ending(endings, price, low, high)
     yielded["ending"] = no_ending
     lows["ending"], highs["ending"] = low, high
 
@@ -135,7 +145,7 @@ def _least(owed: np.ndarray, each: np.ndarray) -> np.ndarray:
     divisor = np.where(positive, each, 1)
     least = -((-owed) // divisor)
     least = np.where(positive, least, np.where((each == 0) & (owed == 0), 1, HIGHEST + 1))
-    return np.minimum(np.maximum(least, 1), HIGHEST + 1).astype(np.int64)
+    return np.asarray(np.minimum(np.maximum(least, 1), HIGHEST + 1), dtype=np.int64)
 
 
 def _whole(columns: Columns, name: str) -> np.ndarray:
@@ -143,11 +153,11 @@ def _whole(columns: Columns, name: str) -> np.ndarray:
 
 
 def _parts(ratio: np.ndarray, parts: int) -> np.ndarray:
-    return np.round(np.asarray(ratio, dtype=np.float64) * parts).astype(np.int64)
+    return np.asarray(np.round(np.asarray(ratio, dtype=np.float64) * parts), dtype=np.int64)
 
 
 def _or_all(most: np.ndarray) -> np.ndarray:
-    return np.where(most > 0, most, HIGHEST)
+    return np.asarray(np.where(most > 0, most, HIGHEST))
 
 
 def _discounted(columns: Columns) -> np.ndarray:

@@ -1,1 +1,0 @@
-"""Judges that do not know the engine: standard library, numpy and pyarrow only."""
