@@ -19,9 +19,12 @@ PriceMinor = Annotated[int, Meta(gt=0, le=PRICE_MINOR_MAX)]
 CostMinor = Annotated[int, Meta(ge=0, le=PRICE_MINOR_MAX)]
 Units = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Millis = Annotated[int, Meta(ge=0, le=2**53)]
-Name = Annotated[str, Meta(min_length=1, max_length=200, pattern="^[^\\x00-\\x1f]+$")]
-RetailerId = Annotated[str, Meta(min_length=1, max_length=64, pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$")]
+# Python's ``$`` also matches before a final newline, hence the look-ahead.
+Name = Annotated[str, Meta(min_length=1, max_length=200, pattern="^[^\\x00-\\x1f]+$(?!\\n)")]
+RetailerId = Annotated[
+    str, Meta(min_length=1, max_length=64, pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\\n)")
+]
+Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$(?!\\n)")]
 Ratio = Annotated[float, Meta(ge=0.0, le=1e6)]
 Share = Annotated[float, Meta(ge=0.0, lt=1.0)]
 

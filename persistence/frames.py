@@ -1,0 +1,330 @@
+"""Columnar frames: many facts of one retailer as one Arrow IPC stream.
+
+A frame is a schema, at most two dictionaries (rivals' and sources' names) and one record batch of
+at most ``FRAME_FACTS_MAX`` rows, uncompressed: a megabyte that unpacks to thirty gigabytes kills
+its reader. The retailer stands in the schema's metadata; listings are named by their 64-bit keys.
+Bytes come from outside, so nothing of a frame is looked at before Arrow has validated it whole.
+"""
+
+import struct
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from msgspec import Struct
+
+from engine.deltas import Name, RetailerId
+from engine.errors import RejectedInput
+from engine.microbatch import (
+    COMPETITOR_PRICED,
+    COST_CHANGED,
+    STOCK_COUNTED,
+    UNITS_SOLD,
+    FactColumns,
+    Position,
+    Refusal,
+)
+from engine.routing import name64
+from kernels.limits import PRICE_MINOR_MAX
+from persistence.lanes import Lanes
+from persistence.names import is_valid
+from persistence.ports import Record
+
+FRAME = "application/vnd.apache.arrow.stream"
+FRAME_FACTS_MAX = 2048
+FRAME_BYTES_MAX = 1_048_576
+FRAME_VERSION = "1"
+RETAILER_KEY, VERSION_KEY = b"repricer.retailer", b"repricer.version"
+
+_NAMES = pa.dictionary(pa.int32(), pa.utf8())
+SCHEMA = pa.schema(
+    [
+        pa.field("kind", pa.uint8(), nullable=False),
+        pa.field("listing", pa.uint64(), nullable=False),
+        pa.field("amount", pa.int64(), nullable=False),
+        pa.field("observed_ms", pa.int64(), nullable=False),
+        pa.field("rival", _NAMES),  # null: none
+        pa.field("shipping_minor", pa.int32(), nullable=False),
+        pa.field("currency", pa.uint32(), nullable=False),
+        pa.field("flags", pa.uint8(), nullable=False),
+        pa.field("source", _NAMES),  # null: none
+        pa.field("source_seq", pa.int64(), nullable=False),  # -1: none
+        pa.field("event", pa.uint64(), nullable=False),  # engine.routing.name64, 0: none
+    ]
+)
+"""The columns of a frame, in this order; they mean what those of ``FactColumns`` mean."""
+
+_FIX = "send the documented schema, uncompressed"
+_AMOUNT_MIN = {COMPETITOR_PRICED: 1, STOCK_COUNTED: 0, UNITS_SOLD: 0, COST_CHANGED: 0}
+_AMOUNT_MAX = {
+    COMPETITOR_PRICED: PRICE_MINOR_MAX,
+    STOCK_COUNTED: 2**31 - 1,
+    UNITS_SOLD: 2**31 - 1,
+    COST_CHANGED: PRICE_MINOR_MAX,
+}
+
+
+class FrameColumns(Struct, frozen=True, eq=False, kw_only=True):
+    """What a feed hands over: arrays of one length, names as indexes into tuples of names."""
+
+    kind: np.ndarray  # uint8, a code of engine.microbatch
+    listing: np.ndarray  # uint64, engine.routing.key64
+    amount: np.ndarray  # int64: price_minor, units or cost_minor by kind
+    observed_ms: np.ndarray  # int64
+    rival: np.ndarray  # int32, index in rival_names, -1: none
+    rival_names: tuple[str, ...] = ()
+    shipping_minor: np.ndarray  # int32
+    currency: np.ndarray  # uint32, currency_code, 0: the listing's own
+    flags: np.ndarray  # uint8
+    source: np.ndarray  # int32, index in source_names, -1: none
+    source_names: tuple[str, ...] = ()
+    source_seq: np.ndarray  # int64, -1: none
+    event: np.ndarray  # uint64, name64 of the event's id, 0: none
+
+
+class Frame(Struct, frozen=True, eq=False):
+    """A frame taken apart and validated by Arrow, its values not yet judged."""
+
+    retailer: str
+    columns: FrameColumns
+
+
+def encode_frame(retailer: str, facts: FrameColumns) -> bytes:
+    """Return at most ``FRAME_FACTS_MAX`` facts of one routing key as a record."""
+    assert 0 < len(facts.kind) <= FRAME_FACTS_MAX
+    arrays = [
+        _name_array(getattr(facts, field.name), getattr(facts, f"{field.name}_names"))
+        if field.type == _NAMES
+        else pa.array(getattr(facts, field.name), type=field.type)
+        for field in SCHEMA
+    ]
+    metadata = {RETAILER_KEY: retailer.encode(), VERSION_KEY: FRAME_VERSION.encode()}
+    schema = SCHEMA.with_metadata(metadata)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    return bytes(sink.getvalue())
+
+
+def decode_frame(lane: int, record: Record, lanes: Lanes) -> tuple[FactColumns, list[Refusal]]:
+    """Return the frame's sound facts as a block, and a refusal for each other one, or for all."""
+    nothing = Position(lane, record.offset, 0)
+    try:
+        frame = open_frame(record.value)
+    except RejectedInput as error:
+        return _block(lane, record, None), [Refusal(nothing, "undecodable", str(error))]
+    stray = lanes.stray_retailer(record.key, frame.retailer)
+    if stray:
+        reason = str(RejectedInput("/retailer", stray))
+        return _block(lane, record, None), [Refusal(nothing, "wrong_shard", reason)]
+    problems = judge_rows(frame.columns)
+    refusals = [
+        Refusal(
+            Position(lane, record.offset, index),
+            "undecodable",
+            str(RejectedInput(f"/{field}/{index}", "value out of bounds", fix)),
+            int(frame.columns.listing[index]),
+        )
+        for index, (field, fix) in sorted(problems.items())
+    ]
+    block = _block(lane, record, frame.columns)
+    if refusals:
+        keep = np.ones(len(block), dtype=bool)
+        keep[list(problems)] = False
+        block = FactColumns(
+            **{name: getattr(block, name)[keep] for name in FactColumns.__struct_fields__}
+        )
+    return block, refusals
+
+
+def open_frame(value: bytes) -> Frame:
+    """Return the frame's columns, validated by Arrow.
+
+    Raises:
+        RejectedInput: it is no such frame; no other exception comes out.
+    """
+    if len(value) > FRAME_BYTES_MAX:
+        problem = f"{len(value)} bytes are over the limit of {FRAME_BYTES_MAX}"
+        raise RejectedInput("", problem, f"send at most {FRAME_FACTS_MAX} facts a frame")
+    if b"ARROW:extension" in value:
+        raise RejectedInput("", "extension types are not read", _FIX)
+    try:
+        batch = _read_batch(value)
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        problem = f"not an Arrow IPC stream: {str(error)[:200]}"
+        raise RejectedInput("", problem, _FIX) from error
+    except MemoryError as error:
+        raise RejectedInput("", "its lengths are absurd", _FIX) from error
+    metadata = batch.schema.metadata or {}
+    if metadata.get(VERSION_KEY) != FRAME_VERSION.encode():
+        raise RejectedInput(f"/{VERSION_KEY.decode()}", "version missing or unknown", _FIX)
+    retailer = metadata.get(RETAILER_KEY, b"").decode(errors="replace")
+    if not is_valid(retailer, RetailerId):
+        fix = "put the retailer's id into the schema's metadata"
+        raise RejectedInput(f"/{RETAILER_KEY.decode()}", "no valid retailer's id", fix)
+    return Frame(retailer, _columns(batch))
+
+
+def judge_rows(columns: FrameColumns) -> dict[int, tuple[str, str]]:
+    """Return for each row with a value out of bounds the first such column and the fix."""
+    kind, amount = columns.kind, columns.amount
+    least, most = np.ones(256, np.int64), np.zeros(256, np.int64)  # an unknown kind fits nothing
+    for code, bound in _AMOUNT_MIN.items():
+        least[code], most[code] = bound, _AMOUNT_MAX[code]
+    priced, sold = kind == COMPETITOR_PRICED, kind == UNITS_SOLD
+    bad_rivals, bad_sources = _bad(columns.rival_names), _bad(columns.source_names)
+    checks: list[tuple[str, str, Any]] = [
+        ("kind", "send a code from 1 to 4", (kind < COMPETITOR_PRICED) | (kind > COST_CHANGED)),
+        ("amount", "keep to the kind's bounds", (amount < least[kind]) | (amount > most[kind])),
+        ("observed_ms", "send unix ms", _outside(columns.observed_ms, 0, 2**53)),
+        ("rival", "name a rival with each price, with no other", (columns.rival >= 0) != priced),
+        ("rival", "send a name of 1 to 200 characters", bad_rivals[columns.rival]),
+        ("shipping_minor", "send 0 to 2^30", _outside(columns.shipping_minor, 0, PRICE_MINOR_MAX)),
+        ("shipping_minor", "only prices have it", ~priced & (columns.shipping_minor != 0)),
+        ("currency", "send three letters as a number, or 0", ~_is_currency(columns.currency)),
+        ("currency", "only prices have it", ~priced & (columns.currency != 0)),
+        (
+            "flags",
+            "send bits 1 and 2 only, and with prices",
+            columns.flags > np.where(priced, 3, 0),
+        ),
+        ("source", "send a name of 1 to 200 characters", bad_sources[columns.source]),
+        ("source", "only prices and sales have it", (columns.source >= 0) & ~priced & ~sold),
+        ("source_seq", "send 0 to 2^62, or -1", _outside(columns.source_seq, -1, 2**62)),
+        ("source_seq", "only sales have it", ~sold & (columns.source_seq != -1)),
+        ("event", "only sales have it", ~sold & (columns.event != 0)),
+    ]
+    problems: dict[int, tuple[str, str]] = {}
+    for field, fix, broken in checks:
+        for index in np.flatnonzero(broken):
+            problems.setdefault(int(index), (field, fix))
+    return problems
+
+
+def _read_batch(value: bytes) -> pa.RecordBatch:
+    """Return the one record batch; anything else raises ``ValueError`` or Arrow's own."""
+    kinds = []
+    for message in pa.ipc.MessageReader.open_stream(pa.BufferReader(value)):
+        kinds.append(message.type)
+        if len(kinds) > 4:
+            raise ValueError("more than one record batch")
+        if message.type != "schema" and _is_compressed(message.metadata.to_pybytes()):
+            raise ValueError("its buffers are compressed")
+    if kinds.count("schema") != 1 or kinds.count("record batch") != 1 or kinds[0] != "schema":
+        raise ValueError("it must hold one schema and one record batch")
+    if kinds[-1] != "record batch":
+        raise ValueError("the record batch must come last")
+    with pa.ipc.open_stream(pa.BufferReader(value)) as reader:
+        if not reader.schema.equals(SCHEMA):
+            raise ValueError(_difference(reader.schema))
+        batch = reader.read_next_batch()
+    batch.validate(full=True)
+    if batch.num_rows > FRAME_FACTS_MAX:
+        raise ValueError(f"{batch.num_rows} facts, at most {FRAME_FACTS_MAX} fit a frame")
+    for column in batch.schema:
+        if not column.nullable and batch.column(column.name).null_count:
+            raise ValueError(f"column {column.name} holds nulls")
+    return batch
+
+
+def _difference(schema: pa.Schema) -> str:
+    for place, wanted in enumerate(SCHEMA):
+        found = schema.field(place) if place < len(schema) else None
+        if found is None or not found.equals(wanted):
+            return f"column {place} is {str(found)[:80]!r}, wanted {str(wanted)!r}"
+    return f"{len(schema)} columns, wanted {len(SCHEMA)}"
+
+
+def _is_compressed(metadata: bytes) -> bool:
+    """Return whether a message's flatbuffer names a compression of its buffers.
+
+    Arrow offers no way to ask before it unpacks. Message: field 1 is the header's type (2: a
+    dictionary batch, 3: a record batch), field 2 the header. RecordBatch: field 3 is the
+    compression. DictionaryBatch: field 1 is a RecordBatch. Arrow has verified the buffer's offsets
+    when it made the message; one that leads outside raises ``ValueError`` here.
+    """
+    try:
+        message = struct.unpack_from("<I", metadata, 0)[0]
+        kind = metadata[_field(metadata, message, 1)]
+        batch = _table(metadata, message, 2)
+        if kind == 2:
+            batch = _table(metadata, batch, 1)
+        return _field(metadata, batch, 3) != 0
+    except (struct.error, IndexError) as error:
+        raise ValueError("its message headers are broken") from error
+
+
+def _field(buffer: bytes, table: int, number: int) -> int:
+    """Return where a flatbuffer table's field lies, 0 when it is absent."""
+    vtable = table - int(struct.unpack_from("<i", buffer, table)[0])
+    if vtable < 0:
+        raise IndexError(vtable)
+    (size,) = struct.unpack_from("<H", buffer, vtable)
+    if 4 + 2 * number >= size:
+        return 0
+    (relative,) = struct.unpack_from("<H", buffer, vtable + 4 + 2 * number)
+    return table + int(relative) if relative else 0
+
+
+def _table(buffer: bytes, table: int, number: int) -> int:
+    place = _field(buffer, table, number)
+    if not place:
+        raise IndexError(number)
+    return place + int(struct.unpack_from("<I", buffer, place)[0])
+
+
+def _columns(batch: pa.RecordBatch) -> FrameColumns:
+    columns: dict[str, Any] = {}
+    for field in batch.schema:
+        column = batch.column(field.name)
+        if field.type == _NAMES:
+            columns[f"{field.name}_names"] = tuple(column.dictionary.to_pylist())
+            column = column.indices.fill_null(-1)
+        columns[field.name] = column.to_numpy(zero_copy_only=False)
+    return FrameColumns(**columns)
+
+
+def _block(lane: int, record: Record, columns: FrameColumns | None) -> FactColumns:
+    count = 0 if columns is None else len(columns.kind)
+    own: dict[str, Any] = {}
+    for field in SCHEMA:
+        dtype = np.uint64 if field.type == _NAMES else field.type.to_pandas_dtype()
+        if columns is None:
+            own[field.name] = np.empty(0, dtype)
+        elif field.type == _NAMES:
+            # Index -1, which is none, finds the zero at the end.
+            names = getattr(columns, f"{field.name}_names")
+            keys = np.array([*(name64(name or "") for name in names), 0], dtype=np.uint64)
+            own[field.name] = keys[getattr(columns, field.name)]
+        else:
+            own[field.name] = getattr(columns, field.name)
+    return FactColumns(
+        **own,
+        lane=np.full(count, lane, np.uint8),
+        offset=np.full(count, record.offset, np.int64),
+        index=np.arange(count, dtype=np.int32),
+    )
+
+
+def _name_array(indexes: np.ndarray, names: tuple[str, ...]) -> pa.DictionaryArray:
+    indices = pa.array(indexes, type=pa.int32(), mask=indexes < 0)
+    return pa.DictionaryArray.from_arrays(indices, pa.array(names, type=pa.utf8()))
+
+
+def _bad(names: tuple[str | None, ...]) -> np.ndarray:
+    """Return for each name whether it is none we take, and ``False`` last, for index -1."""
+    return np.array([*(not is_valid(name, Name) for name in names), False], dtype=bool)
+
+
+def _outside(column: np.ndarray, least: int, most: int) -> np.ndarray:
+    outside: np.ndarray = (column < least) | (column > most)
+    return outside
+
+
+def _is_currency(codes: np.ndarray) -> np.ndarray:
+    letters = [(codes >> shift) & 255 for shift in (16, 8, 0)]
+    named: np.ndarray = (codes >> 24) == 0
+    for letter in letters:
+        named &= (letter >= ord("A")) & (letter <= ord("Z"))
+    named |= codes == 0
+    return named
