@@ -182,6 +182,7 @@ class TableStore(Protocol):
         Raises:
             CursorFenced: an expectation failed.
             WriteInDoubt: the commit was sent and not acknowledged: read back before going on.
+            RejectedInput: the store refuses these rows as they are; trying again is no use.
             FailedDependency: certainly not committed.
         """
         ...
@@ -190,12 +191,18 @@ class TableStore(Protocol):
 
 
 class Statement(Struct, frozen=True):
-    """One SQL statement of a transaction; ``many`` runs it once for each tuple of arguments."""
+    """One SQL statement of a transaction; ``many`` runs it once for each tuple of arguments.
 
-    sql: str
+    With ``into`` and ``columns`` instead of ``sql``, ``many`` are new rows of that table, put there
+    the fastest way the store has.
+    """
+
+    sql: str = ""
     args: Sequence[Any] = ()
     many: Sequence[Sequence[Any]] | None = None
     expect: int | None = None
+    into: str = ""
+    columns: Sequence[str] = ()
 
 
 class SeriesStore(Protocol):
@@ -204,7 +211,7 @@ class SeriesStore(Protocol):
     async def migrate(self) -> Sequence[str]: ...
 
     async def append(self, table: str, columns: Mapping[str, np.ndarray | Sequence[Any]]) -> int:
-        """Append rows given as columns (``ts`` in unix ms); return how many.
+        """Append rows given as columns (``ts`` in unix ms); return how many, once they can be read.
 
         Raises:
             FailedDependency: try the very same rows again.
@@ -212,7 +219,9 @@ class SeriesStore(Protocol):
         """
         ...
 
-    async def fetch(self, sql: str) -> list[Mapping[str, Any]]: ...
+    async def fetch(self, sql: str) -> list[Mapping[str, Any]]:
+        """Return the rows of a query; ``ts`` comes back in unix ms."""
+        ...
 
     async def close(self) -> None: ...
 

@@ -1,0 +1,84 @@
+"""The delta log as followers may read it: only up to a mark that was accepted."""
+
+from collections.abc import Sequence
+
+from engine.errors import LogRegressed
+from engine.microbatch import LANES, Position, Refusal
+from persistence.ports import COMMANDS, DELTAS, Log, Logs, Record
+from persistence.wire import FRAME, NamedFact, read_facts
+
+TOPICS = {"commands": COMMANDS, "deltas": DELTAS}
+READ_RECORDS_MAX = 500
+READ_WAIT_MS = 500
+
+WHOLE_FRAME = frozenset({"wrong_shard", "skipped"})
+"""Verdicts that, at index 0 of a frame, concern all its facts: the owner looked no further."""
+
+
+class DeltaLanes:
+    """Both lanes of every shard, opened when first read."""
+
+    def __init__(self, logs: Logs) -> None:
+        self._logs = logs
+        self._open: dict[tuple[int, int], Log] = {}
+
+    async def read(self, shard: int, lane: int, after: int, through: int) -> list[Record]:
+        """Return the records with ``after`` < offset <= ``through`` of one lane.
+
+        Raises:
+            LogTruncated: some of them are gone.
+            LogRegressed: the log ends before ``through``, which a decision says was consumed.
+            FailedDependency: the log did not answer in time.
+        """
+        records: list[Record] = []
+        while after < through:
+            log = await self._log(shard, lane)
+            limit = min(READ_RECORDS_MAX, through - after)
+            found = await log.read(after, limit=limit, wait_ms=READ_WAIT_MS)
+            if not found:
+                if await log.end() <= through:
+                    raise LogRegressed(
+                        f"shard {shard}: {LANES[lane]} end before {through}, which was consumed"
+                    )
+                break  # a hole at the end of the range, as Kafka may leave
+            after = found[-1].offset
+            records += [record for record in found if record.offset <= through]
+        return records
+
+    async def close(self) -> None:
+        """Close what was opened."""
+        for log in self._open.values():
+            await log.close()
+        self._open.clear()
+
+    async def _log(self, shard: int, lane: int) -> Log:
+        if (shard, lane) not in self._open:
+            self._open[shard, lane] = await self._logs.open(TOPICS[LANES[lane]], shard)
+        return self._open[shard, lane]
+
+
+def facts_kept(
+    lane: int, record: Record, refused: dict[Position, Refusal]
+) -> list[tuple[NamedFact, str, str]]:
+    """Return a record's facts with verdict and reason: accepted ones, and the quarantined.
+
+    What was refused for any other reason never counted, and is left out: a duplicate sale would be
+    summed twice. It stands among the dead letters.
+    """
+    first = refused.get(Position(lane, record.offset, 0))
+    is_frame = record.content_type.partition(";")[0].strip().lower() == FRAME
+    if is_frame and first is not None and first.verdict in WHOLE_FRAME:
+        return []
+    kept = []
+    for fact in read_facts(record):
+        refusal = refused.get(Position(lane, record.offset, fact.index))
+        if refusal is None:
+            kept.append((fact, "accepted", ""))
+        elif refusal.verdict == "quarantined":
+            kept.append((fact, refusal.verdict, refusal.reason))
+    return kept
+
+
+def refusals_by_position(exceptions: Sequence[Refusal]) -> dict[Position, Refusal]:
+    """Return a decision's exceptions by the place of their delta."""
+    return {refusal.position: refusal for refusal in exceptions}
