@@ -163,7 +163,7 @@ def _or_all(most: np.ndarray) -> np.ndarray:
 def _discounted(columns: Columns) -> np.ndarray:
     rrp = _whole(columns, "rrp_minor")
     left = 10_000 - _parts(columns["max_discount"], 10_000)
-    return np.maximum(-(-rrp * left // 10_000), 1)
+    return np.asarray(np.maximum(-(-rrp * left // 10_000), 1))
 
 
 def _step(columns: Columns) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,33 @@
+"""A KVI may not be dearer than a ratio of its rival."""
+
+import pytest
+
+from kernels.columns import Integers
+from kernels.limits import PRICE_MINOR_MAX
+from kernels.rules import kvi
+from tests.kernels.rows import ANY_PRICE, interval, one_row, plain
+
+
+@pytest.mark.parametrize(
+    ("rival", "ratio_bp", "most"),
+    [
+        (999, 10_000, 999),
+        (999, 10_500, 1048),  # 1048.95
+        (999, 9_500, 949),  # 949.05
+        (999, 20_000, 1998),
+        (PRICE_MINOR_MAX, 20_000, PRICE_MINOR_MAX),
+    ],
+)
+def test_the_ratio_is_rounded_down(rival: int, ratio_bp: int, most: int) -> None:
+    row = one_row(kvi=1, rival_minor=rival, kvi_rival_ratio_bp=ratio_bp)
+    assert plain(kvi.narrow(row, ANY_PRICE, interval())) == (1, most, False)
+
+
+@pytest.mark.parametrize("row", [one_row(rival_minor=999), one_row(kvi=1)])
+def test_it_needs_a_kvi_and_a_rival(row: Integers) -> None:
+    assert plain(kvi.narrow(row, ANY_PRICE, interval())) == (1, PRICE_MINOR_MAX, False)
+
+
+def test_it_yields_to_the_floor() -> None:
+    row = one_row(kvi=1, rival_minor=999)
+    assert plain(kvi.narrow(row, ANY_PRICE, interval(1200, 3000))) == (1200, 1200, True)
