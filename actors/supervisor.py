@@ -30,7 +30,7 @@ BACKOFF_FIRST_MS: Final = 250
 
 Phase = Literal["starting", "standby", "live"]
 
-STOP_LOUDLY: Final = frozenset({"log_fault", "settings_refused", "bug_on_empty_batch"})
+STOP_LOUDLY: Final = frozenset({"log_fault", "settings_refused", "murderous_batch"})
 """Ends after which another start would meet the same wall: the shard waits for a person."""
 
 
@@ -78,7 +78,6 @@ class TakeOver(Struct, frozen=True):
     """Let a standby seal."""
 
     name: str
-    cautious: bool
 
 
 class Kill(Struct, frozen=True):
@@ -272,7 +271,7 @@ class Watch:
         place.owner.phase = "starting"
         place.owner.patience_ms = 0.0
         place.silence_ms = 0.0
-        return [TakeOver(place.owner.start.name, place.cautious)]
+        return [TakeOver(place.owner.start.name)]
 
     def _start_one(self, now_ms: int) -> list[Action]:
         """Return at most one start: warming kernels on all cores at once starves the living."""
@@ -297,7 +296,8 @@ class Watch:
             number=place.next_number,
             owner=self._new_owner(),
             standby=standby,
-            cautious=place.cautious and not standby,
+            # A standby takes over when somebody died, and mostly nobody will know why.
+            cautious=place.cautious or standby,
         )
         place.next_number += 1
         if standby:
@@ -351,7 +351,7 @@ class Launcher(Protocol):
         """
         ...
 
-    async def take_over(self, launched: Launched, *, cautious: bool) -> None: ...
+    async def take_over(self, launched: Launched) -> None: ...
 
     def kill(self, launched: Launched) -> None:
         """Send SIGKILL; a process already gone is no error."""
@@ -520,7 +520,7 @@ class Supervisor:
         launched = self._launched.get(action.name)
         if isinstance(action, TakeOver):
             if launched is not None:
-                self._spawn(self._take_over(launched, cautious=action.cautious))
+                self._spawn(self._take_over(launched))
             return
         self._alarm(Alarm("killed", -1, f"{action.name}: {action.why}"))
         if launched is not None:
@@ -539,11 +539,11 @@ class Supervisor:
             self._launcher.kill(launched)
         elif start.standby and life is self.watch.places[start.shard].owner:
             # Its owner died meanwhile: it was promoted before it had an address.
-            await self._take_over(launched, cautious=self.watch.places[start.shard].cautious)
+            await self._take_over(launched)
 
-    async def _take_over(self, launched: Launched, *, cautious: bool) -> None:
+    async def _take_over(self, launched: Launched) -> None:
         try:
-            await self._launcher.take_over(launched, cautious=cautious)
+            await self._launcher.take_over(launched)
         except FailedDependency as error:
             self._alarm(Alarm("take_over_failed", launched.start.shard, str(error)))
             self._launcher.kill(launched)

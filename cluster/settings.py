@@ -72,6 +72,9 @@ class SeriesSettings(_Part):
     )
     url: str = Field(default="http://127.0.0.1:9000", description="QuestDB's HTTP address")
     user: str = Field(default="", description="QuestDB's `http.user`; empty: none")
+    ttl_days: Annotated[int, Field(ge=0)] = Field(
+        default=90, description="how long QuestDB keeps points; 0: for ever"
+    )
     password_file: Path | None = Field(
         default=None, description="a file that holds `http.password`"
     )

@@ -140,7 +140,7 @@ def test_an_explained_death_makes_nobody_cautious() -> None:
     assert not action.start.cautious
 
 
-@pytest.mark.parametrize("end", ["log_fault", "settings_refused", "bug_on_empty_batch"])
+@pytest.mark.parametrize("end", ["log_fault", "settings_refused", "murderous_batch"])
 def test_a_wall_is_not_run_against_twice(end: str) -> None:
     watch = make_watch()
     launched = bring_up(watch)
@@ -190,7 +190,7 @@ def test_a_standby_takes_over_without_waiting() -> None:
     assert watch.plan(2) == []
     watch.died(launched.start.name, None, "", 3)
     (take_over,) = watch.plan(3)
-    assert take_over == TakeOver(action.start.name, True)
+    assert take_over == TakeOver(action.start.name)
     watch.marked(0, action.start.owner, 4)
     (again,) = watch.plan(4)
     assert isinstance(again, Launch)

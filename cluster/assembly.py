@@ -1,0 +1,171 @@
+"""The one file that names backends. It builds and keeps nothing.
+
+A backend is imported only when the settings choose it, so that a process pays for no other.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from actors.clock import WallClock
+from actors.follower import Follower, Sink
+from actors.shard_actor import OwnerSettings, ShardActor
+from actors.sinks.delta_lanes import DeltaLanes
+from actors.supervisor import Start
+from cluster.settings import Settings, read_secret
+from persistence.checkpoints import CheckpointFiles
+from persistence.ports import DECISIONS, Cache, Logs, SeriesStore, TableStore
+
+
+def make_logs(settings: Settings) -> Logs:
+    """Return the topics of the configured backend."""
+    if settings.log.backend == "kafka":
+        from persistence.kafka_log import KafkaLogs
+
+        return KafkaLogs(settings.log.bootstrap)
+    from persistence.sqlite_log import SqliteLogs
+
+    return SqliteLogs(settings.folder / "log")
+
+
+def make_tables(settings: Settings) -> TableStore:
+    """Return the relational store."""
+    if settings.tables.backend == "postgres":
+        from persistence.postgres_tables import PostgresTables
+
+        password = read_secret(settings.tables.password_file)
+        return PostgresTables(settings.tables.url, password=password)
+    from persistence.sqlite_tables import SqliteTables
+
+    return SqliteTables(settings.folder / "tables.sqlite")
+
+
+def make_series(settings: Settings) -> SeriesStore:
+    """Return the store of points in time."""
+    if settings.series.backend == "questdb":
+        from persistence.questdb_series import QuestDBSeries
+
+        address = urlsplit(settings.series.url)
+        return QuestDBSeries(
+            address.hostname or "127.0.0.1",
+            address.port or 9000,
+            user=settings.series.user,
+            password=read_secret(settings.series.password_file) or "",
+            ttl_days=settings.series.ttl_days,
+        )
+    from persistence.sqlite_series import SqliteSeries
+
+    return SqliteSeries(settings.folder / "series.sqlite")
+
+
+def make_cache(settings: Settings) -> Cache:
+    """Return the cache."""
+    if settings.cache.backend == "redis":
+        from persistence.redis_cache import RedisCache
+
+        address = urlsplit(settings.cache.url)
+        return RedisCache(
+            address.hostname or "127.0.0.1",
+            address.port or 6379,
+            username=address.username,
+            password=read_secret(settings.cache.password_file),
+        )
+    from persistence.memory_cache import MemoryCache
+
+    return MemoryCache()
+
+
+class Stores(Struct, frozen=True, eq=False):
+    """The stores that followers write into, and what else they hold open."""
+
+    tables: TableStore
+    series: SeriesStore
+    cache: Cache
+    lanes: tuple[DeltaLanes, ...]
+
+    async def close(self) -> None:
+        """Close all of them."""
+        for lanes in self.lanes:
+            await lanes.close()
+        await self.tables.close()
+        await self.series.close()
+        await self.cache.close()
+
+
+def make_sinks(settings: Settings, logs: Logs) -> tuple[Stores, dict[str, Sink]]:
+    """Return every sink by name, and the stores behind them."""
+    from actors.sinks.cache import PriceCache
+    from actors.sinks.dead_letters import DeadLetters
+    from actors.sinks.history import History
+    from actors.sinks.ledger import Ledger
+
+    generation = settings.shards.generation
+    lanes = (DeltaLanes(logs), DeltaLanes(logs))
+    stores = Stores(make_tables(settings), make_series(settings), make_cache(settings), lanes)
+    sinks: tuple[Sink, ...] = (
+        Ledger(stores.tables, generation=generation),
+        History(stores.series, lanes[0], generation=generation),
+        PriceCache(stores.cache, generation=generation, ttl_ms=settings.cache.ttl_s * 1000),
+        DeadLetters(logs, lanes[1], settings.folder / "cursors", generation=generation),
+    )
+    return stores, {sink.name: sink for sink in sinks}
+
+
+async def make_followers(
+    settings: Settings, logs: Logs, sinks: Mapping[str, Sink]
+) -> list[Follower]:
+    """Return a follower of every shard for every sink; each has a log of its own to read."""
+    return [
+        Follower(
+            shard,
+            log=await logs.open(DECISIONS, shard),
+            sink=sink,
+            generation=settings.shards.generation,
+        )
+        for sink in sinks.values()
+        for shard in range(settings.shards.count)
+    ]
+
+
+def make_checkpoints(settings: Settings, shard: int) -> CheckpointFiles:
+    """Return the local checkpoints of one shard."""
+    return CheckpointFiles(checkpoint_folder(settings, shard))
+
+
+def checkpoint_folder(settings: Settings, shard: int) -> Path:
+    """Return where one shard's checkpoints lie."""
+    return settings.folder / "checkpoints" / f"g{settings.shards.generation}-shard-{shard:03d}"
+
+
+def owner_settings(settings: Settings) -> OwnerSettings:
+    """Return what an owner needs to know of the settings."""
+    shards = settings.shards
+    return OwnerSettings(
+        generation=shards.generation,
+        partitions=shards.count,
+        spreads=dict(shards.spreads),
+        clock=shards.clock,
+        heartbeat_ms=shards.heartbeat_ms,
+        checkpoint_interval_ms=int(shards.checkpoint_s * 1000),
+    )
+
+
+async def make_owner(settings: Settings, start: Start, logs: Logs) -> ShardActor:
+    """Return the owner of one shard, not yet begun. Imports jax."""
+    from engine.shard import Shard, ShardSettings
+
+    shard_settings = ShardSettings()
+    return ShardActor(
+        start.shard,
+        logs=logs,
+        checkpoints=make_checkpoints(settings, start.shard),
+        clock=WallClock(),
+        settings=owner_settings(settings),
+        new_shard=lambda: Shard(shard_settings),
+        restore=lambda parts: Shard.restore(parts, shard_settings),
+        owner=start.owner,
+        standby=start.standby,
+        cautious=start.cautious,
+    )

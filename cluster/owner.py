@@ -1,0 +1,201 @@
+"""The process of one owner: a shard actor on a loop of its own, watched and steered over loopback.
+
+``cluster.assembly`` makes a Ray actor of :class:`OwnerProcess`. Ray starts it, names it and shows
+it; nothing that matters afterwards goes through Ray, so an owner decides on when Ray's head is
+gone. It is crash-only: whatever ends it, it leaves word of why and is gone.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+from msgspec import Struct
+
+from actors.shard_actor import ShardActor
+from actors.supervisor import Start
+from cluster.control import ControlServer, control_token
+from cluster.processes import ProcessName, own_name, write_file
+from cluster.settings import Settings
+from cluster.telemetry import configure_logs, make_registry, owner_samples
+from engine.errors import ClockFault, LogFault, MurderousBatch, SettingsRefused, StaleEpoch
+
+LOGGER = logging.getLogger("repricer.owner")
+
+DRAIN_CHECKPOINT_S = 20.0
+
+ENDS: tuple[tuple[type[Exception], str], ...] = (
+    (StaleEpoch, "fenced"),
+    (ClockFault, "clock_fault"),
+    (LogFault, "log_fault"),
+    (SettingsRefused, "settings_refused"),
+    (MurderousBatch, "murderous_batch"),
+)
+"""Ends that need no caution: they say themselves why. Everything else is unexplained."""
+
+
+class OwnerCard(Struct, frozen=True, kw_only=True):
+    """Where an owner runs, as its file in the run folder says."""
+
+    start: Start
+    process: ProcessName
+    address: str
+
+
+class End(Struct, frozen=True, kw_only=True):
+    """Why an owner ended; ``end`` is ``None`` when it does not know either."""
+
+    end: str | None
+    detail: str
+
+
+def owner_card_file(run_folder: Path, name: str) -> Path:
+    """Return the file that says where an owner runs."""
+    return run_folder / "owners" / f"{name}.json"
+
+
+def end_file(run_folder: Path, name: str) -> Path:
+    """Return the file that says why an owner ended."""
+    return run_folder / "ends" / f"{name}.json"
+
+
+def owner_cards(run_folder: Path) -> list[OwnerCard]:
+    """Return the cards of all owners that ever ran and were not cleared away, by name."""
+    folder = run_folder / "owners"
+    cards = sorted(folder.glob("shard-*.json")) if folder.is_dir() else []
+    return [msgspec.json.decode(card.read_bytes(), type=OwnerCard) for card in cards]
+
+
+class OwnerProcess:
+    """Hosts one shard actor. Its methods are called by Ray, in threads that are not the loop's."""
+
+    def __init__(self, settings_json: str, start_json: str) -> None:
+        self._settings = Settings.model_validate_json(settings_json)
+        self._start = msgspec.json.decode(start_json, type=Start)
+        self._begun: Future[dict[str, Any]] = Future()
+
+    def begin(self) -> dict[str, Any]:
+        """Start the loop; return the process's pid and address once it can be asked."""
+        thread = threading.Thread(target=self._run, name=self._start.name, daemon=True)
+        thread.start()
+        return self._begun.result(timeout=30)
+
+    def where(self) -> dict[str, Any]:
+        """Return pid and address again."""
+        return self._begun.result(timeout=0)
+
+    def __repr__(self) -> str:
+        return self._start.name
+
+    def _run(self) -> None:
+        name, run_folder = self._start.name, self._settings.run_folder
+        telemetry = self._settings.telemetry
+        configure_logs(
+            name,
+            self._settings.folder / "logs",
+            level=telemetry.level,
+            as_json=telemetry.json_logs,
+        )
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._live())
+            end = End(end="drained", detail="told to stop")
+        except BaseException as error:  # the one place: log, leave word, die
+            kinds = [kind for type_, kind in ENDS if isinstance(error, type_)]
+            end = End(end=next(iter(kinds), None), detail=f"{type(error).__name__}: {error}")
+            LOGGER.error("%s ended: %s", name, end.detail, exc_info=error)
+        write_file(end_file(run_folder, name), end)
+        owner_card_file(run_folder, name).unlink(missing_ok=True)
+        logging.shutdown()
+        sys.stderr.flush()
+        # Ray would keep the process; a dead owner must be seen to be dead.
+        os._exit(0 if end.end == "drained" else 1)
+
+    async def _live(self) -> None:
+        from cluster.assembly import make_logs, make_owner
+
+        logs = make_logs(self._settings)
+        actor = await make_owner(self._settings, self._start, logs)
+        draining = asyncio.Event()
+
+        async def take_over(_: Mapping[str, Any]) -> dict[str, Any]:
+            await actor.take_over()
+            return {"phase": actor.phase}
+
+        async def checkpoint(_: Mapping[str, Any]) -> dict[str, Any]:
+            return {"name": await actor.checkpoint()}
+
+        async def strong_read(arguments: Mapping[str, Any]) -> dict[str, Any]:
+            listing, deadline_ms = int(arguments["listing"]), int(arguments["deadline_ms"])
+            return {"listing": await actor.strong_read(listing, deadline_ms)}
+
+        async def stop(_: Mapping[str, Any]) -> dict[str, Any]:
+            draining.set()
+            return {"phase": actor.phase}
+
+        server = ControlServer(
+            control_token(self._settings.run_folder),
+            status=lambda: self._status(actor),
+            registry=make_registry("owner", lambda: owner_samples(self._status(actor))),
+            acts={
+                "take-over": take_over,
+                "checkpoint": checkpoint,
+                "strong-read": strong_read,
+                "stop": stop,
+            },
+        )
+        address = await server.start()
+        process = own_name()
+        card = OwnerCard(start=self._start, process=process, address=address)
+        write_file(owner_card_file(self._settings.run_folder, self._start.name), card)
+        self._begun.set_result({"pid": process.pid, "address": address})
+        await self._until_drained(actor, draining)
+        await server.close()
+        await logs.close()
+
+    async def _until_drained(self, actor: ShardActor, draining: asyncio.Event) -> None:
+        """Let the actor live until it ends by itself, or is told to: then with a checkpoint."""
+        living = asyncio.ensure_future(actor.run())
+        told = asyncio.ensure_future(draining.wait())
+        await asyncio.wait({living, told}, return_when=asyncio.FIRST_COMPLETED)
+        if living.done():
+            told.cancel()
+            living.result()
+            return
+        if actor.phase == "live":
+            await self._last_checkpoint(actor, living)
+        living.cancel()
+        await asyncio.wait({living}, timeout=5)
+
+    async def _last_checkpoint(self, actor: ShardActor, living: "asyncio.Future[None]") -> None:
+        """Take one more checkpoint, so that the next start replays little; do not insist on it."""
+        taking = asyncio.ensure_future(actor.checkpoint())
+        both: set[asyncio.Future[Any]] = {taking, living}
+        await asyncio.wait(both, timeout=DRAIN_CHECKPOINT_S, return_when=asyncio.FIRST_COMPLETED)
+        if taking.done() and taking.exception() is None:
+            LOGGER.info("%s drained to %s", self._start.name, taking.result())
+            return
+        taking.cancel()
+        LOGGER.warning("%s stops without a last checkpoint", self._start.name)
+
+    def _status(self, actor: ShardActor) -> dict[str, Any]:
+        return {
+            "name": self._start.name,
+            "number": self._start.number,
+            "pid": os.getpid(),
+            "memory_bytes": memory_bytes(),
+            **actor.status(),
+        }
+
+
+def memory_bytes() -> int:
+    """Return how much memory this process has resident."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

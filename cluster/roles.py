@@ -1,0 +1,125 @@
+"""The processes that ``repricer up`` starts: ``python -m cluster.roles ROLE SETTINGS``."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from actors.follower import Follower
+from cluster.assembly import make_followers, make_logs, make_sinks
+from cluster.control import ControlServer, control_token
+from cluster.owner import memory_bytes
+from cluster.settings import Settings
+from cluster.telemetry import configure_logs, follower_samples, make_registry
+from cluster.watching import run_supervisor, write_role
+from engine.errors import CursorFenced, FailedDependency, LogFault, SettingsRefused
+
+LOGGER = logging.getLogger("repricer.roles")
+
+CATCH_UP_S = 10.0
+CAUGHT_UP_MS = 1_000
+
+
+async def run_followers(settings: Settings) -> None:
+    """Carry the decisions into every store until SIGTERM, and then up to the log's end."""
+    logs = make_logs(settings)
+    stores, sinks = make_sinks(settings, logs)
+    followers = await _patiently_make(settings, logs, sinks)
+    server = ControlServer(
+        control_token(settings.run_folder),
+        status=lambda: followers_status(followers),
+        registry=make_registry(
+            "followers", lambda: follower_samples(each.status() for each in followers)
+        ),
+        acts={},
+    )
+    write_role(settings, "followers", await server.start())
+    tasks = [asyncio.ensure_future(_follow(follower)) for follower in followers]
+    await _told_to_stop()
+    await _catch_up(followers)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks, timeout=5)
+    await server.close()
+    await stores.close()
+    await logs.close()
+
+
+def followers_status(followers: list[Follower]) -> dict[str, Any]:
+    """Return how far every follower has come."""
+    return {
+        "pid": os.getpid(),
+        "memory_bytes": memory_bytes(),
+        "followers": [follower.status() for follower in followers],
+    }
+
+
+async def _patiently_make(settings: Settings, logs: Any, sinks: Any) -> list[Follower]:
+    while True:
+        try:
+            return await make_followers(settings, logs, sinks)
+        except FailedDependency as error:
+            LOGGER.warning("followers wait for the log: %s", error)
+            await asyncio.sleep(0.5)
+
+
+async def _follow(follower: Follower) -> None:
+    """Run one follower; one that stops loudly leaves the others alone, and its state says why."""
+    try:
+        await follower.run()
+    except (LogFault, CursorFenced, SettingsRefused) as error:
+        LOGGER.critical("a follower stopped: %s", error)
+
+
+async def _catch_up(followers: list[Follower]) -> None:
+    """Wait a little until every follower that still runs has written what its owner left."""
+    deadline = time.monotonic() + CATCH_UP_S
+    seen: list[int] = []
+    while time.monotonic() < deadline:
+        now = [follower.status()["seq"] for follower in followers]
+        lags = [follower.lag_ms() for follower in followers if not follower.stopped_by]
+        if now == seen and (not lags or max(lags) < CAUGHT_UP_MS):
+            return
+        seen = now
+        await asyncio.sleep(0.3)
+
+
+async def _told_to_stop() -> None:
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    await told.wait()
+
+
+def main(role: str, settings_file: Path) -> int:
+    """Run one role until it is told to stop."""
+    settings = Settings.model_validate_json(settings_file.read_bytes())
+    telemetry = settings.telemetry
+    configure_logs(
+        role, settings.folder / "logs", level=telemetry.level, as_json=telemetry.json_logs
+    )
+    work: Coroutine[Any, Any, None]
+    if role == "supervisor":
+        work = run_supervisor(settings, settings_file)
+    elif role == "followers":
+        work = run_followers(settings)
+    else:
+        assert role == "gateway", role
+        from cluster.serving import run_gateway
+
+        work = run_gateway(settings)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], Path(sys.argv[2])))

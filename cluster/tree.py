@@ -1,0 +1,460 @@
+"""The processes of ``repricer up``: Ray's head, supervisor, gateway, followers, and their end.
+
+Everything is started here and nothing is left behind: orphans are adopted, and at the end whatever
+carries the tree's mark is gone. Should this process itself be killed, owners decide on; the next
+``up`` on the same folder ends what is left and starts anew from the log.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import importlib.util
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+
+from actors.patience import Patience
+from cluster.assembly import make_logs
+from cluster.control import ControlClient, control_token
+from cluster.placement import (
+    RayNode,
+    living_owners,
+    ray_environment,
+    ray_file,
+    session_folder,
+    start_node,
+)
+from cluster.processes import (
+    ProcessName,
+    adopt_orphans,
+    end_all,
+    gone,
+    lives,
+    own_name,
+    reap,
+    tree_mark,
+    write_file,
+)
+from cluster.settings import Settings
+from cluster.watching import Canary, Generation, generation_of
+from engine.errors import FailedDependency, SettingsRefused
+from persistence.ports import COMMANDS, DEAD_LETTERS, DECISIONS, DELTAS, WATCH, Logs
+
+LOGGER = logging.getLogger("repricer.up")
+
+PACKAGES: Final = (
+    "actors",
+    "cluster",
+    "engine",
+    "gateway",
+    "kernels",
+    "persistence",
+    "training",
+)
+ROLES: Final = ("supervisor", "gateway", "followers")
+DRAIN_S: Final = 25.0
+CATCH_UP_S: Final = 10.0
+DAY_MS: Final = 86_400_000
+
+
+class RoleCard(Struct, frozen=True, kw_only=True):
+    """Where a process of ours is."""
+
+    process: ProcessName
+    address: str
+
+
+class AlreadyRunning(Exception):
+    """Another ``up`` works on this folder."""
+
+
+def refuse_shadowed_packages(root: Path) -> None:
+    """Raise if another distribution's package would be imported in place of one of ours.
+
+    Our top-level names are plain words, and some are taken: ``kernels`` is also Hugging Face's.
+
+    Raises:
+        SettingsRefused: one is; the message says where it was found.
+    """
+    for name in PACKAGES:
+        spec = importlib.util.find_spec(name)
+        origin = Path(spec.origin) if spec and spec.origin else None
+        if origin is None or not origin.is_relative_to(root):
+            raise SettingsRefused(
+                f"package '{name}' is not ours, it was found at {origin}: put {root} first on "
+                "PYTHONPATH, or remove the other distribution"
+            )
+
+
+def topics_of(settings: Settings) -> dict[str, int]:
+    """Return every topic and its number of partitions."""
+    count = settings.shards.count
+    return {DELTAS: count, COMMANDS: count, DECISIONS: count, DEAD_LETTERS: count, WATCH: 1}
+
+
+async def prepare_logs(settings: Settings, logs: Logs, *, patience_s: float = 60.0) -> None:
+    """Create the topics that are missing, and refuse settings that contradict those that exist.
+
+    Raises:
+        SettingsRefused: partitions, retention, generation, spreads or clock differ.
+        FailedDependency: the log did not answer for ``patience_s``.
+    """
+    deadline = time.monotonic() + patience_s
+    patience = Patience(first_ms=100)
+    while True:
+        try:
+            await logs.create(
+                topics_of(settings), retention_ms=int(settings.log.retention_days * DAY_MS)
+            )
+            recorded = await recorded_generation(logs)
+            break
+        except FailedDependency:
+            if time.monotonic() > deadline:
+                raise
+            await patience.wait()
+    if recorded is not None:
+        refuse_another_cut(recorded, generation_of(settings))
+
+
+async def recorded_generation(logs: Logs) -> Generation | None:
+    """Return the cut that the log's last canary names, ``None`` when nobody supervised yet."""
+    log = await logs.open(WATCH, 0)
+    try:
+        end = await log.end()
+        if end <= await log.start():
+            return None
+        records = await log.read(end - 2, limit=1, wait_ms=1000)
+    finally:
+        await log.close()
+    return msgspec.json.decode(records[-1].value, type=Canary).cut if records else None
+
+
+def refuse_another_cut(recorded: Generation, wanted: Generation) -> None:
+    """Raise unless the settings cut the work as the log was cut.
+
+    Raises:
+        SettingsRefused: they do not; the message names the key and both values.
+    """
+    for key in ("generation", "partitions", "spreads"):
+        before, now = getattr(recorded, key), getattr(wanted, key)
+        if before != now:
+            name = "count" if key == "partitions" else key
+            raise SettingsRefused(
+                f"shards.{name}: the log was written with {before}, the settings say {now}: set "
+                f"it back, or begin a new generation with a new folder or new topics"
+            )
+    if recorded.clock == "wall" and wanted.clock == "event":
+        raise SettingsRefused(
+            "shards.clock: the log was decided by the wall clock, so event time would stand still: "
+            "set it back to 'wall', or begin a new generation"
+        )
+
+
+class Child:
+    """One process of the tree, restarted when it ends by itself."""
+
+    def __init__(self, role: str, command: Sequence[str], environment: dict[str, str]) -> None:
+        self.role = role
+        self.starts = 0
+        self._command = command
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+        self._not_before = 0.0
+        self._started = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """Return its pid while it runs."""
+        running = self._process is not None and self._process.poll() is None
+        return self._process.pid if self._process is not None and running else None
+
+    def tend(self, output: Path) -> None:
+        """Start it if it is not running and its back-off allows."""
+        now = time.monotonic()
+        if self.pid is not None or now < self._not_before:
+            return
+        if self._process is not None:
+            LOGGER.warning("%s ended with %s", self.role, self._process.returncode)
+        self.starts = 1 if now - self._started > 60 else self.starts + 1
+        self._started = now
+        self._not_before = now + min(0.25 * 2 ** (self.starts - 1), 15.0)
+        with output.open("ab") as log:
+            # A session of its own, so that an interrupt at the terminal reaches us alone.
+            self._process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    async def end(self, patience_s: float) -> None:
+        """Ask it to end, and make it after a while."""
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        process.terminate()
+        deadline = time.monotonic() + patience_s
+        while process.poll() is None and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        if process.poll() is None:
+            process.kill()
+            process.wait(5)
+
+
+class Tree:
+    """All processes on one data folder; use it in an ``async with``, and nothing is left behind."""
+
+    def __init__(
+        self, settings: Settings, *, say: Callable[[str], None] = lambda line: None
+    ) -> None:
+        self.settings = settings
+        self.node: RayNode | None = None
+        self._say = say
+        self._mark = tree_mark(settings.folder)
+        self._children: dict[str, Child] = {}
+        self._lock: Any = None
+        self._tending: asyncio.Task[None] | None = None
+        self._settings_file = settings.run_folder / "settings.json"
+
+    async def __aenter__(self) -> "Tree":
+        try:
+            await self._start()
+        except BaseException:
+            self._clear()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    # ----- starting ---------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        settings = self.settings
+        refuse_shadowed_packages(Path(__file__).resolve().parent.parent)
+        settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        settings.run_folder.mkdir(exist_ok=True, mode=0o700)
+        self._take_lock()
+        adopt_orphans()
+        ended = end_all(self._mark)
+        if ended:
+            self._say(f"ended {ended} processes that an earlier start had left behind")
+        for name in ("owners", "processes", "ends"):
+            shutil.rmtree(settings.run_folder / name, ignore_errors=True)
+        ray_file(settings.run_folder).unlink(missing_ok=True)
+        logs = make_logs(settings)
+        try:
+            await prepare_logs(settings, logs)
+        finally:
+            await logs.close()
+        make_keys(settings)
+        control_token(settings.run_folder)
+        self._settings_file.write_text(settings.model_dump_json())
+        self._settings_file.chmod(0o600)
+        write_file(settings.run_folder / "up.json", own_name())
+        (settings.folder / "logs").mkdir(exist_ok=True)
+        environment = {**ray_environment(settings), "PYTHONUNBUFFERED": "1"}
+        for role in ROLES:
+            command = (sys.executable, "-m", "cluster.roles", role, str(self._settings_file))
+            self._children[role] = Child(role, command, environment)
+        for role in ("gateway", "followers"):
+            self._children[role].tend(self._output(role))
+        await self._start_ray()
+        self._tending = asyncio.ensure_future(self._tend())
+
+    def _take_lock(self) -> None:
+        self._lock = (self.settings.run_folder / "up.lock").open("wb")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            self._lock = None
+            raise AlreadyRunning(
+                f"another `repricer up` works on {self.settings.folder}: stop it, or name another "
+                "folder"
+            ) from None
+
+    async def _start_ray(self) -> None:
+        before = time.monotonic()
+        self.node = await asyncio.to_thread(start_node, self.settings)
+        LOGGER.info("Ray started in %.1f s at %s", time.monotonic() - before, self.node.address)
+
+    def _output(self, role: str) -> Path:
+        return self.settings.folder / "logs" / f"{role}.out"
+
+    # ----- living -----------------------------------------------------------------------------
+
+    async def _tend(self) -> None:
+        """Restart what ended, and bury orphans."""
+        passes = 0
+        while True:
+            for role, child in self._children.items():
+                child.tend(self._output(role))
+            if passes % 20 == 0:
+                reap(frozenset(filter(None, (child.pid for child in self._children.values()))))
+            if passes % 8 == 0 and not await asyncio.to_thread(self._ray_answers):
+                await self._replace_ray()
+            passes += 1
+            await asyncio.sleep(0.25)
+
+    def _ray_answers(self) -> bool:
+        """Whether Ray's head accepts connections."""
+        import socket
+
+        assert self.node is not None
+        host, _, port = self.node.address.rpartition(":")
+        for _ in range(3):
+            try:
+                with socket.create_connection((host, int(port)), timeout=2):
+                    return True
+            except OSError:
+                time.sleep(0.5)
+        return False
+
+    async def _replace_ray(self) -> None:
+        """Start a second head beside the owners that still run under the first one's node.
+
+        They decide on; when one ends, its successor starts under the new head.
+        """
+        self._say("Ray's head is gone; starting another, the shards decide on")
+        LOGGER.warning("Ray's head is gone; starting another")
+        try:
+            await self._start_ray()
+        except Exception as error:
+            LOGGER.error("Ray did not start again: %s", error)
+            await asyncio.sleep(5)
+
+    async def until_live(self, deadline_s: float = 120.0) -> None:
+        """Return when every shard has a live owner.
+
+        Raises:
+            FailedDependency: not in time; the message says which are missing.
+        """
+        deadline = time.monotonic() + deadline_s
+        async with aiohttp.ClientSession() as session:
+            control = ControlClient(session, control_token(self.settings.run_folder))
+            while True:
+                missing = await self._missing(control)
+                if not missing:
+                    return
+                if time.monotonic() > deadline:
+                    raise FailedDependency(
+                        f"after {deadline_s:.0f} s not live: {', '.join(missing)}; see "
+                        f"{self.settings.folder / 'logs'}"
+                    )
+                await asyncio.sleep(0.1)
+
+    async def _missing(self, control: ControlClient) -> list[str]:
+        live = set()
+        for launched in living_owners(self.settings.run_folder):
+            with contextlib.suppress(FailedDependency):
+                status = await control.status(launched.address, deadline_s=2)
+                if status.get("phase") == "live":
+                    live.add(launched.start.shard)
+        return [
+            f"shard {shard}" for shard in range(self.settings.shards.count) if shard not in live
+        ]
+
+    # ----- ending -----------------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """Drain: no more starts, a last checkpoint each, followers to the end, then everything."""
+        if self._tending is not None:
+            self._tending.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._tending
+        if "supervisor" in self._children:
+            await self._children["supervisor"].end(5)
+            await self._drain_owners()
+            await self._children["followers"].end(CATCH_UP_S + 5)
+            await self._children["gateway"].end(10)
+        self._clear()
+
+    async def _drain_owners(self) -> None:
+        owners = living_owners(self.settings.run_folder)
+        names = []
+        async with aiohttp.ClientSession() as session:
+            control = ControlClient(session, control_token(self.settings.run_folder))
+            for owner in owners:
+                with contextlib.suppress(FailedDependency):
+                    await control.act(owner.address, "stop")
+                    names.append(owner.pid)
+        waits = [asyncio.ensure_future(_pid_gone(pid)) for pid in names]
+        if waits:
+            _, late = await asyncio.wait(waits, timeout=DRAIN_S)
+            for wait in late:
+                wait.cancel()
+            if late:
+                LOGGER.warning("%d owners did not drain in %.0f s", len(late), DRAIN_S)
+
+    def _clear(self) -> None:
+        if self._lock is None:
+            return
+        end_all(self._mark, os.getpid())
+        for name in ("up.json", "ray.json", "settings.json"):
+            (self.settings.run_folder / name).unlink(missing_ok=True)
+        if self.settings.ray.folder is None:
+            shutil.rmtree(session_folder(self.settings), ignore_errors=True)
+        self._lock.close()
+        self._lock = None
+
+
+async def _pid_gone(pid: int) -> None:
+    from cluster.processes import name_of
+
+    name = name_of(pid)
+    if name is not None:
+        await gone(name)
+
+
+def make_keys(settings: Settings) -> str:
+    """Return the API key, made at the first start; its file is readable by us alone."""
+    from gateway.keys import create_key_file
+
+    plain = settings.folder / "api.key"
+    if not settings.keys_file.exists():
+        key = create_key_file(settings.keys_file)
+        with open(os.open(plain, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(key + "\n")
+    return plain.read_text().strip() if plain.exists() else ""
+
+
+def role_card(settings: Settings, role: str) -> RoleCard | None:
+    """Return where a process of ours is, ``None`` when it is not."""
+    try:
+        content = (settings.run_folder / "processes" / f"{role}.json").read_bytes()
+    except OSError:
+        return None
+    card = msgspec.json.decode(content, type=RoleCard)
+    return card if lives(card.process) else None
+
+
+async def until_told(*numbers: signal.Signals) -> signal.Signals:
+    """Return the first of these signals that comes."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[signal.Signals] = loop.create_future()
+
+    def tell(number: signal.Signals) -> None:
+        if not told.done():
+            told.set_result(number)
+
+    for number in numbers:
+        loop.add_signal_handler(number, tell, number)
+    try:
+        return await told
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
