@@ -1,12 +1,12 @@
 """History: what was decided and what was heard, as points in time, for analysts and charts.
 
 The series store knows no transactions, so exactness comes from keys: a row written again is the
-same row. The cursor lies in the same store and is moved last, when the rows can be read. So it lives
-and dies with them: a store that was lost or restored from an old copy is filled again from the log
-by itself, and one that is down stops nobody but this follower.
+same row. The cursor lies in the same store and is moved last, when the rows can be read. So it
+lives and dies with them: a store that was lost or restored from an old copy is filled again from
+the log by itself, and one that is down stops nobody but this follower.
 
 What was heard (rivals' prices, stock, sales) is not in the decision log. It is read from the delta
-log, from one accepted mark to the next, and never beyond: what no owner has consumed did not happen.
+log, from one accepted mark to the next and never beyond: what no owner consumed did not happen.
 """
 
 from collections.abc import Mapping, Sequence
@@ -169,7 +169,10 @@ class History:
             )
         rows.take(accepted, decided)
         refused = refusals_by_position(decided.exceptions)
-        reaches = ((before.last_command, decided.last_command), (before.last_delta, decided.last_delta))
+        reaches = (
+            (before.last_command, decided.last_command),
+            (before.last_delta, decided.last_delta),
+        )
         for lane, (after, through) in enumerate(reaches):
             for record in await self._deltas.read(shard, lane, after, through):
                 for fact, verdict, reason in facts_kept(lane, record, refused):

@@ -1,0 +1,272 @@
+"""Checkpoints sent to the table store, and fetched back at a start.
+
+The owner writes checkpoints to its local folder and never waits for a store. Shipping copies the
+newest chain beside: first the parts, in rows of at most a megabyte, then, by compare-and-set on
+the epoch, the manifest that names them. A manifest therefore never names what is not there, and a
+replaced owner's never takes the place of its successor's.
+
+At a start the shipped chain is fetched only when it is newer than what verifies locally. A store
+that is down is no reason not to start: the log holds the rest.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from engine.errors import CorruptCheckpoint, CursorFenced, FailedDependency, StaleEpoch
+from persistence.checkpoints import (
+    Chain,
+    CheckpointFiles,
+    decode_increment,
+    is_checkpoint,
+)
+from persistence.ports import SeriesStore, Statement, TableStore
+
+PART_BYTES_MAX = 1_000_000
+PARTS_PER_WRITE = 4
+"""Parts of one transaction, so that each has a fair chance within its deadline."""
+
+
+class ShippedFile(Struct, frozen=True):
+    """One file of a chain, as the manifest names it."""
+
+    name: str
+    size: int
+    parts: int
+    digest: str  # blake2b-128 of the whole file
+
+
+class Shipping:
+    """One shard's checkpoints, between its local folder and the stores."""
+
+    def __init__(
+        self,
+        files: CheckpointFiles,
+        tables: TableStore,
+        *,
+        shard: int,
+        generation: int,
+        series: SeriesStore | None = None,
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._files = files
+        self._tables = tables
+        self._series = series
+        self._shard = shard
+        self._generation = generation
+        self._wall_ms = wall_ms
+        self._migrated = False
+        self._series_migrated = False
+
+    async def ship(self) -> str | None:
+        """Ship the newest chain that verifies; return its name, ``None`` if that was done before.
+
+        Call it again after a failure: parts that arrived are not sent again.
+
+        Raises:
+            StaleEpoch: a checkpoint of a higher epoch was shipped; this owner was replaced.
+            FailedDependency: the store did not do it.
+        """
+        chain = await self._newest()
+        if chain is None:
+            return None
+        await self._migrate()
+        manifest = await self._manifest()
+        position = chain.position
+        if manifest is not None:
+            if manifest["epoch"] > position.epoch:
+                raise StaleEpoch(self._shard, position.epoch, manifest["epoch"])
+            if _names(manifest) == list(chain.names):
+                return None
+            if _place(manifest) > (position.epoch, position.seq):
+                return None
+        shipped = [await self._ship_file(name, position.epoch) for name in chain.names]
+        await self._publish(chain, shipped, manifest)
+        await self._note(chain, shipped)
+        return chain.name
+
+    async def fetch(self) -> str | None:
+        """Fetch the shipped chain if it is newer than any local one that verifies.
+
+        Returns the newest file's name, or ``None`` when nothing was fetched.
+
+        Raises:
+            CorruptCheckpoint: what was shipped fails its digests; the local ones stand.
+            FailedDependency: the store did not answer.
+        """
+        await self._migrate()
+        manifest = await self._manifest()
+        if manifest is None:
+            return None
+        local = await self._newest()
+        if local is not None:
+            place = (local.position.epoch, local.position.seq)
+            if place >= _place(manifest):
+                return None
+        files = msgspec.json.decode(manifest["files"], type=list[ShippedFile])
+        contents = [(file.name, await self._content(file)) for file in files]
+        for name, content in contents:  # base first: a crash in between leaves a shorter chain
+            await self._files.receive(name, content)
+        return files[-1].name
+
+    async def _newest(self) -> Chain | None:
+        async for chain in self._files.candidates():
+            return chain
+        return None
+
+    async def _migrate(self) -> None:
+        if not self._migrated:
+            await self._tables.migrate()
+            self._migrated = True
+
+    async def _manifest(self) -> dict[str, Any] | None:
+        rows = await self._tables.fetch(
+            "select * from checkpoints where generation = $1 and shard = $2",
+            self._generation,
+            self._shard,
+        )
+        return dict(rows[0]) if rows else None
+
+    async def _ship_file(self, name: str, epoch: int) -> ShippedFile:
+        """Send what is missing of one file; files never change, so a part that is there is right."""
+        content = await self._files.content(name)
+        decode_increment(content)
+        starts = range(0, len(content), PART_BYTES_MAX)
+        pieces = [content[start : start + PART_BYTES_MAX] for start in starts]
+        rows = await self._tables.fetch(
+            "select part from checkpoint_parts where generation = $1 and shard = $2 and file = $3",
+            self._generation,
+            self._shard,
+            name,
+        )
+        there = {row["part"] for row in rows}
+        missing = [part for part in range(len(pieces)) if part not in there]
+        for start in range(0, len(missing), PARTS_PER_WRITE):
+            some = [
+                (self._generation, self._shard, name, part, epoch, pieces[part])
+                for part in missing[start : start + PARTS_PER_WRITE]
+            ]
+            sql = (
+                "insert into checkpoint_parts (generation, shard, file, part, epoch, content)"
+                " values ($1, $2, $3, $4, $5, $6) on conflict do nothing"
+            )
+            await self._tables.transact([Statement(sql, many=some)])
+        return ShippedFile(name, len(content), len(pieces), _digest(content))
+
+    async def _publish(
+        self, chain: Chain, shipped: Sequence[ShippedFile], before: dict[str, Any] | None
+    ) -> None:
+        """Put the manifest in place of the one that was read, and drop the parts nobody names.
+
+        Parts of a higher epoch stay: a successor may be sending them at this moment.
+        """
+        position = chain.position
+        listed = msgspec.json.encode(list(shipped)).decode()
+        total = sum(file.size for file in shipped)
+        values = (
+            position.epoch,
+            position.owner.hex(),
+            position.log_id.hex(),
+            position.offset,
+            position.seq,
+            listed,
+            total,
+            self._wall_ms(),
+            self._generation,
+            self._shard,
+        )
+        if before is None:
+            move = Statement(
+                "insert into checkpoints (epoch, owner, log_id, log_offset, seq, files, bytes,"
+                " shipped_ms, generation, shard, version)"
+                " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 1) on conflict do nothing",
+                values,
+                expect=1,
+            )
+        else:
+            move = Statement(
+                "update checkpoints set epoch = $1, owner = $2, log_id = $3, log_offset = $4,"
+                " seq = $5, files = $6, bytes = $7, shipped_ms = $8, version = version + 1"
+                " where generation = $9 and shard = $10 and version = $11 and epoch <= $1",
+                (*values, before["version"]),
+                expect=1,
+            )
+        names = [file.name for file in shipped]
+        kept = ", ".join(f"${4 + place}" for place in range(len(names)))
+        drop = Statement(
+            "delete from checkpoint_parts where generation = $1 and shard = $2 and epoch <= $3"
+            f" and file not in ({kept})",
+            (self._generation, self._shard, position.epoch, *names),
+        )
+        try:
+            await self._tables.transact([move, drop])
+        except CursorFenced as error:
+            # Another shipped meanwhile. A higher epoch shows at the next try; so does our own late
+            # commit, which then is what is wanted.
+            raise FailedDependency(f"manifest of shard {self._shard} changed: {error}") from error
+
+    async def _note(self, chain: Chain, shipped: Sequence[ShippedFile]) -> None:
+        """Tell the history; it may be down, and then this one point is missing there."""
+        if self._series is None:
+            return
+        position = chain.position
+        try:
+            if not self._series_migrated:
+                await self._series.migrate()
+                self._series_migrated = True
+            await self._series.append(
+                "checkpoints",
+                {
+                    "ts": [self._wall_ms()],
+                    "generation": [self._generation],
+                    "shard": [self._shard],
+                    "epoch": [position.epoch],
+                    "seq": [position.seq],
+                    "log_offset": [position.offset],
+                    "digest": [f"{chain.header.digest:016x}"],
+                    "files": [len(shipped)],
+                    "bytes": [sum(file.size for file in shipped)],
+                    "name": [chain.name],
+                },
+            )
+        except FailedDependency:
+            return
+
+    async def _content(self, file: ShippedFile) -> bytes:
+        """Return a shipped file's bytes, one part at a time, verified."""
+        assert is_checkpoint(file.name)
+        assert "/" not in file.name
+        pieces = []
+        for part in range(file.parts):
+            rows = await self._tables.fetch(
+                "select content from checkpoint_parts"
+                " where generation = $1 and shard = $2 and file = $3 and part = $4",
+                self._generation,
+                self._shard,
+                file.name,
+                part,
+            )
+            if not rows:
+                # A newer manifest's writer drops what only the older one named.
+                raise FailedDependency(f"checkpoint {file.name}: part {part} is gone; look again")
+            pieces.append(bytes(rows[0]["content"]))
+        content = b"".join(pieces)
+        if len(content) != file.size or _digest(content) != file.digest:
+            raise CorruptCheckpoint(f"checkpoint {file.name}: the shipped copy is torn or changed")
+        return content
+
+
+def _names(manifest: dict[str, Any]) -> list[str]:
+    return [file.name for file in msgspec.json.decode(manifest["files"], type=list[ShippedFile])]
+
+
+def _place(manifest: dict[str, Any]) -> tuple[int, int]:
+    return manifest["epoch"], manifest["seq"]
+
+
+def _digest(content: bytes) -> str:
+    return blake2b(content, digest_size=16).hexdigest()
