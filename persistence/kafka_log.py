@@ -1,0 +1,507 @@
+"""The log port on Kafka, through aiokafka.
+
+What the library would do by itself is switched off: no consumer group, no committed offsets, no
+reset of a position that is out of range (that would skip or repeat records silently), no waiting
+for ever. Every call has a deadline of its own, because the idempotent producer never gives up and
+a consumer of a dead broker just looks quiet.
+
+Retention is checked and set on the topics; timestamps are the broker's (LogAppendTime), so that
+``appended_ms`` is one clock for everybody. Acknowledged means written by the broker: it survives
+the broker's death, and a power cut only with ``flush.messages=1`` or with replicas.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import (
+    CorruptRecordException,
+    KafkaError,
+    MessageSizeTooLargeError,
+    OffsetOutOfRangeError,
+)
+from aiokafka.structs import ConsumerRecord, RecordMetadata
+
+from engine.errors import (
+    AppendInDoubt,
+    CorruptRecord,
+    FailedDependency,
+    LogRegressed,
+    LogTruncated,
+    SettingsRefused,
+)
+from persistence.ports import (
+    RECORD_BYTES_MAX,
+    Appended,
+    Record,
+    missing_topic,
+    refuse_missing_partition,
+    refuse_other_topic,
+    refuse_oversize,
+)
+
+Result = TypeVar("Result")
+
+REQUEST_TIMEOUT_MS = 3_000
+APPEND_DEADLINE_MS = 3_000
+ADMIN_DEADLINE_MS = 15_000
+CLOSE_DEADLINE_MS = 3_000
+FETCH_WAIT_MS = 250
+"""How long the broker holds a fetch that finds nothing. A seek waits for it, too."""
+
+PROBE_MS = 1_000
+"""After so much quiet a reader asks whether the broker still answers and where the log ends."""
+
+STUCK_MS = 5_000
+"""A consumer that stands still so long, though the log goes on, is replaced."""
+
+PROBES_FAILED_MAX = 3
+FETCH_BYTES_MAX = 8 * 1_048_576
+BATCH_BYTES_MAX = 1_048_576
+MESSAGE_BYTES_MAX = 4_194_304
+"""What the topic must take: the largest record and what Kafka wraps around it."""
+
+CONTENT_TYPE_HEADER = "content-type"
+JSON = "application/json"  # what a record without the header holds
+LOG_APPEND_TIME = 1
+
+_TOPIC_EXISTS = 36
+_FAILURES = (KafkaError, OSError, TimeoutError)
+
+
+class KafkaLogs:
+    """All topics of one generation on one cluster.
+
+    ``connection`` is handed to every client as it is: ``security_protocol``, ``ssl_context`` and
+    ``sasl_*`` of aiokafka.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        *,
+        replication: int = 1,
+        append_deadline_ms: int = APPEND_DEADLINE_MS,
+        request_timeout_ms: int = REQUEST_TIMEOUT_MS,
+        connection: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._replication = replication
+        self._append_deadline_ms = append_deadline_ms
+        self._client: dict[str, Any] = {
+            "bootstrap_servers": bootstrap,
+            "request_timeout_ms": request_timeout_ms,
+            **(connection or {}),
+        }
+        self._dropped = _Dropped()
+
+    async def create(self, topics: Mapping[str, int], *, retention_ms: int) -> None:
+        async with self._admin() as admin:
+            await self._check(admin, topics, retention_ms)
+            wanted = {
+                "cleanup.policy": "delete",
+                "retention.ms": str(retention_ms),
+                "retention.bytes": "-1",
+                "message.timestamp.type": "LogAppendTime",
+                "max.message.bytes": str(MESSAGE_BYTES_MAX),
+            }
+            answer = await admin.create_topics(
+                [
+                    NewTopic(topic, partitions, self._replication, topic_configs=wanted)
+                    for topic, partitions in topics.items()
+                ]
+            )
+            # It does not raise by itself.
+            for topic, code, *message in answer.topic_errors:
+                if code not in (0, _TOPIC_EXISTS):
+                    raise SettingsRefused(f"topic {topic} cannot be created: {message or code}")
+            # Brokers learn of a topic a little later; and another may have created it meanwhile.
+            while set(topics) - set(await self._check(admin, topics, retention_ms)):
+                await asyncio.sleep(0.05)
+
+    async def open(self, topic: str, partition: int) -> "KafkaLog":
+        refuse_missing_partition(topic, partition, await self.partitions(topic))
+        return KafkaLog(topic, partition, self._client, self._append_deadline_ms, self._dropped)
+
+    async def partitions(self, topic: str) -> int:
+        async with self._admin() as admin:
+            found = await _partitions(admin, [topic])
+        if topic not in found:
+            raise missing_topic(topic)
+        return found[topic]
+
+    async def close(self) -> None:
+        """Wait, bounded in time, for the connections that were dropped."""
+        await self._dropped.close()
+
+    @asynccontextmanager
+    async def _admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
+        admin = AIOKafkaAdminClient(**self._client)
+        try:
+            async with asyncio.timeout(ADMIN_DEADLINE_MS / 1000):
+                await admin.start()
+                yield admin
+        except _FAILURES as error:
+            raise FailedDependency(f"kafka did not answer: {error!r}") from error
+        finally:
+            self._dropped.add(admin.close())
+
+    async def _check(
+        self, admin: AIOKafkaAdminClient, topics: Mapping[str, int], retention_ms: int
+    ) -> Mapping[str, int]:
+        """Return the topics that exist, and refuse those that are not as they must be."""
+        found = await _partitions(admin, list(topics))
+        configs = await _configs(admin, list(found)) if found else {}
+        for topic, partitions in found.items():
+            config = configs[topic]
+            kept_ms = int(config["retention.ms"])
+            refuse_other_topic(topic, partitions, topics[topic], kept_ms, retention_ms)
+            for name, value in (
+                ("cleanup.policy", "delete"),
+                ("retention.bytes", "-1"),
+                ("message.timestamp.type", "LogAppendTime"),
+            ):
+                if config[name] != value:
+                    raise SettingsRefused(
+                        f"topic {topic} has {name}={config[name]}, wanted {value}"
+                    )
+            if int(config["max.message.bytes"]) < MESSAGE_BYTES_MAX:
+                raise SettingsRefused(
+                    f"topic {topic} has max.message.bytes={config['max.message.bytes']},"
+                    f" wanted at least {MESSAGE_BYTES_MAX}"
+                )
+        return found
+
+
+class KafkaLog:
+    """One partition of one topic, read by a consumer of its own."""
+
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        client: Mapping[str, Any],
+        append_deadline_ms: int,
+        dropped: "_Dropped",
+    ) -> None:
+        self._topic = topic
+        self._place = TopicPartition(topic, partition)
+        self._client = client
+        self._append_deadline_ms = append_deadline_ms
+        self._dropped = dropped
+        self._consumer: AIOKafkaConsumer | None = None
+        self._after: int | None = None  # the last offset read, if the consumer goes on behind it
+        self._heard_at = 0.0  # when the broker last proved that it answers
+        self._stood_since: float | None = None  # since when the log goes on and we do not
+        self._probes_failed = 0
+
+    async def appender(self) -> "KafkaAppender":
+        producer = AIOKafkaProducer(
+            **self._client,
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=0,
+            max_batch_size=BATCH_BYTES_MAX,
+            max_request_size=MESSAGE_BYTES_MAX,
+        )
+        appender = KafkaAppender(producer, self._place, self._append_deadline_ms, self._dropped)
+        try:
+            async with asyncio.timeout(self._append_deadline_ms / 1000):
+                await producer.start()  # asks for a producer id until it gets one
+                await producer.partitions_for(self._topic)
+        except _FAILURES as error:
+            appender.abandon()
+            raise FailedDependency(f"kafka did not answer: {error!r}") from error
+        except BaseException:
+            appender.abandon()
+            raise
+        return appender
+
+    async def read(self, after: int, *, limit: int, wait_ms: int) -> list[Record]:
+        consumer = await self._connected()
+        if self._after != after:
+            consumer.seek(self._place, after + 1)
+            consumer.resume(self._place)
+            self._after = after
+        try:
+            fetched = await consumer.getmany(self._place, timeout_ms=wait_ms, max_records=limit)
+        except OffsetOutOfRangeError as error:
+            self._after = None
+            await self._explain(after)
+            # It was out of range and is not any more: the log moved between the two questions.
+            raise FailedDependency(f"{self._place}: offset {after + 1} out of range") from error
+        except CorruptRecordException as error:
+            raise CorruptRecord(f"{self._place} behind offset {after}: {error}") from error
+        except KafkaError as error:
+            self._after = None
+            raise FailedDependency(f"{self._place} cannot be read: {error!r}") from error
+        except BaseException:
+            self._after = None  # cancelled: what was fetched may be lost, so seek the next time
+            raise
+        records = [self._record(found) for found in fetched.get(self._place, ())]
+        if records:
+            self._after = records[-1].offset
+            self._heard_at, self._stood_since, self._probes_failed = time.monotonic(), None, 0
+        elif time.monotonic() - self._heard_at > PROBE_MS / 1000:
+            await self._probe(consumer, after)
+        return records
+
+    async def start(self) -> int:
+        consumer = await self._connected()
+        found = await self._bounded(consumer.beginning_offsets([self._place]))
+        return int(found[self._place])
+
+    async def end(self) -> int:
+        consumer = await self._connected()
+        found = await self._bounded(consumer.end_offsets([self._place]))
+        return int(found[self._place])
+
+    async def close(self) -> None:
+        self.drop()
+
+    def drop(self) -> None:
+        """Forget the consumer; the next call makes another."""
+        if self._consumer is not None:
+            self._dropped.add(self._consumer.stop())
+            self._consumer, self._after = None, None
+
+    async def _connected(self) -> AIOKafkaConsumer:
+        if self._consumer is not None:
+            return self._consumer
+        consumer = AIOKafkaConsumer(
+            **self._client,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            fetch_max_bytes=FETCH_BYTES_MAX,
+        )
+        try:
+            await self._bounded(consumer.start())
+        except BaseException:
+            self._dropped.add(consumer.stop())
+            raise
+        consumer.assign([self._place])
+        # Without a position the library would look for a committed one; the first read has ours.
+        consumer.seek(self._place, 0)
+        consumer.pause(self._place)
+        self._consumer, self._after = consumer, None
+        self._heard_at, self._stood_since, self._probes_failed = time.monotonic(), None, 0
+        return consumer
+
+    async def _probe(self, consumer: AIOKafkaConsumer, after: int) -> None:
+        """Tell a quiet log from a broker that is gone and a consumer that is stuck.
+
+        Raises:
+            FailedDependency: the broker does not answer, or the consumer stood still.
+        """
+        try:
+            end = await self.end()
+        except FailedDependency:
+            self._probes_failed += 1
+            if self._probes_failed >= PROBES_FAILED_MAX:
+                self.drop()
+            raise
+        now = time.monotonic()
+        self._heard_at, self._probes_failed = now, 0
+        if after + 1 > end:
+            await self._explain(after)
+        # Behind a hole the position is at the end although no record was read.
+        if end <= max(after + 1, await self._bounded(consumer.position(self._place))):
+            self._stood_since = None
+        elif self._stood_since is None:
+            self._stood_since = now
+        elif now - self._stood_since > STUCK_MS / 1000:
+            self.drop()
+            raise FailedDependency(f"{self._place}: the consumer was stuck behind {after}")
+
+    async def _explain(self, after: int) -> None:
+        """Raise what is wrong with reading behind ``after``, if the log's bounds tell."""
+        start, end = await self.start(), await self.end()
+        if after + 1 < start:
+            raise LogTruncated(f"{self._place}: offset {after + 1} is gone, it starts at {start}")
+        if after + 1 > end:
+            raise LogRegressed(f"{self._place}: offset {after} was there, it ends at {end}")
+
+    async def _bounded(self, question: Coroutine[Any, Any, Result]) -> Result:
+        try:
+            async with asyncio.timeout(self._client["request_timeout_ms"] / 1000):
+                return await question
+        except _FAILURES as error:
+            raise FailedDependency(f"{self._place}: kafka did not answer: {error!r}") from error
+
+    def _record(self, found: ConsumerRecord[bytes, bytes]) -> Record:
+        _refuse_other_time(self._topic, found.timestamp_type)
+        content_type = JSON
+        for name, value in found.headers:
+            if name == CONTENT_TYPE_HEADER:
+                content_type = value.decode(errors="replace")
+        return Record(found.offset, found.timestamp, found.key, found.value or b"", content_type)
+
+
+class KafkaAppender:
+    """A writing session: one idempotent producer, one partition."""
+
+    def __init__(
+        self,
+        producer: AIOKafkaProducer,
+        place: TopicPartition,
+        deadline_ms: int,
+        dropped: "_Dropped",
+    ) -> None:
+        self._producer: AIOKafkaProducer | None = producer
+        self._place = place
+        self._deadline_ms = deadline_ms
+        self._dropped = dropped
+
+    async def append(
+        self, value: bytes, *, key: bytes | None = None, content_type: str = ""
+    ) -> Appended:
+        return (await self.append_many([(key, value, content_type)]))[0]
+
+    async def append_many(
+        self, values: Sequence[tuple[bytes | None, bytes, str]]
+    ) -> Sequence[Appended]:
+        assert self._producer is not None, "this appender was closed, abandoned or in doubt"
+        for _, value, _ in values:
+            refuse_oversize(value)
+        try:
+            async with asyncio.timeout(self._deadline_ms / 1000):
+                return await self._send(self._producer, values)
+        except MessageSizeTooLargeError as error:
+            self.abandon()
+            raise SettingsRefused(
+                f"topic {self._place.topic} refuses a record under {RECORD_BYTES_MAX} bytes"
+            ) from error
+        except _FAILURES as error:
+            self.abandon()
+            raise AppendInDoubt(f"{self._place}: no acknowledgement: {error!r}") from error
+        except asyncio.CancelledError:
+            self.abandon()  # what was sent may have been appended, and nobody will know where
+            raise
+
+    def abandon(self) -> None:
+        if self._producer is not None:
+            self._dropped.add(_drop_producer(self._producer))
+            self._producer = None
+
+    async def close(self) -> None:
+        if self._producer is None:
+            return
+        producer, self._producer = self._producer, None
+        stopping = asyncio.ensure_future(producer.stop())
+        done, _ = await asyncio.wait([stopping], timeout=CLOSE_DEADLINE_MS / 1000)
+        if not done:
+            stopping.cancel()
+            self._dropped.add(_drop_producer(producer))
+
+    async def _send(
+        self, producer: AIOKafkaProducer, values: Sequence[tuple[bytes | None, bytes, str]]
+    ) -> list[Appended]:
+        """Send in as few batches as hold them; a batch's records have neighbouring offsets."""
+        sent: list[tuple[asyncio.Future[RecordMetadata], int]] = []
+        place = 0
+        while place < len(values):
+            batch = producer.create_batch()
+            while place < len(values):
+                key, value, content_type = values[place]
+                headers = (
+                    [(CONTENT_TYPE_HEADER, content_type.encode())]
+                    if content_type not in ("", JSON)
+                    else []
+                )
+                if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
+                    break
+                place += 1
+            future = await producer.send_batch(
+                batch, self._place.topic, partition=self._place.partition
+            )
+            future.add_done_callback(_consume)
+            sent.append((future, batch.record_count()))
+        appended: list[Appended] = []
+        for future, records in sent:
+            found = await asyncio.shield(future)
+            _refuse_other_time(self._place.topic, found.timestamp_type)
+            if found.offset < 0:
+                # The broker has the batch already and forgot where: only reading can tell.
+                raise KafkaError("acknowledged as a duplicate without an offset")
+            appended += [Appended(found.offset + n, found.timestamp) for n in range(records)]
+        return appended
+
+
+class _Dropped:
+    """Connections that are being closed behind our back: kept alive, bounded in time."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def add(self, closing: Coroutine[Any, Any, Any]) -> None:
+        """Close in the background."""
+        task = asyncio.get_running_loop().create_task(_close_quietly(closing))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Wait until all are closed."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+async def _close_quietly(closing: Coroutine[Any, Any, Any]) -> None:
+    """Wait for the end of something that nobody needs any more, whatever it is."""
+    with suppress(*_FAILURES):
+        async with asyncio.timeout(CLOSE_DEADLINE_MS / 1000):
+            await closing
+
+
+async def _drop_producer(producer: AIOKafkaProducer) -> None:
+    """End a producer without flushing it.
+
+    ``stop`` waits for what is in flight, for ever if need be, and would send it again. So the
+    sender is cancelled first; then the connections go, which ends what the sender waits for.
+    """
+    producer._closed = True
+    sender = producer._sender.sender_task
+    if sender is not None:
+        sender.cancel()
+    await producer.client.close()
+    if sender is not None:
+        await asyncio.wait([sender])
+
+
+async def _partitions(admin: AIOKafkaAdminClient, topics: list[str]) -> dict[str, int]:
+    """Return how many partitions each topic has, of those that exist and have leaders."""
+    return {
+        found["topic"]: len(found["partitions"])
+        for found in await admin.describe_topics(topics)
+        if found["error_code"] == 0
+        and all(partition["leader"] >= 0 for partition in found["partitions"])
+    }
+
+
+async def _configs(admin: AIOKafkaAdminClient, topics: list[str]) -> dict[str, dict[str, str]]:
+    asked = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
+    configs: dict[str, dict[str, str]] = {}
+    for answer in await admin.describe_configs(asked):
+        for code, message, _, topic, entries in answer.resources:
+            if code:
+                raise FailedDependency(f"topic {topic}: no configuration: {message or code}")
+            configs[topic] = {entry[0]: entry[1] for entry in entries}
+    return configs
+
+
+def _refuse_other_time(topic: str, timestamp_type: int | None) -> None:
+    if timestamp_type != LOG_APPEND_TIME:
+        raise SettingsRefused(
+            f"topic {topic} has message.timestamp.type=CreateTime, wanted LogAppendTime"
+        )
+
+
+def _consume(future: "asyncio.Future[Any]") -> None:
+    """Take note of a failure nobody waits for any more."""
+    if not future.cancelled():
+        future.exception()
