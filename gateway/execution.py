@@ -1,0 +1,182 @@
+"""How a command is carried out: given an id, sent to its shards, and answered by its outcome."""
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+
+from engine.deltas import AnyDelta
+from engine.errors import FailedDependency
+from gateway.call import Call, Gateway
+from gateway.commands import Destination
+from gateway.documents import Listing
+from gateway.keys import fingerprint
+from gateway.money import Money, money
+from gateway.operations import Operation, Result, Status, retailers_of, ulid
+from gateway.problems import (
+    CONFLICT,
+    IN_FLIGHT,
+    INVALID_REQUEST,
+    KEY_REUSED,
+    NOT_FOUND,
+    NOT_SUPPORTED,
+    REFUSED,
+    UNAVAILABLE,
+    FieldError,
+    Problem,
+)
+
+ANSWER_WAIT_S = 2.0
+IDEMPOTENCY_KEY = "Idempotency-Key"
+IDEMPOTENCY_KEY_CHARACTERS = 255
+
+
+class OperationAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of a command. ``recommendation`` is the listing's, with the command in effect."""
+
+    operation_id: str
+    status: Status
+    kind: str
+    detail: str = ""
+    price: Money | None = None
+    recommendation: msgspec.Raw | None = None
+
+
+class Command(Struct, frozen=True, kw_only=True):
+    """What a route was asked to do, checked, before it has an id."""
+
+    delta: AnyDelta
+    raw: bytes  # the body, so that another one under the same Idempotency-Key is noticed
+    destinations: tuple[Destination, ...]
+    listing: Listing | None = None
+    row: int | None = None
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+async def execute(gateway: Gateway, call: Call, command: Command) -> web.Response:
+    """Carry out a command and answer with its outcome, or with 202 when that takes too long."""
+    operation = _operation(gateway, call, command)
+    if operation.waiting:
+        raise Problem(IN_FLIGHT, "ask again in a moment", operation_id=operation.id)
+    result = gateway.operations.result(operation.id, operation.shards)
+    if result.status == "pending":
+        operation.waiting = True
+        try:
+            await _send(gateway, command, operation)
+            result = await gateway.operations.wait(operation, ANSWER_WAIT_S)
+        finally:
+            operation.waiting = False
+    return _answer(gateway, command, operation, result)
+
+
+async def read_operation(gateway: Gateway, call: Call) -> web.Response:
+    """Say what became of a command; another's command and none look alike."""
+    operation_id = call.part("operation_id")
+    known = gateway.operations.find(operation_id)
+    outcomes = gateway.replica.outcomes(operation_id)
+    owners = [known.retailer] if known is not None else retailers_of(outcomes)
+    if not owners or not all(call.credential.sees(owner) for owner in owners):
+        raise Problem(NOT_FOUND, f"there is no operation {operation_id!r}")
+    shards = known.shards if known is not None else frozenset(outcomes)
+    kind = known.kind if known is not None else next(iter(outcomes.values())).kind
+    result = gateway.operations.result(operation_id, shards)
+    answer = OperationAnswer(
+        operation_id=operation_id, status=result.status, kind=kind, detail=result.detail
+    )
+    return web.Response(body=_encode(answer), content_type="application/json")
+
+
+def observed_ms(gateway: Gateway, destinations: tuple[Destination, ...]) -> int:
+    """Return the time of a command, by the clock of the shards that it concerns.
+
+    A cluster that is fed with history lives at its event time; a command from the wall clock would
+    carry it years ahead.
+    """
+    views = [gateway.replica.shards[destination.partition] for destination in destinations]
+    if any(view.clock == "event" for view in views):
+        return max(view.decided_ms for view in views)
+    return gateway.clock.wall_ms()
+
+
+def _operation(gateway: Gateway, call: Call, command: Command) -> Operation:
+    """Return the operation of a call, the earlier one when its Idempotency-Key was used before."""
+    delta = command.delta
+    key = call.request.headers.get(IDEMPOTENCY_KEY)
+    asked = fingerprint(call.request.path, call.request.query_string, command.raw.hex())
+    if key is None:
+        operation_id = ulid(gateway.clock.wall_ms())
+    else:
+        if not 0 < len(key) <= IDEMPOTENCY_KEY_CHARACTERS or not key.isprintable():
+            detail = f"{IDEMPOTENCY_KEY}: 1 to {IDEMPOTENCY_KEY_CHARACTERS} printable characters"
+            raise Problem(INVALID_REQUEST, detail, errors=[FieldError(detail)])
+        operation_id = fingerprint(delta.retailer, call.credential.id, key)
+        known = gateway.operations.find(operation_id)
+        if known is not None:
+            if known.fingerprint != asked:
+                raise Problem(KEY_REUSED, f"{IDEMPOTENCY_KEY} came with another request")
+            return known
+        outcomes = gateway.replica.outcomes(operation_id).values()
+        if any(outcome.kind != type(delta).__name__ for outcome in outcomes):
+            raise Problem(KEY_REUSED, f"{IDEMPOTENCY_KEY} came with another request")
+    operation = Operation(
+        id=operation_id,
+        retailer=delta.retailer,
+        delta=msgspec.structs.replace(delta, command_id=operation_id, actor=call.credential.id),
+        fingerprint=asked,
+        began_ms=gateway.clock.wall_ms(),
+        shards=frozenset(destination.partition for destination in command.destinations),
+    )
+    gateway.operations.add(operation)
+    return operation
+
+
+async def _send(gateway: Gateway, command: Command, operation: Operation) -> None:
+    """Send a command to each shard that it was not sent to before."""
+    for destination in command.destinations:
+        if destination.partition in operation.sent:
+            continue
+        try:
+            await gateway.commands.send(destination, operation.delta)
+        except FailedDependency as fault:
+            raise Problem(
+                UNAVAILABLE,
+                "the command could not be recorded; send it again under the same key",
+                operation_id=operation.id,
+                headers={"Retry-After": "1"},
+            ) from fault
+        operation.sent |= {destination.partition}
+
+
+def _answer(
+    gateway: Gateway, command: Command, operation: Operation, result: Result
+) -> web.Response:
+    """Return the answer to a command that ended, or that still goes on."""
+    kinds = {"conflict": CONFLICT, "refused": REFUSED, "not_supported": NOT_SUPPORTED}
+    kind = kinds.get(result.status)
+    if kind is not None:
+        raise Problem(kind, result.detail, operation_id=operation.id)
+    listing, row = command.listing, command.row
+    answer = OperationAnswer(
+        operation_id=operation.id,
+        status=result.status,
+        kind=operation.kind,
+        detail=result.detail,
+        price=(
+            money(result.price_minor, listing.currency)
+            if listing is not None and result.price_minor
+            else None
+        ),
+        recommendation=(
+            msgspec.Raw(gateway.replica.body(row))
+            if row is not None and result.status != "pending"
+            else None
+        ),
+    )
+    pending = result.status == "pending"
+    return web.Response(
+        body=_encode(answer),
+        status=202 if pending else 200,
+        headers={"Location": f"/api/v1/operations/{operation.id}"} if pending else None,
+        content_type="application/json",
+    )

@@ -1,0 +1,120 @@
+"""Whether a retailer's prices are published: his mode, what is halted, and why."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from engine.deltas import PublishingHalted, PublishingResumed
+from gateway.call import Call, Gateway, RetailerQuery, decode_body, retailer_of
+from gateway.execution import Command, execute, observed_ms
+from gateway.problems import NOT_FOUND, Problem
+
+ChannelName = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class HaltPublishing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Stop publishing, on one channel or on all."""
+
+    channel: ChannelName | None = None
+    reason: Annotated[str, Meta(max_length=400)] = ""
+
+
+class ResumePublishing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Let publishing go on, after a halt or after the breaker tripped."""
+
+    channel: ChannelName | None = None
+
+
+class Halt(Struct, frozen=True):
+    """Something that is halted: one channel, or all of them (``null``)."""
+
+    channel: str | None
+    reason: str
+
+
+class Breaker(Struct, frozen=True):
+    """A breaker that tripped: in which shard, and on what."""
+
+    shard: int
+    reason: str
+
+
+class Publishing(Struct, frozen=True, kw_only=True):
+    """A retailer's state."""
+
+    retailer: str
+    name: str | None
+    currency: str | None
+    mode: Literal["shadow", "live"]
+    primary_channel: str | None
+    products: int
+    halts: tuple[Halt, ...]
+    breakers: tuple[Breaker, ...]
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+async def publishing(gateway: Gateway, call: Call) -> web.Response:
+    """Say whether prices are published, and what stops them."""
+    chosen = call.query(RetailerQuery).retailer
+    retailer_id = retailer_of(gateway, call.credential, chosen)
+    retailer = gateway.replica.retailers.get(retailer_id)
+    if retailer is None:
+        raise Problem(NOT_FOUND, f"there is no retailer {retailer_id!r}")
+    document = Publishing(
+        retailer=retailer.id,
+        name=retailer.name,
+        currency=retailer.currency,
+        mode=retailer.mode,
+        primary_channel=retailer.primary_channel,
+        products=len(retailer.products),
+        halts=tuple(
+            Halt(channel or None, reason) for channel, reason in sorted(retailer.halts.items())
+        ),
+        breakers=tuple(
+            Breaker(shard, str(fields.get("reason", "")))
+            for shard, fields in sorted(retailer.breakers.items())
+        ),
+    )
+    return web.Response(body=_encode(document), content_type="application/json")
+
+
+async def halt(gateway: Gateway, call: Call) -> web.Response:
+    """Stop publishing: the kill switch."""
+    retailer = _known(gateway, call)
+    raw = await call.read()
+    body = decode_body(raw, HaltPublishing)
+    destinations = gateway.commands.to_retailer(retailer)
+    delta = PublishingHalted(
+        retailer=retailer,
+        observed_ms=observed_ms(gateway, destinations),
+        channel=body.channel,
+        reason=body.reason,
+    )
+    command = Command(delta=delta, raw=raw, destinations=destinations)
+    return await execute(gateway, call, command)
+
+
+async def resume(gateway: Gateway, call: Call) -> web.Response:
+    """Let publishing go on."""
+    retailer = _known(gateway, call)
+    raw = await call.read()
+    body = decode_body(raw, ResumePublishing)
+    destinations = gateway.commands.to_retailer(retailer)
+    delta = PublishingResumed(
+        retailer=retailer,
+        observed_ms=observed_ms(gateway, destinations),
+        channel=body.channel,
+    )
+    command = Command(delta=delta, raw=raw, destinations=destinations)
+    return await execute(gateway, call, command)
+
+
+def _known(gateway: Gateway, call: Call) -> str:
+    retailer = retailer_of(gateway, call.credential, call.query(RetailerQuery).retailer)
+    if retailer not in gateway.replica.retailers:
+        raise Problem(NOT_FOUND, f"there is no retailer {retailer!r}")
+    return retailer

@@ -1,0 +1,136 @@
+"""The price read: a dictionary look-up and a write of ready bytes."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from engine.decided import QUOTE_DTYPE
+from engine.errors import FailedDependency
+from gateway.call import (
+    Call,
+    Gateway,
+    ListingQuery,
+    RetailerQuery,
+    no_product,
+    product_of,
+    retailer_of,
+    row_of,
+)
+from gateway.documents import (
+    QuotePlace,
+    RecommendationAnswer,
+    encode_recommendation,
+    recommendation,
+)
+from gateway.money import rfc3339
+from gateway.problems import DEADLINE, UNAVAILABLE, Problem
+
+BATCH_MAX = 1000
+DEADLINE_MS = 1000
+RETRY = {"Retry-After": "1"}
+
+
+class RecommendationQuery(ListingQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which listing, and whether its owner must be asked (``strong``)."""
+
+    consistency: Literal["replica", "strong"] = "replica"
+    deadline_ms: Annotated[int, Meta(ge=10, le=10_000)] = DEADLINE_MS  # of a strong read
+
+
+class BatchGet(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The SKUs to look up, on one channel or on the primary one of each."""
+
+    ids: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...],
+        Meta(min_length=1, max_length=BATCH_MAX),
+    ]
+    channel: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+
+
+class BatchAnswer(Struct, frozen=True, kw_only=True):
+    """The recommendations found, in the order asked for, and the SKUs that were not."""
+
+    recommendations: tuple[RecommendationAnswer, ...]
+    not_found: tuple[str, ...]
+
+
+_encode = msgspec.json.Encoder().encode
+_ONLY_REPLICA = RecommendationQuery()
+
+
+async def recommend(gateway: Gateway, call: Call) -> web.Response:
+    """Return a product's recommended price."""
+    query = call.query(RecommendationQuery) if call.has_query() else _ONLY_REPLICA
+    retailer = retailer_of(gateway, call.credential, query.retailer)
+    replica, clock = gateway.replica, gateway.clock
+    product = product_of(gateway, retailer, call.part("id"))
+    if query.consistency == "strong":
+        return await _strong(gateway, retailer, product.sku, query)
+    answer = replica.answer(retailer, product, query.channel)
+    if answer is None:
+        raise no_product(product.sku, query.channel)
+    tail = replica.shards[product.shard].tail(clock.wall_ms(), clock.monotonic_ms())
+    return web.Response(body=answer + tail, content_type="application/json")
+
+
+async def batch_get(gateway: Gateway, call: Call) -> web.Response:
+    """Return the recommended prices of up to a thousand products."""
+    retailer = retailer_of(gateway, call.credential, call.query(RetailerQuery).retailer)
+    body = await call.body(BatchGet)
+    replica, clock = gateway.replica, gateway.clock
+    tails = [view.tail(clock.wall_ms(), clock.monotonic_ms()) for view in replica.shards]
+    found, absent = [], []
+    for sku in body.ids:
+        product = replica.product(retailer, sku)
+        answer = replica.answer(retailer, product, body.channel) if product is not None else None
+        if product is None or answer is None:
+            absent.append(sku)
+        else:
+            found.append(answer + tails[product.shard])
+    document = b'{"recommendations":[%s],"not_found":%s}' % (b",".join(found), _encode(absent))
+    return web.Response(body=document, content_type="application/json")
+
+
+async def _strong(
+    gateway: Gateway, retailer: str, sku: str, query: RecommendationQuery
+) -> web.Response:
+    """Ask the owner, and answer in the same form."""
+    replica, routed = gateway.replica, gateway.routed
+    product = product_of(gateway, retailer, sku)
+    row = row_of(gateway, retailer, product, query.channel)
+    listing = replica.listing(row)
+    if routed is None or routed.is_full():
+        raise Problem(UNAVAILABLE, "the owner cannot be asked now", headers=RETRY)
+    try:
+        live = await routed.read(product.shard, listing.key, query.deadline_ms)
+    except TimeoutError as fault:
+        detail = f"no answer within {query.deadline_ms} ms; without consistency=strong there is one"
+        raise Problem(DEADLINE, detail, headers=RETRY) from fault
+    except FailedDependency as fault:
+        raise Problem(UNAVAILABLE, "the owner cannot be asked now", headers=RETRY) from fault
+    now_ms = gateway.clock.wall_ms()
+    columns, place = live_quote(replica.generation, product.shard, live)
+    body = encode_recommendation(recommendation(listing, columns, place))
+    tail = f',"as_of":"{rfc3339(now_ms)}","stale":false}}'.encode()
+    answer = body[:-1] + b',"listings":' + replica.listings_of(product) + tail
+    return web.Response(body=answer, content_type="application/json")
+
+
+def live_quote(
+    generation: int, shard: int, live: Mapping[str, Any] | None
+) -> tuple[tuple[Any, ...] | None, QuotePlace | None]:
+    """Return the columns of a quote and its place from what an owner says of a listing."""
+    if not live or not live.get("state"):
+        return None, None
+    # Assigned field by field, so that a value which does not fit its column is a fault here.
+    row = np.zeros((), QUOTE_DTYPE)
+    for name in QUOTE_DTYPE.names or ():
+        if name in live:
+            row[name] = live[name]
+    seq, index = int(live.get("seq", 0)), int(live.get("index", 0))
+    place = QuotePlace(generation, shard, seq, index, int(live.get("decided_ms", 0)))
+    return row.item(), place

@@ -1,0 +1,90 @@
+"""One retailer as the gateway knows him: his products, his mode, and what is halted."""
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from engine.decided import CatalogueChange
+
+
+class Product:
+    """One SKU of a retailer with the rows of its listings.
+
+    ``answer`` is the ready recommendation of its primary listing, up to its age, which is only
+    known when answering; ``None`` until somebody asks again after a change.
+    """
+
+    __slots__ = ("answer", "rows", "shard", "sku")
+
+    def __init__(self, sku: str, shard: int) -> None:
+        self.sku = sku
+        self.shard = shard  # all channels of a SKU live in one
+        self.rows: list[int] = []
+        self.answer: bytes | None = None
+
+
+class Retailer:
+    """A retailer's products and states. Changed by the replica alone."""
+
+    def __init__(self, retailer_id: str) -> None:
+        self.id = retailer_id
+        self.name: str | None = None
+        self.currency: str | None = None
+        self.primary_channel: str | None = None
+        self.mode: Literal["shadow", "live"] = "shadow"
+        self.spread = 1
+        self.halts: dict[str, str] = {}  # channel ("" for all) -> reason
+        self.breakers: dict[int, dict[str, Any]] = {}  # shard -> what it tripped on
+        self.products: dict[str, Product] = {}
+        self._skus: list[str] | None = None  # sorted; None after a product came or went
+
+    def product(self, sku: str, shard: int) -> Product:
+        """Return the product, which is added if it is new."""
+        product = self.products.get(sku)
+        if product is None:
+            product = self.products[sku] = Product(sku, shard)
+            self._skus = None
+        return product
+
+    def drop(self, product: Product) -> None:
+        """Forget a product that has no listing any more."""
+        del self.products[product.sku]
+        self._skus = None
+
+    def after(self, sku: str) -> Iterator[Product]:
+        """Yield the products whose SKU sorts behind ``sku`` (``""``: all), in that order."""
+        if self._skus is None:
+            self._skus = sorted(self.products)
+        skus = self._skus  # a change meanwhile makes a new list
+        start = bisect_left(skus, sku)
+        if start < len(skus) and skus[start] == sku:
+            start += 1
+        for index in range(start, len(skus)):
+            product = self.products.get(skus[index])
+            if product is not None:
+                yield product
+
+
+def change_retailer(shard: int, retailer: Retailer, change: CatalogueChange) -> None:
+    """Apply an accepted change of a retailer, a halt or the breaker."""
+    fields = change.fields
+    match change.what:
+        case "retailer":
+            retailer.name = fields.get("name", retailer.name)
+            retailer.currency = fields.get("currency", retailer.currency)
+            retailer.primary_channel = fields.get("primary_channel", retailer.primary_channel)
+            retailer.spread = fields.get("spread", retailer.spread)
+            retailer.mode = fields.get("mode", retailer.mode)
+        case "mode":
+            retailer.mode = fields["mode"]
+        case "halt":
+            retailer.halts[fields.get("channel") or ""] = fields.get("reason", "")
+        case "breaker":
+            retailer.breakers[shard] = fields
+        case "resume":
+            channel = fields.get("channel") or ""
+            if channel:
+                retailer.halts.pop(channel, None)
+            else:
+                retailer.halts.clear()
+                retailer.breakers.pop(shard, None)

@@ -1,0 +1,81 @@
+"""Strong reads: asked of the owner, with a deadline, and coalesced without becoming weaker.
+
+A strong read is answered after a mark that was appended after the read arrived. So a read that
+arrives while another is under way may not share its answer, which may be older than the question;
+it shares the next one, with everybody else who waits by then.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+AskOwner = Callable[[int, int, int], Awaitable[Mapping[str, Any]]]
+"""Asks the owner of (shard) about (listing) within (deadline_ms)."""
+
+ASKED_MAX = 1000
+"""Listings asked about at the same time; more are refused at once."""
+
+
+class RoutedReads:
+    """Reads that only the owner can answer."""
+
+    def __init__(self, ask: AskOwner) -> None:
+        self._ask = ask
+        self._running: dict[int, asyncio.Task[Mapping[str, Any]]] = {}
+        self._next: dict[int, asyncio.Task[Mapping[str, Any]]] = {}
+
+    def is_full(self) -> bool:
+        """Whether so many reads are under way that another one would only wait."""
+        return len(self._running) >= ASKED_MAX
+
+    async def read(self, shard: int, listing: int, deadline_ms: int) -> Mapping[str, Any]:
+        """Return the listing's state as its owner knows it now.
+
+        Raises:
+            TimeoutError: the owner did not answer in time.
+            FailedDependency: there is no owner to ask.
+        """
+        task = self._join(shard, listing, deadline_ms)
+        # Shielded: one caller's deadline must not end the read that others wait for.
+        return await asyncio.wait_for(asyncio.shield(task), deadline_ms / 1000)
+
+    def _join(self, shard: int, listing: int, deadline_ms: int) -> asyncio.Task[Mapping[str, Any]]:
+        running = self._running.get(listing)
+        if running is None:
+            return self._start(shard, listing, deadline_ms)
+        follower = self._next.get(listing)
+        if follower is None:
+            follower = asyncio.create_task(self._after(running, shard, listing, deadline_ms))
+            follower.add_done_callback(_seen)
+            self._next[listing] = follower
+        return follower
+
+    def _start(self, shard: int, listing: int, deadline_ms: int) -> asyncio.Task[Mapping[str, Any]]:
+        async def ask() -> Mapping[str, Any]:
+            try:
+                return await asyncio.wait_for(
+                    self._ask(shard, listing, deadline_ms), deadline_ms / 1000
+                )
+            finally:
+                del self._running[listing]
+
+        task = self._running[listing] = asyncio.create_task(ask())
+        task.add_done_callback(_seen)
+        return task
+
+    async def _after(
+        self,
+        running: asyncio.Task[Mapping[str, Any]],
+        shard: int,
+        listing: int,
+        deadline_ms: int,
+    ) -> Mapping[str, Any]:
+        await asyncio.wait((running,))
+        del self._next[listing]
+        return await self._join(shard, listing, deadline_ms)
+
+
+def _seen(task: asyncio.Task[Mapping[str, Any]]) -> None:
+    """Look at the fault of a read that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()
