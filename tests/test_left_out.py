@@ -23,8 +23,10 @@ def run(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
     (folder / "test_it.py").write_text(f"import pytest\n{body}\n")
     (folder / "test_good.py").write_text("def test_good(): pass\n")
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "tests.conftest", "--rootdir", str(folder)]
-        + ["-c", str(folder / "pytest.ini"), str(folder)],
+        [
+            *(sys.executable, "-m", "pytest", "-p", "tests.conftest", "--rootdir", str(folder)),
+            *("-c", str(folder / "pytest.ini"), str(folder)),
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
