@@ -47,7 +47,7 @@ CATCHES_ALL = {"Exception", "BaseException"}
 SWALLOWERS = {
     "cluster/owner.py": "the top of an owner's process: it logs, leaves word of its end, and dies",
     "gateway/route.py": "the top of a request: it logs, and the caller learns only a trace id",
-    "tests/sim/world.py": "the machine under the actors: an unforeseen end is a violation it reports",
+    "tests/sim/world.py": "the machine under the actors: an unforeseen end is a violation",
 }
 """Files outside actors that may swallow everything, and why."""
 
