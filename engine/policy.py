@@ -41,7 +41,7 @@ Margin = Annotated[float, Meta(ge=0.0, le=0.95)]
 RivalRatio = Annotated[float, Meta(gt=0.0, le=2.0)]
 Money = Annotated[int, Meta(gt=0, le=PRICE_MINOR_MAX)]
 Duration = Annotated[int, Meta(gt=0, le=366 * 86_400_000)]
-Ending = Annotated[str, Meta(pattern="^[0-9]{1,4}$")]
+Ending = Annotated[str, Meta(pattern="^[0-9]{1,4}$(?!\\n)")]
 Endings = Annotated[tuple[Ending, ...], Meta(max_length=ENDINGS_MAX)]
 Elasticity = Annotated[float, Meta(ge=-20.0, le=-1.05)]
 

@@ -53,7 +53,8 @@ def reprice(integers: jax.Array, floats: jax.Array) -> tuple[jax.Array, jax.Arra
     ruled = apply_rules(columns, target, jnp.full_like(target, reasons.BINDING_NONE))
     without = apply_rules(columns, target, ruled.binding)
     no_cost, no_floor = columns.cost_minor < 0, columns.floor_minor <= 0
-    infeasible = _infeasible(columns)
+    least, most = jnp.maximum(columns.map_minor, columns.floor_minor), _ceiling(columns)
+    infeasible = least > most
     decided = valid & ~no_cost & ~no_floor & ~infeasible
 
     mask = jnp.where(decided, ruled.moved, 0)
@@ -72,8 +73,9 @@ def reprice(integers: jax.Array, floats: jax.Array) -> tuple[jax.Array, jax.Arra
     counted = PricedIntegers(
         price_minor=price,
         target_minor=jnp.where(valid, target, 0),
-        floor_minor=ruled.bounds.low,
-        ceiling_minor=ruled.bounds.high,
+        # Of an infeasible row the two that contradict each other, for the explanation.
+        floor_minor=jnp.where(infeasible, least, ruled.bounds.low),
+        ceiling_minor=jnp.where(infeasible, most, ruled.bounds.high),
         reasons=mask,
         binding=jnp.where(decided, ruled.binding, reasons.BINDING_NONE),
         without_minor=jnp.where(decided, without.price_minor, 0),
@@ -133,10 +135,8 @@ def _evidence(columns: Integers, ratios: Floats, sale: Sale) -> model.Evidence:
     )
 
 
-def _infeasible(columns: Integers) -> jax.Array:
-    """Return where legal, floor and ceiling together leave no price."""
-    ceiling = jnp.where(columns.ceiling_minor > 0, columns.ceiling_minor, PRICE_MINOR_MAX)
-    return jnp.maximum(columns.map_minor, columns.floor_minor) > ceiling
+def _ceiling(columns: Integers) -> jax.Array:
+    return jnp.where(columns.ceiling_minor > 0, columns.ceiling_minor, PRICE_MINOR_MAX)
 
 
 def _profit_change(

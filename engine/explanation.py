@@ -1,0 +1,339 @@
+"""Why a price is what it is, for a program and for a person. Pure, and without jax.
+
+A quote carries everything that its explanation needs but for names; those come from the catalogue
+(:class:`ListingFacts`). The explanation names the rule that set the price, its figure and the
+scope that set it, what the price would be without it, and what drove the model's wish.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+from msgspec.structs import asdict
+
+from engine.decided import State
+from engine.policy import Winner
+from kernels import reasons
+from kernels.limits import PRICE_MINOR_MAX
+from kernels.reasons import RULES
+
+DIGITS: Mapping[str, int] = {
+    **dict.fromkeys(("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG"), 0),
+    **dict.fromkeys(("RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"), 0),
+    **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
+}
+"""Decimals of a currency's minor unit, where they are not two."""
+
+SETTING: Mapping[str, str] = {
+    "floor": "min_margin",
+    "ceiling": "ceiling_minor",
+    "max_discount": "max_discount",
+    "step": "step_max",
+    "rate": "changes_per_hour_max",
+    "kvi": "kvi_rival_ratio_max",
+    "ending": "endings",
+}
+"""The policy field behind each rule; MAP is the listing's own."""
+
+
+class ListingFacts(Struct, frozen=True, kw_only=True):
+    """What the catalogue knows of a listing, as far as an explanation needs it."""
+
+    channel: str
+    sku: str
+    currency: str
+    title: str = ""
+    category: str = ""
+    rrp_minor: int = 0
+    map_minor: int = 0
+    kvi: bool = False
+    policy: Mapping[str, Winner] = {}  # PolicyBook.winners of the listing; may be empty
+
+
+class Binding(Struct, frozen=True, kw_only=True):
+    """The rule that set the price."""
+
+    rule: str
+    price_minor: int  # where it put the price
+    without_minor: int  # what the price would be if it were absent
+    setting: str  # policy field, or map_minor of the listing
+    value: Any  # of the setting; None where the policy is not known
+    set_by: str  # "the policy of category juice", "the listing", ""
+
+
+class Driver(Struct, frozen=True, kw_only=True):
+    """One thing that the model looked at."""
+
+    name: str  # cost, elasticity, rival, stock
+    value: float | int | None
+    text: str
+
+
+class Explanation(Struct, frozen=True, kw_only=True):
+    """An explanation; ``text`` says all of it in sentences."""
+
+    state: str
+    in_force_minor: int
+    previous_minor: int
+    proposed_minor: int
+    target_minor: int
+    floor_minor: int
+    ceiling_minor: int
+    binding: Binding | None
+    moved_by: tuple[str, ...]  # every rule that moved the price, strongest first
+    reasons: tuple[str, ...]
+    confidence: float
+    profit_change_minor: float
+    drivers: tuple[Driver, ...]
+    text: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        plain = asdict(self)
+        plain["binding"] = None if self.binding is None else asdict(self.binding)
+        plain["drivers"] = [asdict(driver) for driver in self.drivers]
+        return plain
+
+
+def explain(quote: np.void, listing: ListingFacts) -> Explanation:
+    """Explain one quote (a row of ``QUOTE_DTYPE``)."""
+    mask = int(quote["reasons"])
+    binding = _binding(quote, listing)
+    drivers = _drivers(quote, listing)
+    sentences = [_state_sentence(quote, listing)]
+    if binding is not None:
+        sentences.append(_binding_sentence(binding, quote, listing))
+    elif int(quote["proposed_minor"]) > 0 and not mask & reasons.MODEL_INVALID:
+        sentences.append(
+            "No rule moved it: it is the price at which the model expects most profit."
+        )
+    if mask & reasons.OVERRIDDEN:
+        sentences.append("Not every rule could be met; the stronger went before the weaker.")
+    sentences += _remarks(quote, mask)
+    sentences += [driver.text for driver in drivers]
+    return Explanation(
+        state=State(int(quote["state"])).name.lower(),
+        in_force_minor=int(quote["in_force_minor"]),
+        previous_minor=int(quote["previous_minor"]),
+        proposed_minor=int(quote["proposed_minor"]),
+        target_minor=int(quote["target_minor"]),
+        floor_minor=int(quote["floor_minor"]),
+        ceiling_minor=int(quote["ceiling_minor"]),
+        binding=binding,
+        moved_by=tuple(rule for k, rule in enumerate(RULES) if mask & 1 << k),
+        reasons=reasons.names(mask),
+        confidence=float(quote["confidence"]),
+        profit_change_minor=float(quote["profit_change"]),
+        drivers=drivers,
+        text=" ".join(sentences),
+    )
+
+
+def money(minor: int, currency: str) -> str:
+    """Return an amount as people write it: ``19.99 EUR``, ``1999 JPY``."""
+    digits = DIGITS.get(currency, 2)
+    sign, text = "-" if minor < 0 else "", str(abs(minor)).zfill(digits + 1)
+    whole, rest = text[: len(text) - digits], text[len(text) - digits :]
+    return f"{sign}{whole}{'.' + rest if rest else ''} {currency}".strip()
+
+
+def percent(ratio: float) -> str:
+    """Return a ratio as people write it: ``20 %``, ``4.25 %``."""
+    return f"{round(ratio * 100, 2):g} %"
+
+
+# ----- the rule that set the price ---------------------------------------------------------------
+
+
+def _binding(quote: np.void, listing: ListingFacts) -> Binding | None:
+    index = int(quote["binding"])
+    price = int(quote["proposed_minor"]) or int(quote["in_force_minor"])
+    if index >= len(RULES) or price <= 0:
+        return None
+    rule = RULES[index]
+    setting, value, set_by = "map_minor", listing.map_minor or None, "the listing"
+    if rule != "legal":
+        setting = SETTING[rule]
+        explicit = listing.policy.get("floor_minor")
+        if rule == "floor" and explicit is not None and explicit.value == price:
+            setting = "floor_minor"
+        winner = listing.policy.get(setting)
+        value, set_by = (None, "") if winner is None else (winner.value, str(winner))
+    return Binding(
+        rule=rule,
+        price_minor=price,
+        without_minor=int(quote["without_minor"]),
+        setting=setting,
+        value=value,
+        set_by=set_by,
+    )
+
+
+def _binding_sentence(binding: Binding, quote: np.void, listing: ListingFacts) -> str:
+    currency = listing.currency
+    price, value = money(binding.price_minor, currency), binding.value
+    by = f", set by {binding.set_by}," if binding.set_by else ""  # ends a clause
+    held = money(int(quote["previous_minor"]) or int(quote["in_force_minor"]), currency)
+    up = binding.price_minor > int(quote["target_minor"])
+    moved = f"{'raised' if up else 'lowered'} it to {price}"
+    match binding.rule:
+        case "legal":
+            said = f"The minimum advertised price {moved}"
+        case "floor" if binding.setting == "floor_minor":
+            said = f"The floor{by} {moved}"
+        case "floor":
+            margin = "" if value is None else f" for a margin of {percent(value)}"
+            said = f"The floor{margin}{by} {moved}"
+        case "ceiling":
+            said = f"The ceiling{by} {moved}"
+        case "max_discount":
+            share = "" if value is None else f" of {percent(value)}"
+            rrp = (
+                f" off the RRP of {money(listing.rrp_minor, currency)}" if listing.rrp_minor else ""
+            )
+            said = f"The largest discount{share}{rrp}{by} {moved}"
+        case "step":
+            share = "" if value is None else f" of {percent(value)}"
+            said = f"The largest step{share} from {held}{by} {moved}"
+        case "rate":
+            count = "" if value is None else f" of {value}"
+            said = f"The limit{count} on changes within an hour{by} kept it at {price}"
+        case "kvi":
+            share = "" if value is None else f" {percent(value)} of"
+            rival = f"its rival's {money(int(quote['rival_minor']), currency)}{by}"
+            said = f"As a key value item it may cost at most{share} {rival} which {moved}"
+        case _:
+            digits = "" if not value else " " + " or ".join(value)
+            said = f"Prices end in{digits or ' certain digits'}{by} which {moved}"
+    without = money(binding.without_minor, currency)
+    if binding.without_minor == binding.price_minor:
+        return f"{said}; without it another rule would leave the price where it is."
+    return f"{said}; without it the price would be {without}."
+
+
+# ----- states and remarks ------------------------------------------------------------------------
+
+
+def _state_sentence(quote: np.void, listing: ListingFacts) -> str:
+    currency, mask = listing.currency, int(quote["reasons"])
+    now, before = int(quote["in_force_minor"]), int(quote["previous_minor"])
+    proposed = money(int(quote["proposed_minor"]), currency)
+    stays = f"{money(now, currency)} stays in force" if now > 0 else "no price is in force"
+    match State(int(quote["state"])):
+        case State.LIVE if now <= 0:
+            return "No price is in force yet."
+        case State.LIVE if before in (0, now):
+            return f"{money(now, currency)} is in force."
+        case State.LIVE:
+            return f"{money(now, currency)} is in force, {money(before, currency)} was before."
+        case State.SHADOW if mask & reasons.UNPUBLISHED:
+            return (
+                f"The policy says not to publish this listing: {proposed} is a proposal, {stays}."
+            )
+        case State.SHADOW:
+            return f"In shadow mode nothing is put in force: {proposed} is a proposal, {stays}."
+        case State.PENDING:
+            return f"{proposed} waits for a person to approve it; until then {stays}."
+        case State.PINNED:
+            return f"A person pinned the price: {stays}."
+        case State.HELD:
+            return (
+                f"The breaker holds back {proposed}, because too many prices would have moved too"
+                f" far at once; {stays} until a person resumes."
+            )
+        case State.INFEASIBLE:
+            return f"{_contradiction(quote, listing)}; {stays}."
+        case State.UNPUBLISHABLE:
+            return f"{_missing(mask)}, so no price may be published; {stays}."
+        case State.HALTED:
+            return f"Publishing is halted: {stays} until a person resumes."
+        case State.REMOVED:
+            return "The listing was removed."
+
+
+def _contradiction(quote: np.void, listing: ListingFacts) -> str:
+    """Say why legal, floor and ceiling leave no price."""
+    least, most = int(quote["floor_minor"]), int(quote["ceiling_minor"])
+    if int(quote["reasons"]) & reasons.PIN_OUT_OF_BOUNDS:
+        return "The pinned price now lies outside of what is legal, the floor and the ceiling"
+    if least > PRICE_MINOR_MAX:
+        return "No price earns the margin that the policy asks for, after VAT and fees"
+    if least > most:
+        whose = "minimum advertised price" if least == listing.map_minor else "floor"
+        return (
+            f"The {whose} of {money(least, listing.currency)} lies above the ceiling of"
+            f" {money(most, listing.currency)}, which leaves no price"
+        )
+    return "The minimum advertised price, the floor and the ceiling leave no price"
+
+
+def _missing(mask: int) -> str:
+    """Say what a listing lacks that cannot be published."""
+    for bit, text in (
+        (reasons.NO_COST, "The cost is unknown"),
+        (reasons.STALE_RATE, "A currency rate that it needs is missing or too old"),
+        (reasons.NO_FLOOR, "There is no floor"),
+        (reasons.MODEL_INVALID, "The model gave no usable figure"),
+    ):
+        if mask & bit:
+            return text
+    return "Nothing could be decided"
+
+
+def _remarks(quote: np.void, mask: int) -> list[str]:
+    """Say what else happened, a sentence each."""
+    state = State(int(quote["state"]))
+    said = [
+        text
+        for bit, text in (
+            (reasons.FIRST_PRICE, "It is the first price, so step and rate had no say."),
+            (reasons.STALE_RIVALS, "All rivals' prices are too old to count."),
+            (reasons.APPROVED, "A person approved it."),
+            (reasons.REJECTED, "A person rejected the proposal."),
+            (
+                reasons.UNKNOWN_OWN_IDENTITY,
+                "It was not lowered, because a rival may be ourselves under another name.",
+            ),
+            (reasons.CLAMPED, "The engine corrected the kernel's figure, which is worth an alarm."),
+        )
+        if mask & bit
+    ]
+    if mask & reasons.MODEL_INVALID and state is not State.UNPUBLISHABLE:
+        said.append("The model gave no usable figure, so nothing new is proposed.")
+    if mask & reasons.HALTED and state is not State.HALTED:
+        said.append("Publishing is halted.")
+    return said
+
+
+# ----- what the model looked at ------------------------------------------------------------------
+
+
+def _drivers(quote: np.void, listing: ListingFacts) -> tuple[Driver, ...]:
+    """Return what drove the model's wish: cost, elasticity, rival and stock."""
+    currency = listing.currency
+    cost, elasticity = int(quote["cost_minor"]), float(quote["elasticity"])
+    sd, target = float(quote["elasticity_sd"]), int(quote["target_minor"])
+    rival, rivals = int(quote["rival_minor"]), int(quote["rivals"])
+    stock = int(quote["stock"])
+    drivers = [
+        Driver(
+            name="cost",
+            value=cost if cost >= 0 else None,
+            text=f"A unit costs {money(cost, currency)}." if cost >= 0 else "Its cost is unknown.",
+        )
+    ]
+    if target > 0:
+        text = (
+            f"With an elasticity of {elasticity:.2f} (give or take {sd:.2f}), one percent dearer"
+            f" sells about {-elasticity:.1f} % less, and profit peaks at {money(target, currency)}."
+        )
+        drivers.append(Driver(name="elasticity", value=round(elasticity, 4), text=text))
+    if rival > 0:
+        many = "one rival" if rivals == 1 else f"{rivals} rivals"
+        text = f"The reference of {many} stands at {money(rival, currency)}."
+        drivers.append(Driver(name="rival", value=rival, text=text))
+    if stock >= 0:
+        text = "It is out of stock." if stock == 0 else f"{stock} in stock."
+        drivers.append(Driver(name="stock", value=stock, text=text))
+    return tuple(drivers)
