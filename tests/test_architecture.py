@@ -28,7 +28,10 @@ MAY_IMPORT = {
     "perf": {"cluster", "gateway", "actors", "training", "persistence", "engine", "kernels"},
     "repricer": {"engine", "kernels"},  # the documented surface: what drives a shard, no more
 }
-"""Which of our packages each of them may import. None imports perf, and none imports tests."""
+"""Which of our packages each of them may import. None imports perf, and none imports tests, but:"""
+
+JUDGED = {"perf": "tests.oracle"}
+"""Evidence is judged by the oracle, which no wheel ships: those commands run from a checkout."""
 
 OURS = {*MAY_IMPORT, "tests"}
 
@@ -83,9 +86,14 @@ def test_imports_run_one_way(package: str) -> None:
         f"{path}:{line} imports {name}"
         for path, tree in sources(package)
         for line, name in imported(tree)
-        if top(name) in OURS and top(name) not in allowed
+        if top(name) in OURS and top(name) not in allowed and not judges(package, name)
     ]
     assert not wrong, wrong
+
+
+def judges(package: str, name: str) -> bool:
+    """Whether this is a package that may call the judge, and the judge."""
+    return package in JUDGED and f"{name}.".startswith(f"{JUDGED[package]}.")
 
 
 @pytest.mark.parametrize("package", sorted(OURS))
