@@ -26,9 +26,9 @@ SETTINGS: Final = string.Template("""\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$controller_port
-listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller_port
-advertised.listeners=PLAINTEXT://127.0.0.1:$port
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller_port$proxied
+advertised.listeners=PLAINTEXT://127.0.0.1:$port$advertised
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 log.dirs=$data
@@ -51,12 +51,23 @@ broker.heartbeat.interval.ms=500
 
 @final
 class Kafka:
-    """One broker, its data in one folder, on the same ports for as long as it exists."""
+    """One broker, its data in one folder, on the same ports for as long as it exists.
+
+    With ``advertised_port`` it also listens on ``proxied_port`` and tells whoever comes that way
+    to come back through the advertised one, where a proxy stands that leads there.
+    """
 
     def __init__(
-        self, folder: Path, *, port: int | None = None, controller_port: int | None = None
+        self,
+        folder: Path,
+        *,
+        port: int | None = None,
+        controller_port: int | None = None,
+        advertised_port: int | None = None,
     ) -> None:
-        free = free_ports(2)
+        free = free_ports(3)
+        self.proxied_port = free[2]
+        self._advertised_port = advertised_port
         self._folder = folder
         self._port = port or free[0]
         self._controller_port = controller_port or free[1]
@@ -114,8 +125,18 @@ class Kafka:
         if (data / "meta.properties").exists():
             return
         data.mkdir(parents=True, exist_ok=True)
+        proxied = advertised = ""
+        if self._advertised_port is not None:
+            proxied = f",PROXIED://127.0.0.1:{self.proxied_port}"
+            advertised = f",PROXIED://127.0.0.1:{self._advertised_port}"
         self._settings.write_text(
-            SETTINGS.substitute(port=self._port, controller_port=self._controller_port, data=data)
+            SETTINGS.substitute(
+                port=self._port,
+                controller_port=self._controller_port,
+                data=data,
+                proxied=proxied,
+                advertised=advertised,
+            )
         )
         # A cluster id is 16 random bytes; a leading dash would look like an option.
         cluster_id = "A" + urlsafe_b64encode(secrets.token_bytes(16)).decode()[1:22]
