@@ -208,8 +208,7 @@ def encode_recommendation(document: Recommendation) -> bytes:
 
 def quote_columns(row: np.void) -> tuple[Any, ...]:
     """Return a quote's columns as plain Python values, in the order of ``QUOTE_DTYPE``."""
-    columns: tuple[Any, ...] = row.item()
-    return columns
+    return tuple(row.item())
 
 
 def _price(minor: int, currency: str) -> Money | None:

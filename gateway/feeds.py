@@ -1,9 +1,10 @@
 """What subscribers of the stream are told: one feed a distinct wish, one frame for all in step.
 
 A client is a position: the ``seq`` up to which it was told of each shard. What it is told next is
-the newest price of every listing that changed since, so a slow client is conflated by itself, holds
-no queue, and one that falls out of the window starts again from a snapshot. Each message names the
-range that it covers (``after``, ``through``), and a client checks that ``after`` is where it stands.
+the newest price of every listing that changed since, so a slow client is conflated by itself and
+holds no queue, and one that falls out of the window starts again from a snapshot. Each message
+names the range that it covers (``after``, ``through``), and a client checks that ``after`` is where
+it stands.
 """
 
 import asyncio
@@ -247,14 +248,14 @@ class Streams:
             for retailer, rows in touched.items()
         }
         for feed in self._feeds.values():
-            rows = touched.get(feed.wish.retailer)
-            if rows is None:
+            mine = touched.get(feed.wish.retailer)
+            if mine is None:
                 continue
             if feed.wish.kind == "skus":
                 if feed.wish.values.isdisjoint(skus[feed.wish.retailer]):
                     continue
             elif feed.wish.kind == "channel" and not any(
-                self._replica.listing(row).channel in feed.wish.values for row in rows
+                self._replica.listing(row).channel in feed.wish.values for row in mine
             ):
                 continue
             feed.advance(through)

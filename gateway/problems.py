@@ -1,7 +1,7 @@
 """Every way a request can fail, as RFC 9457 problem documents.
 
 The ``type`` of a problem is stable and documented in ``docs/api.md``; a test compares the two.
-``errors`` names each field at fault by its JSON pointer (or the query parameter) and how to mend it.
+``errors`` names each field at fault by its JSON pointer (or the query parameter) and the fix.
 """
 
 import re
@@ -101,7 +101,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Problem(Exception):
-    """Ends a request with a problem document. Raised by routes, turned into an answer in one place."""
+    """Ends a request with a problem document; raised by routes, answered in one place."""
 
     def __init__(
         self,

@@ -133,4 +133,4 @@ def live_quote(
             row[name] = live[name]
     seq, index = int(live.get("seq", 0)), int(live.get("index", 0))
     place = QuotePlace(generation, shard, seq, index, int(live.get("decided_ms", 0)))
-    return row.item(), place
+    return tuple(row.item()), place

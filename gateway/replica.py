@@ -311,7 +311,7 @@ class Replica:
         assert listing is not None
         return listing.channel
 
-    # ----- reading: whoever answers ----------------------------------------------------------------
+    # ----- reading: whoever answers ---------------------------------------------------------------
 
     def product(self, retailer: str, sku: str) -> Product | None:
         """Return a product by its retailer and SKU."""
@@ -349,7 +349,7 @@ class Replica:
 
     def state_name(self, row: int) -> StateName:
         """Return what the price of a row is doing."""
-        return STATE_NAMES[self._table[row]["state"]]
+        return STATE_NAMES[int(self._table[row]["state"])]
 
     def shard_of(self, row: int) -> int:
         """Return the shard that owns a row's listing."""

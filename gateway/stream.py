@@ -257,10 +257,8 @@ class Client:
         """End the stream; a client that does not even take the goodbye is dropped."""
         self._gateway.streams.count_cut(reason)
         transport = self._request.transport
-        try:
+        with suppress(ConnectionError, TimeoutError):
             await asyncio.wait_for(self._socket.close(code=code, message=text.encode()), BLOCKED_S)
-        except (ConnectionError, TimeoutError):
-            pass
         if transport is not None:
             transport.abort()
 
