@@ -91,7 +91,9 @@ class KafkaBackend:
         await self.logs.create({topic: partitions}, retention_ms=KEPT_MS)
 
     async def leave_hole(self, topic: str) -> None:
-        """Write the marker of an empty-handed transaction: it takes an offset."""
+        """Commit a transaction: its marker takes the offset behind its one record."""
+        log = await self.logs.open(topic, 0)
+        marker = await log.end() + 1
         producer = AIOKafkaProducer(
             bootstrap_servers=self._bootstrap, transactional_id=f"hole-in-{topic}"
         )
@@ -99,6 +101,9 @@ class KafkaBackend:
         async with producer.transaction():
             await producer.send_and_wait(topic, b"before the hole", partition=0)
         await producer.stop()
+        while await log.end() <= marker:  # the marker is written a little later
+            await asyncio.sleep(0.01)
+        await log.close()
 
     async def _admin(self) -> AIOKafkaAdminClient:
         admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
