@@ -13,8 +13,10 @@ from actors.clock import WallClock
 from actors.follower import Follower, Sink
 from actors.shard_actor import OwnerSettings, ShardActor
 from actors.sinks.delta_lanes import DeltaLanes
+from actors.sinks.rows import signed
 from actors.supervisor import Start
 from cluster.settings import Settings, read_secret
+from gateway.history import HistoryReader, HistoryRow
 from persistence.checkpoints import CheckpointFiles
 from persistence.ports import DECISIONS, Cache, Logs, SeriesStore, TableStore
 
@@ -111,6 +113,23 @@ def make_sinks(settings: Settings, logs: Logs) -> tuple[Stores, dict[str, Sink]]
         DeadLetters(logs, lanes[1], settings.folder / "cursors", generation=generation),
     )
     return stores, {sink.name: sink for sink in sinks}
+
+
+HISTORY_ROWS_MAX = 2000
+
+
+def make_history_reader(series: SeriesStore) -> HistoryReader:
+    """Return what reads a listing's past prices for the gateway's charts."""
+
+    async def read(listing: int, from_ms: int, to_ms: int) -> list[HistoryRow]:
+        names = ", ".join(HistoryRow.__struct_fields__)
+        rows = await series.fetch(
+            f"select {names} from prices where listing = {signed(listing)} and decided_ms >= "
+            f"{from_ms} and decided_ms <= {to_ms} order by decided_ms desc limit {HISTORY_ROWS_MAX}"
+        )
+        return [HistoryRow(**{key: int(value) for key, value in row.items()}) for row in rows[::-1]]
+
+    return read
 
 
 async def make_followers(

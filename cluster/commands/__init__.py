@@ -1,0 +1,1 @@
+"""The verbs of ``repricer``, a file for each group that belongs together."""

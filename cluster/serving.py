@@ -1,0 +1,100 @@
+"""The gateway's process: its replica, its keys, and its way to the owners for strong reads.
+
+A strong read goes to the owner over his own loopback port. Through Ray it would need a driver in
+this process, and a driver dies with its raylet: a gateway must survive every part of Ray
+(docs/decisions/strong-reads.md).
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+
+from cluster.assembly import make_history_reader, make_logs, make_series
+from cluster.control import ControlClient, control_token
+from cluster.owner import OwnerCard, owner_cards
+from cluster.processes import lives
+from cluster.settings import Settings
+from cluster.watching import write_role
+from engine.errors import FailedDependency
+from gateway.keys import load_keys
+from gateway.routed import RoutedReads
+from gateway.server import ServerSettings, serve
+
+
+class OwnerReads:
+    """Asks the living owner of a shard about one listing."""
+
+    def __init__(self, settings: Settings, control: ControlClient) -> None:
+        self._run_folder = settings.run_folder
+        self._control = control
+        self._owners: dict[int, OwnerCard] = {}
+
+    async def ask(self, shard: int, listing: int, deadline_ms: int) -> Mapping[str, Any]:
+        """Return the listing's state after a mark appended after this call.
+
+        Raises:
+            FailedDependency: there is no owner, or it did not answer.
+        """
+        card = self._owners.get(shard)
+        if card is None or not lives(card.process):
+            card = self._find(shard)
+        arguments = {"listing": listing, "deadline_ms": deadline_ms}
+        answer = await self._control.act(
+            card.address, "strong-read", arguments, deadline_s=deadline_ms / 1000
+        )
+        state: Mapping[str, Any] = answer["listing"] or {}
+        return state
+
+    def _find(self, shard: int) -> OwnerCard:
+        cards = [
+            card
+            for card in owner_cards(self._run_folder)
+            if card.start.shard == shard and lives(card.process)
+        ]
+        if not cards:
+            raise FailedDependency(f"shard {shard} has no owner just now; ask again")
+        # A standby answers that it is not live; the lower number is the owner, until it dies.
+        card = min(cards, key=lambda card: card.start.number)
+        self._owners[shard] = card
+        return card
+
+
+async def run_gateway(settings: Settings) -> None:
+    """Serve until SIGTERM."""
+    logs = make_logs(settings)
+    server = ServerSettings(
+        generation=settings.shards.generation,
+        partitions=settings.shards.count,
+        spreads=dict(settings.shards.spreads),
+        host=settings.gateway.host,
+        port=settings.gateway.port,
+    )
+
+    def started(port: int) -> None:
+        write_role(settings, "gateway", f"http://{settings.gateway.host}:{port}")
+
+    async with aiohttp.ClientSession() as session:
+        control = ControlClient(session, control_token(settings.run_folder))
+        reads = RoutedReads(OwnerReads(settings, control).ask)
+        series = make_series(settings)
+        serving = asyncio.ensure_future(
+            serve(
+                server,
+                logs,
+                load_keys(settings.keys_file),
+                routed=reads,
+                history_reader=make_history_reader(series),
+                started=started,
+            )
+        )
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, serving.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+        await series.close()
+        await logs.close()
