@@ -5,12 +5,14 @@ The order of the log is kept: a microbatch is a tuple of *runs*, each either one
 costs: many). Inside a block the last value of a cell wins and sales add up; across runs order holds.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from msgspec import Struct
 
-from engine.deltas import AnyDelta
+from engine.deltas import AnyDelta, CompetitorPriced, CostChanged, Fact, StockCounted
+from engine.routing import key64, name64
 
 Lane = Literal["commands", "deltas"]
 LANES: tuple[Lane, Lane] = ("commands", "deltas")
@@ -104,3 +106,55 @@ def currency_code(currency: str) -> int:
 def currency_name(code: int) -> str:
     """Return the letters of :func:`currency_code`."""
     return chr(code >> 16) + chr((code >> 8) & 255) + chr(code & 255)
+
+
+def facts_of(facts: Sequence[tuple[Position, Fact]]) -> FactColumns:
+    """Return facts given one by one as a block; for tests, simulations and single commands."""
+    rows = [_fact_row(position, fact) for position, fact in facts]
+    columns = zip(*rows, strict=True) if rows else ((),) * len(_FACT_TYPES)
+    return FactColumns(
+        *(np.array(column, dtype=dtype) for column, dtype in zip(columns, _FACT_TYPES, strict=True))
+    )
+
+
+_FACT_TYPES = (
+    np.uint8,
+    np.uint64,
+    np.int64,
+    np.int64,
+    np.uint64,
+    np.int32,
+    np.uint32,
+    np.uint8,
+    np.uint64,
+    np.int64,
+    np.uint64,
+    np.uint8,
+    np.int64,
+    np.int32,
+)
+
+
+def _fact_row(position: Position, fact: Fact) -> tuple[int, ...]:
+    """Return one fact in the order of the columns of ``FactColumns``."""
+    rival = shipping = currency = flags = source = event = 0
+    source_seq = -1
+    if isinstance(fact, CompetitorPriced):
+        kind, amount = COMPETITOR_PRICED, fact.price_minor
+        rival, shipping = name64(fact.rival), fact.shipping_minor
+        currency = currency_code(fact.currency) if fact.currency else 0
+        flags = FLAG_IN_STOCK * fact.in_stock + FLAG_CONDITION_NEW * (fact.condition == "new")
+        source = name64(fact.source) if fact.source else 0
+    elif isinstance(fact, StockCounted):
+        kind, amount = STOCK_COUNTED, fact.units
+    elif isinstance(fact, CostChanged):
+        kind, amount = COST_CHANGED, fact.cost_minor
+    else:
+        kind, amount = UNITS_SOLD, fact.units
+        source = name64(fact.source) if fact.source else 0
+        source_seq = -1 if fact.source_seq is None else fact.source_seq
+        event = name64(fact.event_id) if fact.event_id else 0
+    listing = key64(fact.retailer, fact.channel, fact.sku)
+    place = (position.lane, position.offset, position.index)
+    offered = (rival, shipping, currency, flags, source, source_seq, event)
+    return (kind, listing, amount, fact.observed_ms, *offered, *place)

@@ -1,0 +1,271 @@
+"""A shard as bytes: rows that changed, and at the mark all small state. Plain and versioned.
+
+A checkpoint is a base and increments, each a list of *parts*: slices of rows, and a closing part
+that holds the last rows and everything else. Later rows win, the last closing part wins. Nothing
+here checks a checksum: that is the business of the files they lie in. Imports no jax, so that a
+gateway can read the catalogue of a checkpoint.
+"""
+
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from engine.catalogue import listing_fields
+from engine.commands import CommandWindow
+from engine.currencies import Currencies
+from engine.decided import QUOTE_DTYPE
+from engine.deduplication import EventWindow, HighWaterMarks
+from engine.errors import CorruptCheckpoint
+from engine.groups import Groups
+from engine.listing_table import LISTING_DTYPE, REMOVED
+from engine.memory import Memory
+from engine.retailers import RETAILER_DTYPE, Retailers
+from engine.rivals import OFFER_DTYPE, OFFER_USED
+
+FORMAT = 1
+"""Version of the parts. Whoever changes a layout below raises it and keeps reading the old one."""
+
+ROWS, CLOSE = "rows", "close"
+MERGED_ROWS = 4096
+"""Rows a part of a merged base holds."""
+
+
+class Part(Struct, frozen=True):
+    """One part. ``rows`` and what follows describe listings; the rest only a closing part has."""
+
+    format: int
+    kind: str
+    layout: bytes
+    rows: bytes  # uint32
+    listings: bytes
+    quotes: bytes
+    due_ms: bytes
+    texts: list[bytes]
+    offer_counts: bytes  # uint16
+    offers: bytes
+    mark: dict[str, int] = {}
+    small: dict[str, Any] = {}
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Part)
+
+
+def layout() -> bytes:
+    """Return eight bytes that differ where the layout of a packed record does."""
+    described = [repr(dtype.descr) for dtype in _DTYPES]
+    return blake2b("\n".join(described).encode(), digest_size=8).digest()
+
+
+_DTYPES = (LISTING_DTYPE, QUOTE_DTYPE, OFFER_DTYPE, RETAILER_DTYPE)
+
+
+def slice_part(memory: Memory, rows: np.ndarray) -> bytes:
+    """Return the part that holds ``rows``."""
+    return _ENCODER.encode(_part(memory, rows, ROWS, {}, {}))
+
+
+def close_part(memory: Memory, rows: np.ndarray, mark: dict[str, int]) -> bytes:
+    """Return the part that holds ``rows`` and all small state at ``mark``."""
+    listings = memory.listings
+    small = {
+        "rows": listings.rows,
+        "tombstones": listings.tombstones(),
+        "dirty": np.packbits(memory.backlog.dirty[: listings.rows]).tobytes(),
+        "retailers": memory.retailers.state(),
+        "groups": memory.groups.state(),
+        "currencies": memory.currencies.state(),
+        "own_names": memory.own_names.state(),
+        "sources": memory.rivals.sources(),
+        "marks": memory.marks.state(),
+        "commands": memory.commands.state(),
+        "events_oldest": memory.events.oldest_minute,
+        "events": {
+            minute: np.array(events, dtype=np.uint64).tobytes()
+            for minute, events in memory.events.changed().items()
+        },
+    }
+    return _ENCODER.encode(_part(memory, rows, CLOSE, mark, small))
+
+
+def _part(
+    memory: Memory, rows: np.ndarray, kind: str, mark: dict[str, int], small: dict[str, Any]
+) -> Part:
+    listings = memory.listings
+    offers = memory.rivals.offers_of(rows)
+    taken = offers["flags"] >= OFFER_USED
+    return Part(
+        format=FORMAT,
+        kind=kind,
+        layout=layout(),
+        rows=rows.astype(np.uint32).tobytes(),
+        listings=listings.listings[rows].tobytes(),
+        quotes=listings.quotes[rows].tobytes(),
+        due_ms=memory.timers.due_ms[rows].tobytes(),
+        texts=[listings.texts[row] for row in rows.tolist()],
+        offer_counts=taken.sum(axis=1).astype(np.uint16).tobytes(),
+        offers=offers[taken].tobytes(),
+        mark=mark,
+        small=small,
+    )
+
+
+def read_parts(parts: Iterable[bytes]) -> tuple[Memory, dict[str, int]]:
+    """Return the memory that a base and its increments describe, and the last mark.
+
+    Raises:
+        CorruptCheckpoint: a part is of a format or layout that this version cannot read, or no
+            closing part is there.
+    """
+    memory, last = Memory(), None
+    events: dict[int, np.ndarray] = {}
+    for encoded in parts:
+        part = _decoded(encoded)
+        _fill(memory, part)
+        if part.kind == CLOSE:
+            last = part
+            for minute, ids in part.small["events"].items():
+                events[int(minute)] = np.frombuffer(ids, dtype=np.uint64)
+    if last is None:
+        raise CorruptCheckpoint("a checkpoint without a closing part holds no mark")
+    small = last.small
+    memory.retailers = Retailers.restore(small["retailers"])
+    memory.groups = Groups.restore(small["groups"], memory.retailers)
+    memory.currencies = Currencies.restore(small["currencies"])
+    for names in small["own_names"]:
+        memory.own_names.number(tuple(names))
+    memory.rivals.restore_sources(small["sources"])
+    memory.marks = HighWaterMarks.restore(small["marks"])
+    memory.commands = CommandWindow.restore(small["commands"])
+    ids_by_minute = {minute: ids.tolist() for minute, ids in events.items()}
+    memory.events = EventWindow.restore(small["events_oldest"], ids_by_minute)
+    rows = small["rows"]
+    memory.listings.restore(rows, small["tombstones"])
+    dirty = np.unpackbits(np.frombuffer(small["dirty"], dtype=np.uint8), count=rows)
+    memory.backlog.mark(np.flatnonzero(dirty))
+    memory.timers.restore()
+    return memory, last.mark
+
+
+def _decoded(encoded: bytes) -> Part:
+    try:
+        part = _DECODER.decode(encoded)
+    except msgspec.DecodeError as error:
+        raise CorruptCheckpoint(f"a part cannot be read: {error}") from None
+    if part.format != FORMAT or part.layout != layout():
+        raise CorruptCheckpoint(f"a part has format {part.format}, this version reads {FORMAT}")
+    return part
+
+
+def _fill(memory: Memory, part: Part) -> None:
+    """Write a part's rows into memory, over what earlier parts wrote."""
+    rows = np.frombuffer(part.rows, dtype=np.uint32).astype(np.int64)
+    if not len(rows):
+        return
+    memory.listings.reserve(int(rows.max()) + 1)
+    memory.fit()
+    memory.listings.listings[rows] = np.frombuffer(part.listings, dtype=LISTING_DTYPE)
+    memory.listings.quotes[rows] = np.frombuffer(part.quotes, dtype=QUOTE_DTYPE)
+    memory.timers.due_ms[rows] = np.frombuffer(part.due_ms, dtype=np.int64)
+    for row, text in zip(rows.tolist(), part.texts, strict=True):
+        memory.listings.texts[row] = text
+    memory.rivals.fill(
+        rows,
+        np.frombuffer(part.offer_counts, dtype=np.uint16),
+        np.frombuffer(part.offers, dtype=OFFER_DTYPE),
+    )
+
+
+def merge_parts(parts: Iterable[bytes]) -> list[bytes]:
+    """Return the parts of one base that says what a base and its increments say."""
+    memory, mark = read_parts(parts)
+    rows = np.arange(memory.listings.rows)
+    memory.events.forget_checkpoint()
+    merged = [
+        slice_part(memory, rows[start : start + MERGED_ROWS])
+        for start in range(0, len(rows), MERGED_ROWS)
+    ]
+    return [*merged, close_part(memory, rows[:0], mark)]
+
+
+class CatalogueListing(Struct, frozen=True):
+    """One listing of a checkpoint, for a gateway's replica."""
+
+    listing: int
+    retailer: str
+    fields: dict[str, Any]  # as in a CatalogueChange of a listing
+    quote: np.ndarray | None  # QUOTE_DTYPE record, None: not priced yet
+    quote_seq: int  # where its last quote stands in the decision log
+    quote_index: int
+
+
+class CatalogueRetailer(Struct, frozen=True):
+    """One retailer of a checkpoint."""
+
+    retailer: str
+    fields: dict[str, Any]  # as in a CatalogueChange of a retailer
+    halted: bool
+    tripped: bool  # halted by the breaker
+    halted_channels: tuple[str, ...]
+
+
+class Catalogue(Struct, frozen=True):
+    """What a gateway's replica begins with."""
+
+    mark: dict[str, int]  # seq, last_command, last_delta, decided_ms, digest
+    retailers: tuple[CatalogueRetailer, ...]
+    listings: tuple[CatalogueListing, ...]
+    policies: tuple[tuple[str, str, str, int, dict[str, Any]], ...]  # PolicyBook.state()
+    fees: tuple[Sequence[Any], ...]  # retailer, channel, category, observed_ms, vat, ...
+
+
+def read_catalogue(parts: Iterable[bytes]) -> Catalogue:
+    """Return listings, quotes, retailers and policies of a checkpoint, without jax."""
+    memory, mark = read_parts(parts)
+    table, retailers = memory.listings, memory.retailers
+    listings = []
+    for row in range(table.rows):
+        held = table.listings[row]
+        if held["flags"] & REMOVED:
+            continue
+        quoted = table.quotes["listing"][row] != 0
+        listings.append(
+            CatalogueListing(
+                listing=int(held["key"]),
+                retailer=retailers.ids[held["retailer"]],
+                fields=listing_fields(memory, row),
+                quote=table.quotes[row : row + 1] if quoted else None,
+                quote_seq=int(held["quote_seq"]),
+                quote_index=int(held["quote_index"]),
+            )
+        )
+    return Catalogue(
+        mark=mark,
+        retailers=tuple(
+            _catalogue_retailer(retailers, number) for number in range(len(retailers.ids))
+        ),
+        listings=tuple(listings),
+        policies=tuple(memory.groups.book.state()),
+        fees=tuple(
+            (retailers.ids[retailer], *rest) for retailer, *rest in memory.groups.state()["fees"]
+        ),
+    )
+
+
+def _catalogue_retailer(retailers: Retailers, number: int) -> CatalogueRetailer:
+    row = retailers.table[number]
+    return CatalogueRetailer(
+        retailer=retailers.ids[number],
+        fields={**retailers.facts[number], "mode": "live" if row["live"] else "shadow"},
+        halted=bool(row["halted"]),
+        tripped=bool(row["tripped"]),
+        halted_channels=tuple(
+            channel
+            for (of, channel), place in retailers.channels.items()
+            if of == number and retailers.halted_channels[place]
+        ),
+    )

@@ -1,0 +1,320 @@
+"""Blocks of facts into the listing table: rivals' prices, counts, sales and costs, all at once.
+
+A block is judged as if its facts had come one by one: which are late, which repeat what is known.
+Of what is left the last of a cell wins and sales add up. What is refused says where and why.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from engine.breaker import costs_shocked
+from engine.deduplication import NO_ROOM, SEEN, TOO_OLD, last_of, newest
+from engine.listing_table import SALES_KEPT
+from engine.memory import Memory, Work
+from engine.microbatch import (
+    COMPETITOR_PRICED,
+    COST_CHANGED,
+    STOCK_COUNTED,
+    UNITS_SOLD,
+    FactColumns,
+    Position,
+)
+from engine.offers import apply_offers
+from kernels.limits import PRICE_MINOR_MAX
+
+FUTURE_MS_MAX = 300_000
+"""How far ahead of the shard's clock a fact may be observed; a later one would shut out the rest."""
+
+UNITS_MAX = 2**31 - 1
+
+COSTS_SHOCKED = (
+    "/cost_minor: too many of the retailer's costs change too much at once; if they are right, "
+    "send PublishingResumed and then these costs again"
+)
+
+
+def apply_facts(memory: Memory, work: Work, facts: FactColumns) -> None:
+    """Apply a block of facts, and note rows touched and facts refused."""
+    if not len(facts):
+        return
+    rows = memory.listings.live_rows(facts.listing).astype(np.int64)
+    sound = _sound(memory, work, facts, rows)
+    touched = np.zeros(len(facts), dtype=bool)
+    for kind, apply in _KINDS:
+        which = np.flatnonzero(sound & (facts.kind == kind))
+        if len(which):
+            touched[apply(memory, work, facts, rows, which)] = True
+    which = np.flatnonzero(touched)
+    if len(which):
+        work.touch(rows[which], facts.lane[which], facts.offset[which], facts.index[which])
+
+
+def refuse(
+    work: Work,
+    facts: FactColumns,
+    which: np.ndarray,
+    verdict: str,
+    reason: str | Callable[[int], str],
+) -> None:
+    """Refuse the facts ``which``, with one reason or one for each."""
+    for fact in which.tolist():
+        work.refuse(
+            Position(int(facts.lane[fact]), int(facts.offset[fact]), int(facts.index[fact])),
+            verdict,
+            reason if isinstance(reason, str) else reason(fact),
+            int(facts.listing[fact]),
+        )
+
+
+def _sound(memory: Memory, work: Work, facts: FactColumns, rows: np.ndarray) -> np.ndarray:
+    """Return which facts concern a listing we know and hold possible numbers."""
+    known = rows >= 0
+    early = facts.observed_ms <= work.now_ms + FUTURE_MS_MAX
+    least = np.where(facts.kind == COMPETITOR_PRICED, 1, 0)
+    most = np.where(
+        (facts.kind == STOCK_COUNTED) | (facts.kind == UNITS_SOLD), UNITS_MAX, PRICE_MINOR_MAX
+    )
+    possible = (facts.amount >= least) & (facts.amount <= most)
+    sound = known & early & possible
+    if not sound.all():
+        refuse(
+            work,
+            facts,
+            np.flatnonzero(~known),
+            "unknown_listing",
+            "/sku: no such listing on this channel; send ListingChanged first",
+        )
+        refuse(
+            work,
+            facts,
+            np.flatnonzero(known & ~early),
+            "rejected",
+            lambda fact: (
+                f"/observed_ms: {int(facts.observed_ms[fact])} lies more than five minutes ahead "
+                f"of {work.now_ms}; send the time at which it was observed"
+            ),
+        )
+        refuse(
+            work,
+            facts,
+            np.flatnonzero(known & early & ~possible),
+            "rejected",
+            lambda fact: f"amount {int(facts.amount[fact])} is not possible for its kind",
+        )
+    return _within_quota(memory, work, facts, rows, sound)
+
+
+def _within_quota(
+    memory: Memory, work: Work, facts: FactColumns, rows: np.ndarray, sound: np.ndarray
+) -> np.ndarray:
+    """Refuse what a retailer sends beyond the quota that he was given."""
+    table = memory.retailers.table
+    if not table["quota"][: len(memory.retailers.ids)].any():
+        return sound
+    retailer = memory.listings.listings["retailer"][rows]
+    second = work.now_ms // 1000
+    within = sound.copy()
+    for number in np.unique(retailer[sound]).tolist():
+        row = table[number]
+        if row["quota"] == 0:
+            continue
+        if row["quota_second"] != second:
+            row["quota_second"], row["quota_used"] = second, 0
+        mine = np.flatnonzero(sound & (retailer == number))
+        room = max(int(row["quota"]) - int(row["quota_used"]), 0)
+        row["quota_used"] = min(int(row["quota_used"]) + len(mine), 2**31 - 1)
+        if len(mine) > room:
+            within[mine[room:]] = False
+            refuse(
+                work,
+                facts,
+                mine[room:],
+                "rejected",
+                f"the retailer's delta_quota_per_s of {int(row['quota'])} is used up; send slower",
+            )
+    return within
+
+
+def _refuse_old(
+    work: Work, facts: FactColumns, which: np.ndarray, late: np.ndarray, duplicate: np.ndarray
+) -> None:
+    if late.any():
+        refuse(
+            work,
+            facts,
+            which[late],
+            "late",
+            lambda fact: (
+                f"/observed_ms: {int(facts.observed_ms[fact])} is older than what is known; "
+                "nothing to do"
+            ),
+        )
+    if duplicate.any():
+        refuse(work, facts, which[duplicate], "duplicate", "says what is known; nothing to do")
+
+
+def _set_stock(
+    memory: Memory, work: Work, facts: FactColumns, rows: np.ndarray, which: np.ndarray
+) -> np.ndarray:
+    listings = memory.listings.listings
+    row = rows[which]
+    observed, units = facts.observed_ms[which], facts.amount[which]
+    judged = newest(row, observed, units, listings["stock_ms"][row], listings["counted"][row])
+    _refuse_old(work, facts, which, judged.late, judged.duplicate)
+    last = last_of(row, judged.effective)
+    row, observed = row[last], observed[last]
+    listings["counted"][row] = units[last]
+    listings["stock_ms"][row] = observed
+    # Sales later than the count may have come before it; those we remember are subtracted again.
+    later = listings["sale_ms"][row] > observed[:, None]
+    listings["sold_since"][row] = (listings["sale_units"][row] * later).sum(axis=1)
+    return which[last]
+
+
+def _add_sales(
+    memory: Memory, work: Work, facts: FactColumns, rows: np.ndarray, which: np.ndarray
+) -> np.ndarray:
+    which = _counted_once(memory, work, facts, rows, which)
+    if not len(which):
+        return which
+    listings = memory.listings.listings
+    row, observed = rows[which], facts.observed_ms[which]
+    distinct, inverse = np.unique(row, return_inverse=True)
+    units = facts.amount[which]
+    sold = np.zeros(len(distinct), dtype=np.int64)
+    np.add.at(sold, inverse, units)
+    listings["units_sold"][distinct] += sold
+    since = listings["sold_since"][distinct].astype(np.int64)
+    later = observed > listings["stock_ms"][row]
+    np.add.at(since, inverse[later], units[later])
+    listings["sold_since"][distinct] = np.minimum(since, UNITS_MAX)
+    # The newest sales of each row, of those it knew and these.
+    order = np.lexsort((units, -observed, inverse))
+    starts = np.flatnonzero(np.diff(inverse[order], prepend=-1))
+    rank = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+    order, rank = order[rank < SALES_KEPT], rank[rank < SALES_KEPT]
+    sale_ms = np.full((len(distinct), 2 * SALES_KEPT), -1, dtype=np.int64)
+    sale_units = np.zeros((len(distinct), 2 * SALES_KEPT), dtype=np.int64)
+    sale_ms[:, :SALES_KEPT] = listings["sale_ms"][distinct]
+    sale_units[:, :SALES_KEPT] = listings["sale_units"][distinct]
+    sale_ms[inverse[order], SALES_KEPT + rank] = observed[order]
+    sale_units[inverse[order], SALES_KEPT + rank] = units[order]
+    best = np.lexsort((sale_units, -sale_ms), axis=1)[:, :SALES_KEPT]
+    listings["sale_ms"][distinct] = np.take_along_axis(sale_ms, best, axis=1)
+    listings["sale_units"][distinct] = np.take_along_axis(sale_units, best, axis=1)
+    return which
+
+
+def _counted_once(
+    memory: Memory, work: Work, facts: FactColumns, rows: np.ndarray, which: np.ndarray
+) -> np.ndarray:
+    """Return the sales that were not counted before; refuse the others."""
+    retailer = memory.listings.listings["retailer"][rows[which]].astype(np.int64)
+    sequenced = (facts.source[which] != 0) & (facts.source_seq[which] >= 0)
+    named = ~sequenced & (facts.event[which] != 0)
+    fresh = np.zeros(len(which), dtype=bool)
+    if not (sequenced | named).all():
+        refuse(
+            work,
+            facts,
+            which[~(sequenced | named)],
+            "rejected",
+            "/event_id: a sale is counted once only if it names event_id, or source and source_seq",
+        )
+    if sequenced.any():
+        mine = np.flatnonzero(sequenced)
+        sequences = facts.source_seq[which[mine]]
+        fresh[mine], marks = memory.marks.take(retailer[mine], facts.source[which[mine]], sequences)
+        old = mine[~fresh[mine] & (marks != NO_ROOM)]
+        refuse(
+            work,
+            facts,
+            which[old],
+            "duplicate",
+            lambda fact: (
+                f"/source_seq: {int(facts.source_seq[fact])} is not above the highest taken from "
+                "this source; a source counts upwards, in order"
+            ),
+        )
+        refuse(
+            work,
+            facts,
+            which[mine[marks == NO_ROOM]],
+            "rejected",
+            "/source: too many sources to remember another; use event_id",
+        )
+    for at in np.flatnonzero(named).tolist():
+        fact = int(which[at])
+        verdict = memory.events.take(
+            int(retailer[at]), int(facts.event[fact]), int(facts.observed_ms[fact])
+        )
+        fresh[at] = verdict not in (SEEN, TOO_OLD)
+        if verdict == SEEN:
+            refuse(work, facts, which[at : at + 1], "duplicate", "/event_id: was counted before")
+        elif verdict == TOO_OLD:
+            refuse(
+                work,
+                facts,
+                which[at : at + 1],
+                "late",
+                "/observed_ms: too old to tell from a duplicate; sales are taken for 24 hours",
+            )
+    taken = which[fresh]
+    work.changed.append(facts.source_seq[taken].tobytes() + facts.event[taken].tobytes())
+    return taken
+
+
+def _set_costs(
+    memory: Memory, work: Work, facts: FactColumns, rows: np.ndarray, which: np.ndarray
+) -> np.ndarray:
+    listings = memory.listings.listings
+    row = rows[which]
+    observed, cost = facts.observed_ms[which], facts.amount[which]
+    judged = newest(row, observed, cost, listings["cost_ms"][row], listings["cost_minor"][row])
+    _refuse_old(work, facts, which, judged.late, judged.duplicate)
+    last = last_of(row, judged.effective)
+    shocked = costs_shocked(memory, row[last], cost[last], work.now_ms)
+    if shocked.any():
+        refuse(
+            work,
+            facts,
+            which[last[shocked]],
+            "quarantined",
+            COSTS_SHOCKED,
+        )
+        last = last[~shocked]
+    set_cost(memory, row[last], cost[last], observed[last])
+    return which[last]
+
+
+def set_cost(memory: Memory, rows: np.ndarray, cost: np.ndarray, observed_ms: np.ndarray) -> None:
+    """Set the cost of rows, and the status quo's where none was known."""
+    listings = memory.listings.listings
+    first = listings["cost_minor"][rows] < 0
+    np.add.at(memory.retailers.table["costs"], listings["retailer"][rows[first]], 1)
+    listings["cost_minor"][rows] = cost
+    listings["cost_ms"][rows] = observed_ms
+    unset = rows[
+        (listings["status_quo_cost_minor"][rows] < 0) & (listings["status_quo_minor"][rows] > 0)
+    ]
+    listings["status_quo_cost_minor"][unset] = listings["cost_minor"][unset]
+
+
+def _set_offers(
+    memory: Memory, work: Work, facts: FactColumns, rows: np.ndarray, which: np.ndarray
+) -> np.ndarray:
+    outcome = apply_offers(memory, work, facts, rows, which)
+    _refuse_old(work, facts, which, outcome.late, outcome.duplicate)
+    for facts_of, verdict, reason in outcome.refused:
+        refuse(work, facts, facts_of, verdict, reason)
+    return outcome.touched
+
+
+_KINDS = (
+    (COST_CHANGED, _set_costs),
+    (STOCK_COUNTED, _set_stock),
+    (UNITS_SOLD, _add_sales),
+    (COMPETITOR_PRICED, _set_offers),
+)
+"""In this order a block's kinds are applied; no two of them set the same cell."""

@@ -1,0 +1,290 @@
+"""Every listing of a shard in memory: one dense row each, found by its 64-bit key.
+
+Struct of arrays, grouped: what a microbatch reads and writes together stands together in a packed
+record, because rows are touched at random and one cache miss a group beats one a column. Texts,
+which only people read, are msgpack bytes beside.
+
+Row numbers never leave a shard. A removed row is a tombstone, and is reused only a day of decided
+time later: a reuse that waited for a checkpoint instead would make decisions depend on when
+checkpoints were taken, and replay could not repeat them.
+"""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from engine.decided import QUOTE_DTYPE, State
+
+SALES_KEPT = 4
+"""Newest sales a row remembers one by one, to subtract them again from a count that comes late."""
+
+CHANGE_SLOTS = 8
+"""Ten-minute slots in which a row counts its price changes: an hour, the running one, and a spare."""
+
+REMOVED, KVI, RELEASED = 1, 2, 4
+"""Bits of ``flags``. RELEASED: a person resumed after the breaker had held ``held_minor``."""
+
+REUSE_AFTER_MS = 86_400_000
+"""How long a removed row stays a tombstone."""
+
+LISTING_DTYPE = np.dtype(
+    [
+        ("key", "<u8"),
+        ("retailer", "<u4"),  # number in engine.retailers
+        ("group", "<u4"),  # number in engine.groups: policy and fees
+        ("own", "<u4"),  # number of the set of names under which we appear as a rival, 0: unknown
+        ("currency", "<u2"),  # number in engine.currencies
+        ("flags", "u1"),
+        ("state", "u1"),  # State, 0 before the first decision
+        ("listing_ms", "<i8"),  # observed_ms of the newest fact of each kind
+        ("cost_ms", "<i8"),
+        ("stock_ms", "<i8"),
+        (
+            "price_ms",
+            "<i8",
+        ),  # newest word on the price in force: import, report or our own decision
+        ("approval_ms", "<i8"),  # newest approval, rejection, pin or unpin
+        ("cost_minor", "<i4"),  # -1: unknown
+        ("counted", "<i4"),  # units at the last count, -1: never
+        ("sold_since", "<i4"),  # units sold after it
+        ("rrp_minor", "<i4"),
+        ("map_minor", "<i4"),
+        ("in_force_minor", "<i4"),  # 0: none
+        ("proposed_minor", "<i4"),  # 0: nothing
+        ("status_quo_minor", "<i4"),  # the price found at import and the cost then
+        ("status_quo_cost_minor", "<i4"),
+        (
+            "approved_minor",
+            "<i4",
+        ),  # a person's price, in force until the engine's proposal moves on
+        ("approved_over_minor", "<i4"),  # the proposal that the person saw
+        ("held_minor", "<i4"),  # what the breaker held back, 0: nothing
+        ("rejected_minor", "<i4"),  # the proposal that a person rejected, 0: none
+        ("pinned_minor", "<i4"),  # 0: none
+        ("pin_until_ms", "<i8"),  # NEVER: until unpinned
+        ("proposed_ms", "<i8"),  # since when the proposal waits
+        ("basis_unit", "<f4"),  # unit cost, fees included, behind the price in force; 0: unknown
+        ("basis_rate", "<f4"),  # currency rate behind the reference rival then; 0: none
+        ("window_minor", "<i4"),  # price at the beginning of the row's breaker window
+        ("window_ms", "<i8"),
+        ("window_flags", "u1"),  # what the row has counted for in its window
+        ("change_slot", "<i4"),  # ten-minute slot of changes[0]
+        ("changes", "u1", (CHANGE_SLOTS,)),  # price changes, newest slot first
+        ("units_sold", "<i8"),  # ever
+        ("sale_ms", "<i8", (SALES_KEPT,)),  # newest first, -1: none
+        ("sale_units", "<i4", (SALES_KEPT,)),
+        ("quote_seq", "<i8"),  # where the row's last quote stands in the decision log
+        ("quote_index", "<i4"),
+    ]
+)
+
+NEVER = 2**62
+"""A time that does not come."""
+
+
+class ListingText(Struct, frozen=True, array_like=True):
+    """What people call a listing."""
+
+    channel: str
+    sku: str
+    title: str = ""
+    category: str = ""
+    tags: tuple[str, ...] = ()
+
+
+def new_row(key: int) -> np.ndarray:
+    """Return a listing of which nothing is known, as one ``LISTING_DTYPE`` record."""
+    row = np.zeros((), dtype=LISTING_DTYPE)
+    row["key"] = key
+    for name in ("listing_ms", "cost_ms", "stock_ms", "price_ms", "approval_ms"):
+        row[name] = -1
+    row["cost_minor"] = row["counted"] = row["status_quo_cost_minor"] = -1
+    row["sale_ms"] = -1
+    row["pin_until_ms"] = NEVER
+    return row
+
+
+EMPTY, FORGOTTEN = -1, -2
+"""What a place of the key index holds when it names no row; a forgotten one is still probed past."""
+
+
+class KeyIndex:
+    """Row numbers by 64-bit key: open addressing in two arrays, looked up as a block.
+
+    Keys are blake2b, hence already mixed. A dictionary would take four times the memory.
+    """
+
+    def __init__(self, capacity: int = 1024) -> None:
+        assert capacity & (capacity - 1) == 0
+        self._keys = np.zeros(capacity, dtype=np.uint64)
+        self._rows = np.full(capacity, EMPTY, dtype=np.int32)
+        self._used = 0
+
+    def rows(self, keys: np.ndarray) -> np.ndarray:
+        """Return int32[n], the row of each key or -1."""
+        mask = np.uint64(len(self._keys) - 1)
+        place = (keys & mask).astype(np.int64)
+        found = self._rows[place]
+        at = np.flatnonzero((found != EMPTY) & (self._keys[place] != keys))
+        while len(at):
+            place[at] = (place[at] + 1) & int(mask)
+            found[at] = self._rows[place[at]]
+            at = at[(found[at] != EMPTY) & (self._keys[place[at]] != keys[at])]
+        return np.maximum(found, EMPTY)
+
+    def row(self, key: int) -> int:
+        """Return the row of one key, or -1."""
+        return max(int(self._rows[self._place(key)]), EMPTY)
+
+    def insert(self, key: int, row: int) -> None:
+        """Let ``key`` name ``row``; a key that is known moves."""
+        assert row >= 0
+        if 2 * (self._used + 1) > len(self._keys):
+            self._grow()
+        place = self._place(key)
+        self._used += int(self._rows[place] == EMPTY)
+        self._keys[place] = key
+        self._rows[place] = row
+
+    def forget(self, key: int) -> None:
+        """Let ``key`` name no row."""
+        place = self._place(key)
+        assert self._rows[place] >= 0
+        self._rows[place] = FORGOTTEN
+
+    def rebuild(self, keys: np.ndarray, rows: np.ndarray) -> None:
+        """Forget everything and index these."""
+        capacity = 1024
+        while capacity < 4 * len(keys):
+            capacity *= 2
+        self._keys = np.zeros(capacity, dtype=np.uint64)
+        self._rows = np.full(capacity, EMPTY, dtype=np.int32)
+        self._used = len(keys)
+        mask = capacity - 1
+        place = (keys & np.uint64(mask)).astype(np.int64)
+        waiting = np.arange(len(keys))
+        while len(waiting):
+            # Of several keys that want one place the first gets it; the others look further.
+            want = place[waiting]
+            free = self._rows[want] < 0
+            _, first = np.unique(want, return_index=True)
+            wins = np.zeros(len(waiting), dtype=bool)
+            wins[first] = True
+            wins &= free
+            self._keys[want[wins]] = keys[waiting[wins]]
+            self._rows[want[wins]] = rows[waiting[wins]]
+            waiting = waiting[~wins]
+            place[waiting] = (place[waiting] + 1) & mask
+
+    def _place(self, key: int) -> int:
+        mask = len(self._keys) - 1
+        place = key & mask
+        while self._rows[place] != EMPTY and int(self._keys[place]) != key:
+            place = (place + 1) & mask
+        return place
+
+    def _grow(self) -> None:
+        taken = self._rows >= 0
+        self.rebuild(self._keys[taken], self._rows[taken])
+
+
+class ListingTable:
+    """The listings of one shard. Arrays grow by doubling; ``rows`` of them are in use."""
+
+    def __init__(self, capacity: int = 256) -> None:
+        self.listings = np.zeros(capacity, dtype=LISTING_DTYPE)
+        self.quotes = np.zeros(capacity, dtype=QUOTE_DTYPE)
+        self.texts: list[bytes] = []
+        self.rows = 0
+        self.live = 0  # rows that are not tombstones
+        self.index = KeyIndex()
+        self._tombstones: list[tuple[int, int]] = []  # (removed at, row), oldest first
+        self._text_encoder = msgspec.msgpack.Encoder()
+        self._text_decoder = msgspec.msgpack.Decoder(ListingText)
+
+    @property
+    def capacity(self) -> int:
+        """How many rows fit before the arrays double."""
+        return len(self.listings)
+
+    def add(self, key: int, text: ListingText, now_ms: int) -> int:
+        """Return the row of a new listing; the caller fills it and grows what stands beside."""
+        row = self.index.row(key)
+        if row >= 0:
+            assert self.listings["flags"][row] & REMOVED, "the listing is there already"
+            self._tombstones = [entry for entry in self._tombstones if entry[1] != row]
+        elif self._tombstones and self._tombstones[0][0] + REUSE_AFTER_MS <= now_ms:
+            row = self._tombstones.pop(0)[1]
+            self.index.forget(int(self.listings["key"][row]))
+        else:
+            if self.rows == self.capacity:
+                self._grow()
+            row = self.rows
+            self.rows += 1
+            self.texts.append(b"")
+        self.listings[row] = new_row(key)
+        self.quotes[row] = np.zeros((), dtype=QUOTE_DTYPE)
+        self.set_text(row, text)
+        self.index.insert(key, row)
+        self.live += 1
+        return row
+
+    def remove(self, row: int, now_ms: int) -> None:
+        """Make ``row`` a tombstone. Its key stays known, so that old facts find it removed."""
+        assert not self.listings["flags"][row] & REMOVED
+        self.listings["flags"][row] |= REMOVED
+        self.listings["state"][row] = State.REMOVED
+        self._tombstones.append((now_ms, row))
+        self.live -= 1
+
+    def live_rows(self, keys: np.ndarray) -> np.ndarray:
+        """Return int32[n], the row of each key; -1 where it is unknown or removed."""
+        rows = self.index.rows(keys)
+        removed = (self.listings["flags"][rows] & REMOVED) != 0
+        rows[removed & (rows >= 0)] = -1
+        return rows
+
+    def live_row(self, key: int) -> int:
+        """Return the row of one key; -1 if it is unknown or removed."""
+        row = self.index.row(key)
+        return -1 if row >= 0 and self.listings["flags"][row] & REMOVED else row
+
+    def text(self, row: int) -> ListingText:
+        """Return what people call the listing."""
+        return self._text_decoder.decode(self.texts[row])
+
+    def set_text(self, row: int, text: ListingText) -> None:
+        """Remember what people call the listing."""
+        self.texts[row] = self._text_encoder.encode(text)
+
+    def tombstones(self) -> list[tuple[int, int]]:
+        """Return (removed at, row), oldest first."""
+        return list(self._tombstones)
+
+    def restore(self, rows: int, tombstones: list[Any]) -> None:
+        """Index what a checkpoint has filled in."""
+        self.rows = rows
+        self._tombstones = [(int(at), int(row)) for at, row in tombstones]
+        self.live = rows - len(self._tombstones)
+        self.index.rebuild(self.listings["key"][:rows].copy(), np.arange(rows, dtype=np.int32))
+
+    def reserve(self, rows: int) -> None:
+        """Make room for ``rows`` rows."""
+        while self.capacity < rows:
+            self._grow()
+        self.texts.extend([b""] * (rows - len(self.texts)))
+
+    def _grow(self) -> None:
+        self.listings = grown(self.listings)
+        self.quotes = grown(self.quotes)
+
+
+def grown(array: np.ndarray, fill: Any = None) -> np.ndarray:
+    """Return ``array`` twice as long; new cells are zero or ``fill``."""
+    longer = np.zeros((2 * len(array), *array.shape[1:]), dtype=array.dtype)
+    if fill is not None:
+        longer[len(array) :] = fill
+    longer[: len(array)] = array
+    return longer

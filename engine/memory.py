@@ -1,0 +1,136 @@
+"""Everything a shard remembers, and what one microbatch does to it on the way."""
+
+import numpy as np
+
+from engine.commands import CommandWindow
+from engine.currencies import Currencies
+from engine.decided import CatalogueChange, Outcome
+from engine.deduplication import EventWindow, HighWaterMarks
+from engine.groups import Groups
+from engine.listing_table import ListingTable, grown
+from engine.microbatch import Position, Refusal
+from engine.retailers import Retailers
+from engine.rivals import OWN_NAMES_MAX, RivalTable
+from engine.routing import name64
+from engine.timers import Backlog, Timers
+
+
+class OwnNames:
+    """Sets of names under which listings appear in rivals' feeds. Number 0: nobody told us."""
+
+    def __init__(self) -> None:
+        self.names = np.zeros((4, OWN_NAMES_MAX), dtype=np.uint64)
+        self._numbers: dict[tuple[int, ...], int] = {}
+
+    def number(self, names: tuple[int, ...]) -> int:
+        """Return the number of a set of ``name64``, giving it one."""
+        assert len(names) <= OWN_NAMES_MAX
+        number = self._numbers.get(names)
+        if number is None:
+            number = self._numbers[names] = len(self._numbers) + 1
+            if number == len(self.names):
+                self.names = grown(self.names)
+            self.names[number, : len(names)] = names
+        return number
+
+    def number_of_names(self, names: tuple[str, ...]) -> int:
+        """Return the number of a set of names."""
+        return self.number(tuple(sorted({name64(name) for name in names})))
+
+    def state(self) -> list[tuple[int, ...]]:
+        """Return the sets in the order of their numbers."""
+        return list(self._numbers)
+
+
+class Memory:
+    """The state of one shard. Parts refer to each other by row, group and retailer numbers."""
+
+    def __init__(self) -> None:
+        self.listings = ListingTable()
+        self.rivals = RivalTable()
+        self.timers = Timers()
+        self.backlog = Backlog()
+        self.retailers = Retailers()
+        self.groups = Groups(self.retailers)
+        self.currencies = Currencies()
+        self.own_names = OwnNames()
+        self.marks = HighWaterMarks()
+        self.events = EventWindow()
+        self.commands = CommandWindow()
+        self.unsaved = np.zeros(
+            self.listings.capacity, dtype=bool
+        )  # rows the next checkpoint needs
+
+    def fit(self) -> None:
+        """Make room beside the listing table after it grew."""
+        rows = self.listings.capacity
+        self.rivals.fit(rows)
+        self.timers.fit(rows)
+        self.backlog.fit(rows)
+        while len(self.unsaved) < rows:
+            self.unsaved = grown(self.unsaved)
+
+    def mark(self, rows: np.ndarray) -> None:
+        """Put rows into the backlog."""
+        rows = rows[~self.backlog.dirty[rows]]
+        self.backlog.mark(rows)
+        self.unsaved[rows] = True
+        retailers = self.listings.listings["retailer"][rows]
+        np.add.at(self.retailers.table["waiting"], retailers, 1)
+
+    def unmark(self, rows: np.ndarray) -> None:
+        """Take rows out of the backlog."""
+        if self.backlog.rows:
+            rows = rows[self.backlog.dirty[rows]]
+            self.backlog.clear(rows)
+            retailers = self.listings.listings["retailer"][rows]
+            np.subtract.at(self.retailers.table["waiting"], retailers, 1)
+
+
+class Work:
+    """What one microbatch has done so far: rows touched and why, and what will be told."""
+
+    def __init__(self, now_ms: int) -> None:
+        self.now_ms = now_ms
+        self.refusals: list[Refusal] = []
+        self.catalogue: list[CatalogueChange] = []
+        self.outcomes: list[Outcome] = []
+        self.changed: list[bytes] = []  # of global state, for the digest
+        self._rows: list[np.ndarray] = []
+        self._lanes: list[np.ndarray] = []
+        self._offsets: list[np.ndarray] = []
+        self._indices: list[np.ndarray] = []
+
+    def touch(
+        self, rows: np.ndarray, lane: np.ndarray, offset: np.ndarray, index: np.ndarray
+    ) -> None:
+        """Note that facts changed ``rows``, in the order of the log."""
+        self._rows.append(rows)
+        self._lanes.append(lane)
+        self._offsets.append(offset)
+        self._indices.append(index)
+
+    def touch_row(self, row: int, position: Position) -> None:
+        """Note that one delta changed one row."""
+        self.touch(
+            np.array([row], dtype=np.int64),
+            np.array([position.lane], dtype=np.uint8),
+            np.array([position.offset], dtype=np.int64),
+            np.array([position.index], dtype=np.int32),
+        )
+
+    def refuse(self, position: Position, verdict: str, reason: str, listing: int = 0) -> None:
+        """Note that a delta changed nothing, or was set aside."""
+        self.refusals.append(Refusal(position, verdict, reason, listing))
+
+    def touched(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return the rows touched, ascending, and for each the last position that touched it."""
+        if not self._rows:
+            nothing = np.empty(0, dtype=np.int64)
+            return nothing, nothing.astype(np.uint8), nothing, nothing.astype(np.int32)
+        rows = np.concatenate(self._rows)[::-1]
+        distinct, last = np.unique(rows, return_index=True)
+        lanes = np.concatenate(self._lanes)[::-1][last]
+        offsets = np.concatenate(self._offsets)[::-1][last]
+        indices = np.concatenate(self._indices)[::-1][last]
+        return distinct.astype(np.int64), lanes, offsets, indices

@@ -1,0 +1,193 @@
+"""Rivals' offers from a block of facts: found their place, screened, stored."""
+
+import numpy as np
+from msgspec import Struct
+
+from engine.deduplication import last_of, newest
+from engine.memory import Memory, Work
+from engine.microbatch import FactColumns
+from engine.rivals import (
+    OFFER_DTYPE,
+    OFFER_IN_STOCK,
+    OFFER_NEW,
+    OFFER_UNPROVEN,
+    OFFER_USED,
+    OFFERS_MAX,
+    converted,
+    median,
+)
+from engine.screening import WHY, Evidence, release, screen
+
+ROUNDS = 3
+"""How often, in one block, an offer that is quarantined gives way to the one before it."""
+
+
+class Applied(Struct, frozen=True, eq=False):
+    """What became of the offers of a block."""
+
+    late: np.ndarray  # boolean, an element an offer
+    duplicate: np.ndarray
+    touched: np.ndarray  # positions in the block of the facts that changed what we believe
+    refused: list[tuple[np.ndarray, str, str]]  # positions in the block, verdict, reason
+
+
+def apply_offers(
+    memory: Memory, work: Work, facts: FactColumns, rows: np.ndarray, which: np.ndarray
+) -> Applied:
+    """Apply the rivals' prices among ``facts`` that stand at ``which``."""
+    listings = memory.listings.listings
+    row, rival, observed = rows[which], facts.rival[which], facts.observed_ms[which]
+    source = memory.rivals.source_numbers(facts.source[which])
+    currency = memory.currencies.numbers_of_codes(facts.currency[which])
+    own = listings["currency"][row].astype(np.int64)
+    currency = np.where(currency == own, 0, currency)
+    landed = facts.amount[which] + facts.shipping_minor[which]
+    flags = facts.flags[which] & (OFFER_IN_STOCK | OFFER_NEW)
+    refused: list[tuple[np.ndarray, str, str]] = []
+
+    possible = (landed <= 2**30) & ((facts.currency[which] == 0) | (currency > 0) | (own > 0))
+    if not possible.all():
+        reason = "/shipping_minor: price and shipping together are more than a price may be"
+        refused.append((which[~possible], "rejected", reason))
+    at, full = _places(memory, row, rival, source, possible, work.now_ms)
+    if full.any():
+        reason = f"/rival: the listing has {OFFERS_MAX} fresh offers already; send fewer rivals"
+        refused.append((which[full], "rejected", reason))
+
+    offers = memory.rivals.offers_of(row)
+    held = _held(offers, at)
+    cells = np.where(at >= 0, row * OFFERS_MAX + at, -1 - np.arange(len(at)))
+    judged = newest(
+        cells,
+        observed,
+        _said(landed, currency, flags),
+        held["observed_ms"],
+        _said(held["landed_minor"], held["currency"], held["flags"]),
+    )
+    usable = at >= 0
+    candidates = judged.effective & usable
+    touched = []
+    for _ in range(ROUNDS):
+        last = last_of(cells, candidates)
+        if not len(last):
+            break
+        fresh = np.zeros(len(last), dtype=OFFER_DTYPE)
+        fresh["rival"], fresh["source"] = rival[last], source[last]
+        fresh["observed_ms"], fresh["landed_minor"] = observed[last], landed[last]
+        fresh["currency"], fresh["flags"] = currency[last], flags[last] | OFFER_USED
+        why = _screen_and_store(memory, work, row[last], at[last], fresh)
+        believed = why == 0
+        touched.append(last[believed])
+        for code in np.unique(why[~believed]).tolist():
+            refused.append((which[last[why == code]], "quarantined", _reason(code)))
+        # An offer before the quarantined one, in the same block, may be believed instead.
+        candidates[last] = False
+        candidates &= np.isin(cells, cells[last[~believed]])
+    return Applied(
+        judged.late & usable,
+        judged.duplicate & usable,
+        which[np.sort(np.concatenate(touched))] if touched else which[:0],
+        refused,
+    )
+
+
+def _places(
+    memory: Memory,
+    row: np.ndarray,
+    rival: np.ndarray,
+    source: np.ndarray,
+    possible: np.ndarray,
+    now_ms: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return where each offer stands in its row (-1: nowhere), making room for new ones."""
+    rivals = memory.rivals
+    at = rivals.find(rivals.offers_of(row), rival, source)
+    full = np.zeros(len(at), dtype=bool)
+    stale_ms = memory.groups.policy["rival_stale_ms"]
+    made: dict[tuple[int, int, int], int] = {}
+    for one in np.flatnonzero((at < 0) & possible).tolist():
+        key = (int(row[one]), int(rival[one]), int(source[one]))
+        if key not in made:
+            group = memory.listings.listings["group"][key[0]]
+            place = rivals.room(key[0], now_ms - int(stale_ms[group]))
+            made[key] = place
+            if place >= 0:
+                empty = np.zeros(1, dtype=OFFER_DTYPE)
+                empty["rival"], empty["source"], empty["observed_ms"] = key[1], key[2], -1
+                empty["flags"] = OFFER_USED | OFFER_UNPROVEN
+                rivals.put(np.array([key[0]]), np.array([place]), empty)
+        at[one] = made[key]
+        full[one] = made[key] < 0
+    at[~possible] = -1
+    return at, full
+
+
+def _held(offers: np.ndarray, at: np.ndarray) -> np.ndarray:
+    held = np.zeros(len(at), dtype=OFFER_DTYPE)
+    placed = np.flatnonzero(at >= 0)
+    held[placed] = offers[placed, at[placed]]
+    return held
+
+
+def _said(landed: np.ndarray, currency: np.ndarray, flags: np.ndarray) -> np.ndarray:
+    """Return int64, equal where two offers say the same."""
+    said = landed.astype(np.int64) | currency.astype(np.int64) << 32
+    return said | (flags & (OFFER_IN_STOCK | OFFER_NEW)).astype(np.int64) << 48
+
+
+def _screen_and_store(
+    memory: Memory, work: Work, row: np.ndarray, at: np.ndarray, fresh: np.ndarray
+) -> np.ndarray:
+    """Screen offers, at most one a place, and store them; return why each is not believed."""
+    listings = memory.listings.listings
+    policy = memory.groups.policy[listings["group"][row]]
+    offers = memory.rivals.offers_of(row)
+    retailer, own = listings["retailer"][row], listings["currency"][row]
+    rate, _ = converted(offers, memory.currencies, retailer, own)
+    minor = offers["landed_minor"] * rate
+    recent = offers["observed_ms"] > work.now_ms - policy["rival_stale_ms"][:, None]
+    taken = offers["flags"] >= OFFER_USED
+    same_rival = offers["rival"] == fresh["rival"][:, None]
+    proven = taken & (offers["flags"] & OFFER_UNPROVEN == 0) & (minor > 0.0)
+    level = median(minor, proven & recent & ~same_rival)
+    for name in ("in_force_minor", "status_quo_minor", "rrp_minor"):
+        level = np.where(level > 0.0, level, listings[name][row])
+    each = np.arange(len(row))
+    fresh_rate, _ = converted(fresh[:, None], memory.currencies, retailer, own)
+    landed = fresh["landed_minor"] * fresh_rate[:, 0]
+    held = offers[each, at]
+    evidence = Evidence(
+        held=held,
+        held_minor=minor[each, at],
+        held_fresh=recent[each, at],
+        level_minor=level,
+        others=offers,
+        others_minor=minor,
+        dissent=taken & recent & same_rival & (offers["source"] != fresh["source"][:, None]),
+        policy=policy,
+    )
+    screened = screen(landed, fresh["observed_ms"], fresh, evidence)
+    why, stored = screened.why, screened.offers
+    # What cannot be compared anyway (used, sold out) is kept as it is told, but proves nothing.
+    comparable = (fresh["flags"] & (OFFER_IN_STOCK | OFFER_NEW)) == OFFER_IN_STOCK | OFFER_NEW
+    kept = (why > 0) & ~comparable
+    if kept.any():
+        stored[kept] = fresh[kept]
+        stored["flags"][kept] |= OFFER_UNPROVEN
+        why[kept] = 0
+    memory.rivals.put(row, at, stored)
+    memory.unsaved[row] = True
+    work.changed.append(stored.tobytes())
+    for one in np.flatnonzero(screened.confirms >= 0).tolist():
+        column = screened.confirms[one : one + 1]
+        confirmed = release(memory.rivals.offers_of(row[one : one + 1])[0, column])
+        memory.rivals.put(row[one : one + 1], column, confirmed)
+        work.changed.append(confirmed.tobytes())
+    return why
+
+
+def _reason(code: int) -> str:
+    return (
+        f"/price_minor: {WHY[code]}; quarantined until another source says the same or this one "
+        "repeats it"
+    )

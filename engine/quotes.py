@@ -1,0 +1,401 @@
+"""From rows to quotes: gather what a price depends on, have it priced, and decide what happens.
+
+Pricing says what the price should be. Here it is decided whether it is put in force, waits for a
+person, is held by the breaker, or stays away because publishing is halted.
+"""
+
+import numpy as np
+from msgspec import Struct
+
+from engine import breaker, pricing
+from engine.decided import QUOTE_DTYPE, Cause, State
+from engine.floors import floor_minor
+from engine.listing_table import CHANGE_SLOTS, KVI, NEVER, RELEASED, REMOVED
+from engine.memory import Memory
+from engine.pricing import PRICING_INPUT_DTYPE, PRICING_POLICY_FIELDS
+from engine.rivals import Reference, converted, reference
+from kernels import reasons
+from kernels.limits import PRICE_MINOR_MAX
+
+SLOT_MS = 600_000
+"""Price changes are counted in slots of ten minutes."""
+
+RELEASE_SLACK = 0.05
+"""How far from what the breaker held a released move may be."""
+
+
+class Looked(Struct, frozen=True, eq=False):
+    """The rows of a microbatch and why they are looked at, one element a row."""
+
+    rows: np.ndarray  # int64
+    kind: np.ndarray  # uint8, Cause
+    lane: np.ndarray
+    offset: np.ndarray
+    index: np.ndarray
+
+
+class Quoted(Struct, frozen=True, eq=False):
+    """What became of the rows."""
+
+    quotes: np.ndarray  # QUOTE_DTYPE, of rows whose price or state changed
+    tripped: list[tuple[int, str]]  # retailers that the breaker stops now, and why
+    state: bytes  # of the rows, for the digest
+
+
+class _Sight(Struct, frozen=True, eq=False):
+    """All that the decision about some rows looks at."""
+
+    listings: np.ndarray  # copies; written back at the end
+    policy: np.ndarray
+    group: np.ndarray
+    reference: Reference
+    inputs: np.ndarray
+    ceiling: np.ndarray  # of the hard bounds
+    live: np.ndarray
+    halted: np.ndarray
+
+
+def quote_rows(memory: Memory, looked: Looked, seq: int, now_ms: int) -> Quoted:
+    """Price rows, decide what happens to each, and remember it."""
+    sight = _look(memory, looked.rows, now_ms)
+    priced = pricing.price(sight.inputs)
+    listings = sight.listings
+    before_minor = listings["in_force_minor"].copy()
+    mask, wanted, state = _decide(sight, priced, now_ms)
+
+    moving = (wanted != before_minor) & np.isin(state, (State.LIVE,))
+    exempt = _exempt(memory, sight, wanted, mask)
+    numbers, tripped = breaker.judge(
+        memory,
+        looked.rows,
+        listings,
+        np.where(moving, wanted, before_minor),
+        sight.inputs["floor_minor"],
+        exempt,
+        looked.kind == Cause.REPRICE,
+        now_ms,
+    )
+    if len(numbers):
+        memory.retailers.table["tripped"][numbers] = 1
+        held = moving & np.isin(listings["retailer"], numbers)
+        state[held] = State.HELD
+        mask[held] |= reasons.HELD_BY_BREAKER
+        listings["held_minor"][held] = wanted[held]
+        wanted[held] = before_minor[held]
+    return _finish(memory, looked, sight, priced, mask, wanted, state, tripped, seq, now_ms)
+
+
+def _look(memory: Memory, rows: np.ndarray, now_ms: int) -> _Sight:
+    listings = memory.listings.listings[rows]
+    policy = memory.groups.policy[listings["group"]]
+    group = memory.groups.table[listings["group"]]
+    offers = memory.rivals.offers_of(rows)
+    rate, rate_ms = converted(offers, memory.currencies, listings["retailer"], listings["currency"])
+    seen = reference(
+        offers,
+        memory.own_names.names[listings["own"]],
+        rate,
+        rate_ms,
+        now_ms,
+        policy["rival_stale_ms"],
+        policy["rate_stale_ms"],
+    )
+    inputs = np.zeros(len(rows), dtype=PRICING_INPUT_DTYPE)
+    for name in (
+        "cost_minor",
+        "in_force_minor",
+        "status_quo_minor",
+        "status_quo_cost_minor",
+        "rrp_minor",
+        "map_minor",
+    ):
+        inputs[name] = listings[name]
+    for name in PRICING_POLICY_FIELDS:
+        inputs[name] = policy[name]
+    for name in ("vat", "commission", "fixed_fee_minor", "minimum_fee_minor"):
+        inputs[name] = group[name]
+    inputs["floor_minor"] = floor_minor(
+        listings["cost_minor"],
+        policy["min_margin_bp"],
+        group["vat"],
+        group["commission"],
+        group["fixed_fee_minor"],
+        group["minimum_fee_minor"],
+        policy["floor_minor"],
+    )
+    inputs["rival_minor"], inputs["rivals"] = seen.landed_minor, seen.rivals
+    inputs["stock"] = stock_of(listings)
+    inputs["kvi"] = (listings["flags"] & KVI) != 0
+    inputs["changes_last_hour"] = _shift_changes(listings, now_ms)
+    retailer = memory.retailers.table[listings["retailer"]]
+    halted = (retailer["halted"] | retailer["tripped"]) != 0
+    return _Sight(
+        listings=listings,
+        policy=policy,
+        group=group,
+        reference=seen,
+        inputs=inputs,
+        ceiling=np.where(policy["ceiling_minor"] > 0, policy["ceiling_minor"], PRICE_MINOR_MAX),
+        live=retailer["live"] != 0,
+        halted=halted | memory.retailers.halted_channels[group["channel"]],
+    )
+
+
+def stock_of(listings: np.ndarray) -> np.ndarray:
+    """Return int32[rows], units on hand: the last count less what was sold since; -1: unknown."""
+    left = np.maximum(listings["counted"].astype(np.int64) - listings["sold_since"], 0)
+    return np.where(listings["counted"] < 0, -1, left).astype(np.int32)
+
+
+def _shift_changes(listings: np.ndarray, now_ms: int) -> np.ndarray:
+    """Bring the rows' counts of changes to the present slot; return those of the last hour.
+
+    The running slot and the six before it: an hour and up to ten minutes, never less than an hour.
+    """
+    slot = now_ms // SLOT_MS
+    passed = np.clip(slot - listings["change_slot"].astype(np.int64), 0, CHANGE_SLOTS)
+    moved = np.flatnonzero(passed)
+    if len(moved):
+        source = np.arange(CHANGE_SLOTS)[None, :] - passed[moved, None]
+        old = np.take_along_axis(listings["changes"][moved], np.maximum(source, 0), axis=1)
+        listings["changes"][moved] = np.where(source >= 0, old, 0)
+    listings["change_slot"] = slot
+    return listings["changes"][:, :7].sum(axis=1, dtype=np.int32)
+
+
+def _decide(
+    sight: _Sight, priced: np.ndarray, now_ms: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return reason masks, the price that shall be in force, and the state of each row."""
+    listings, inputs, seen = sight.listings, sight.inputs, sight.reference
+    in_force = listings["in_force_minor"].copy()
+    mask = priced["reasons"].copy()
+    proposed = priced["price_minor"].copy()
+
+    _never_lower_below_ourselves(sight, proposed, mask)
+    unpublishable = (priced["unpublishable"] != 0) | seen.stale_rate
+    unpublishable |= (mask & reasons.MODEL_INVALID) != 0
+    mask[seen.stale_rate] |= reasons.STALE_RATE
+    mask[seen.all_stale] |= reasons.STALE_RIVALS
+    withheld = sight.policy["publish"] == 0
+    mask[withheld] |= reasons.UNPUBLISHED
+    unpublishable |= withheld
+    proposed[unpublishable & ~withheld] = 0
+    infeasible = (priced["infeasible"] != 0) & ~unpublishable
+    proposed[infeasible] = 0
+
+    legal = np.maximum(inputs["map_minor"], inputs["floor_minor"])
+    wanted, answered = _answers(listings, proposed, legal, sight.ceiling, mask)
+    pinned = _pins(listings, now_ms)
+    pin_fits = (listings["pinned_minor"] >= legal) & (listings["pinned_minor"] <= sight.ceiling)
+    mask[pinned] |= reasons.PINNED
+    mask[pinned & ~pin_fits & ~unpublishable] |= reasons.PIN_OUT_OF_BOUNDS
+    infeasible |= pinned & ~pin_fits & ~unpublishable
+
+    pending = (sight.policy["manual"] != 0) & ~answered & (wanted != in_force)
+    state = np.full(len(listings), State.LIVE, dtype=np.uint8)
+    state[pending] = State.PENDING
+    state[pinned] = State.PINNED
+    state[infeasible] = State.INFEASIBLE
+    state[unpublishable] = State.UNPUBLISHABLE
+    shadow = ~sight.live
+    state[shadow & ~unpublishable & ~infeasible] = State.SHADOW
+    state[sight.halted] = State.HALTED
+    mask[shadow] |= reasons.SHADOW
+    mask[sight.halted] |= reasons.HALTED
+    mask[state == State.PENDING] |= reasons.NEEDS_APPROVAL
+    listings["proposed_minor"] = proposed
+    wanted = np.where(state == State.PINNED, listings["pinned_minor"], wanted)
+    moves = (state == State.LIVE) & (wanted > 0)
+    moves |= state == State.PINNED
+    return mask, np.where(moves, wanted, in_force), state
+
+
+def _never_lower_below_ourselves(sight: _Sight, proposed: np.ndarray, mask: np.ndarray) -> None:
+    """Keep the price where a rival that moved it down may be ourselves, for all we were told."""
+    listings, rival = sight.listings, sight.reference.landed_minor
+    in_force = listings["in_force_minor"]
+    ours = (rival > 0) & (rival == in_force) & (listings["own"] == 0)
+    ours &= (mask & (1 << reasons.KVI)) != 0
+    lowered = np.flatnonzero(ours & (proposed > 0) & (proposed < in_force))
+    proposed[lowered] = np.minimum(in_force[lowered], sight.ceiling[lowered])
+    mask[lowered] |= reasons.UNKNOWN_OWN_IDENTITY
+
+
+def _answers(
+    listings: np.ndarray,
+    proposed: np.ndarray,
+    legal: np.ndarray,
+    ceiling: np.ndarray,
+    mask: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the price wanted after what people said, and where a person has spoken.
+
+    An approval stands until the engine proposes something else than the person saw, a rejection
+    likewise.
+    """
+    approved, over = listings["approved_minor"], listings["approved_over_minor"]
+    fits = (approved >= legal) & (approved <= ceiling)
+    first = listings["in_force_minor"] != approved
+    stands = (approved > 0) & fits & (proposed > 0) & ((proposed == over) | first)
+    # After a step towards it the engine wants the next; that is a new proposal, not the old answer.
+    listings["approved_over_minor"] = np.where(stands & first, proposed, over)
+    listings["approved_minor"] = np.where(stands, approved, 0)
+    mask[stands] |= reasons.APPROVED
+    rejected = (listings["rejected_minor"] > 0) & (proposed == listings["rejected_minor"])
+    listings["rejected_minor"] = np.where(rejected, listings["rejected_minor"], 0)
+    mask[rejected] |= reasons.REJECTED
+    wanted = np.where(stands, listings["approved_minor"], proposed)
+    return np.where(rejected, listings["in_force_minor"], wanted), stands | rejected
+
+
+def _pins(listings: np.ndarray, now_ms: int) -> np.ndarray:
+    """Let pins expire; return the rows that are pinned."""
+    expired = (listings["pinned_minor"] > 0) & (listings["pin_until_ms"] <= now_ms)
+    listings["pinned_minor"][expired] = 0
+    listings["pin_until_ms"][expired] = NEVER
+    return listings["pinned_minor"] > 0
+
+
+def _exempt(memory: Memory, sight: _Sight, wanted: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return which moves the breaker does not count."""
+    listings, inputs = sight.listings, sight.inputs
+    in_force = listings["in_force_minor"]
+    said = (mask & (reasons.APPROVED | reasons.PINNED)) != 0
+    held = listings["held_minor"]
+    released = ((listings["flags"] & RELEASED) != 0) & (held > 0)
+    released &= np.abs(wanted - held) <= RELEASE_SLACK * held
+    unit = unit_cost(inputs)
+    by_cost = breaker.explained(wanted, in_force, unit, listings["basis_unit"])
+    by_rate = breaker.explained(wanted, in_force, sight.reference.rate, listings["basis_rate"])
+    return (in_force == 0) | said | released | by_cost | by_rate
+
+
+def unit_cost(inputs: np.ndarray) -> np.ndarray:
+    """Return float32[rows], the cost in which VAT and fees are counted; 0: unknown."""
+    net = 1.0 / (1.0 + inputs["vat"]) - inputs["commission"]
+    owed = inputs["cost_minor"].astype(np.float64) + inputs["fixed_fee_minor"]
+    known = (inputs["cost_minor"] > 0) & (net > 0.0)
+    return np.where(known, owed / np.where(known, net, 1.0), 0.0).astype(np.float32)
+
+
+def _finish(
+    memory: Memory,
+    looked: Looked,
+    sight: _Sight,
+    priced: np.ndarray,
+    mask: np.ndarray,
+    in_force: np.ndarray,
+    state: np.ndarray,
+    tripped: list[tuple[int, str]],
+    seq: int,
+    now_ms: int,
+) -> Quoted:
+    """Write rows and quotes back, set their timers, and return the quotes that are news."""
+    listings, rows = sight.listings, looked.rows
+    last = memory.listings.quotes[rows]
+    changed = listings["in_force_minor"] != in_force
+    _note_changes(sight, changed, in_force, now_ms)
+
+    quotes = np.zeros(len(rows), dtype=QUOTE_DTYPE)
+    for name in (
+        "target_minor",
+        "floor_minor",
+        "ceiling_minor",
+        "binding",
+        "without_minor",
+        "elasticity",
+        "elasticity_sd",
+        "confidence",
+        "profit_change",
+    ):
+        quotes[name] = priced[name]
+    quotes["listing"], quotes["state"], quotes["reasons"] = listings["key"], state, mask
+    quoted = last["listing"] != 0
+    quotes["previous_minor"] = np.where(quoted, last["in_force_minor"], sight_before(sight))
+    quotes["in_force_minor"] = in_force
+    quotes["proposed_minor"] = listings["proposed_minor"]
+    quotes["cost_minor"] = listings["cost_minor"]
+    quotes["rival_minor"] = sight.reference.landed_minor
+    quotes["rivals"] = sight.reference.rivals
+    quotes["stock"] = sight.inputs["stock"]
+    quotes["cause_kind"], quotes["cause_lane"] = looked.kind, looked.lane
+    quotes["cause_offset"], quotes["cause_index"] = looked.offset, looked.index
+
+    pending = state == State.PENDING
+    moved_on = last["proposed_minor"] != quotes["proposed_minor"]
+    since = np.where(pending & (last["state"] == State.PENDING), listings["proposed_ms"], now_ms)
+    expired = pending & (now_ms - since >= sight.policy["approval_valid_ms"])
+    listings["proposed_ms"] = np.where(moved_on | expired, now_ms, since)
+    news = ~quoted | moved_on | expired
+    for name in ("state", "in_force_minor"):
+        news |= last[name] != quotes[name]
+    news |= (last["stock"] == 0) != (quotes["stock"] == 0)
+
+    listings["state"] = state
+    which = np.flatnonzero(news)
+    listings["quote_seq"][which] = seq
+    listings["quote_index"][which] = np.arange(len(which))
+    due_ms = _due(sight, mask, state, now_ms)
+    memory.listings.listings[rows] = listings
+    memory.listings.quotes[rows[which]] = quotes[which]
+    memory.timers.set(rows, due_ms)
+    return Quoted(quotes[which], tripped, listings.tobytes() + due_ms.tobytes())
+
+
+def sight_before(sight: _Sight) -> np.ndarray:
+    """Return the price in force that pricing saw."""
+    return np.asarray(sight.inputs["in_force_minor"])
+
+
+def _note_changes(sight: _Sight, changed: np.ndarray, in_force: np.ndarray, now_ms: int) -> None:
+    listings = sight.listings
+    unit, which = unit_cost(sight.inputs), np.flatnonzero(changed)
+    listings["changes"][which, 0] = np.minimum(
+        listings["changes"][which, 0].astype(np.int64) + 1, 255
+    )
+    listings["in_force_minor"] = in_force
+    listings["price_ms"][which] = np.maximum(listings["price_ms"][which], now_ms)
+    listings["held_minor"][which] = 0
+    listings["flags"][which] &= 255 - RELEASED
+    # Cost and rate behind the price in force, also when it was found and not decided.
+    unset = changed | (listings["basis_unit"] == 0.0)
+    listings["basis_unit"] = np.where(unset, unit, listings["basis_unit"])
+    unset = changed | (listings["basis_rate"] == 0.0)
+    listings["basis_rate"] = np.where(unset, sight.reference.rate, listings["basis_rate"])
+
+
+def _due(sight: _Sight, mask: np.ndarray, state: np.ndarray, now_ms: int) -> np.ndarray:
+    """Return when each row must be looked at again, NEVER if only for a delta."""
+    listings = sight.listings
+    due = np.minimum(sight.reference.stale_ms, listings["pin_until_ms"])
+    waits = listings["proposed_ms"] + sight.policy["approval_valid_ms"]
+    due = np.where(state == State.PENDING, np.minimum(due, waits), due)
+    # A slot of changes leaves the hour when the next begins.
+    limited = (mask & (1 << reasons.RATE)) != 0
+    due = np.where(limited, np.minimum(due, (now_ms // SLOT_MS + 1) * SLOT_MS), due)
+    return np.maximum(due, now_ms + 1)
+
+
+def removed_quotes(memory: Memory, looked: Looked, seq: int, index: int) -> np.ndarray:
+    """Return the last quotes of rows that were removed, numbered from ``index``."""
+    rows = looked.rows
+    quotes = memory.listings.quotes[rows]
+    quotes["listing"] = memory.listings.listings["key"][rows]
+    quotes["previous_minor"] = memory.listings.listings["in_force_minor"][rows]
+    quotes["state"], quotes["in_force_minor"], quotes["proposed_minor"] = State.REMOVED, 0, 0
+    quotes["reasons"] = 0
+    quotes["binding"] = reasons.BINDING_NONE
+    quotes["cause_kind"], quotes["cause_lane"] = looked.kind, looked.lane
+    quotes["cause_offset"], quotes["cause_index"] = looked.offset, looked.index
+    memory.listings.quotes[rows] = quotes
+    memory.listings.listings["quote_seq"][rows] = seq
+    memory.listings.listings["quote_index"][rows] = index + np.arange(len(rows))
+    memory.listings.listings["in_force_minor"][rows] = 0
+    memory.timers.set(rows, np.full(len(rows), NEVER))
+    return quotes
+
+
+def is_removed(memory: Memory, rows: np.ndarray) -> np.ndarray:
+    """Return which rows are tombstones."""
+    return np.asarray((memory.listings.listings["flags"][rows] & REMOVED) != 0)

@@ -1,0 +1,269 @@
+"""Rivals' offers: a table of their own, 32 bytes an offer, a bounded number a listing.
+
+A listing holds up to ``PLACES`` blocks of four offers, an offer being what one source says of one
+rival. What may be compared is new, in stock, fresh, not ourselves and in a currency with a fresh
+rate; the lowest such landed price (price and shipping) is the reference.
+"""
+
+import numpy as np
+from msgspec import Struct
+
+from engine.currencies import Currencies
+from engine.listing_table import NEVER, grown
+from kernels.limits import PRICE_MINOR_MAX
+
+OFFERS_A_BLOCK = 4
+PLACES = 6
+OFFERS_MAX = OFFERS_A_BLOCK * PLACES
+"""Most offers a listing remembers; a further one takes the place of the oldest, if that is stale."""
+
+OFFER_IN_STOCK, OFFER_NEW, OFFER_UNPROVEN, OFFER_USED = 1, 2, 64, 128
+"""Bits of an offer's ``flags``; the first two as in ``FactColumns``. USED: the place is taken.
+
+UNPROVEN: the only price that was ever seen of it is quarantined; it may not be compared.
+"""
+
+OFFER_DTYPE = np.dtype(
+    [
+        ("rival", "<u8"),  # name64
+        ("observed_ms", "<i8"),
+        ("landed_minor", "<i4"),  # price and shipping, in the offer's currency
+        ("suspect", "<f2"),  # log of the quarantined price over the believed one
+        ("climb", "<f2"),  # log moves lately, leaking away by the slope limit
+        ("source", "<u2"),  # number of the source, 0: none named
+        ("suspect_minute", "<u2"),  # when the quarantined price was first seen, modulo 45 days
+        ("currency", "u1"),  # number in engine.currencies, 0: the listing's own
+        ("flags", "u1"),
+        ("spread", "u1"),  # usual size of a log move, in 1/200
+        ("suspect_times", "u1"),  # how often it was seen, 0: nothing is quarantined
+    ]
+)
+assert OFFER_DTYPE.itemsize == 32
+
+OWN_NAMES_MAX = 8
+"""Most names under which a listing may appear in rivals' feeds."""
+
+
+class Reference(Struct, frozen=True, eq=False):
+    """What rivals say about some listings, one element a row."""
+
+    landed_minor: np.ndarray  # int32, lowest comparable, in the listing's currency, 0: none
+    rivals: np.ndarray  # uint16, distinct comparable rivals
+    rate: np.ndarray  # float32, the rate that converted the lowest
+    stale_rate: np.ndarray  # boolean: a comparable offer waits for a fresh rate
+    all_stale: np.ndarray  # boolean: offers are known, none is comparable
+    stale_ms: np.ndarray  # int64, when the next comparable offer goes stale, NEVER: none
+
+
+class RivalTable:
+    """All offers of a shard. Block numbers are memory, never state: they decide nothing."""
+
+    def __init__(self, capacity: int = 256) -> None:
+        self.offers = np.zeros((capacity, OFFERS_A_BLOCK), dtype=OFFER_DTYPE)
+        self.places = np.full((capacity, PLACES), -1, dtype=np.int32)  # by row of the listing
+        self._next = 0
+        self._free: list[int] = []
+        self._sources: dict[int, int] = {0: 0}  # name64 -> number
+
+    def fit(self, rows: int) -> None:
+        """Make room for ``rows`` listings."""
+        while len(self.places) < rows:
+            self.places = grown(self.places, -1)
+
+    def source_numbers(self, sources: np.ndarray) -> np.ndarray:
+        """Return int64[n], the number of each source; beyond 65,535 all share the last."""
+        if not sources.any():
+            return np.zeros(len(sources), dtype=np.int64)
+        distinct, inverse = np.unique(sources, return_inverse=True)
+        numbers = [
+            self._sources.setdefault(source, min(len(self._sources), 65_535))
+            for source in distinct.tolist()
+        ]
+        return np.array(numbers, dtype=np.int64)[inverse]
+
+    def offers_of(self, rows: np.ndarray) -> np.ndarray:
+        """Return OFFER_DTYPE[rows, offers]; places that are not taken are zero."""
+        places = self.places[rows]
+        width = int((places >= 0).sum(axis=1).max(initial=0))
+        places = places[:, :width]
+        offers = self.offers[places]
+        offers[places < 0] = np.zeros((), dtype=OFFER_DTYPE)
+        return offers.reshape(len(rows), width * OFFERS_A_BLOCK)
+
+    def find(self, offers: np.ndarray, rivals: np.ndarray, sources: np.ndarray) -> np.ndarray:
+        """Return int64[n], where in its row of ``offers`` each offer stands, -1: nowhere."""
+        if offers.shape[1] == 0:
+            return np.full(len(offers), -1, dtype=np.int64)
+        same = (offers["rival"] == rivals[:, None]) & (offers["source"] == sources[:, None])
+        same &= offers["flags"] >= OFFER_USED
+        return np.where(same.any(axis=1), same.argmax(axis=1), -1)
+
+    def put(self, rows: np.ndarray, at: np.ndarray, offers: np.ndarray) -> None:
+        """Write ``offers`` into place ``at`` of each row."""
+        block = self.places[rows, at // OFFERS_A_BLOCK]
+        assert (block >= 0).all()
+        self.offers[block, at % OFFERS_A_BLOCK] = offers
+
+    def room(self, row: int, older_than_ms: int) -> int:
+        """Return a place of ``row`` for another offer; -1 when all hold offers that are fresh."""
+        places = self.places[row]
+        blocks = places[places >= 0]
+        held = self.offers[blocks].reshape(-1)
+        free = np.flatnonzero(held["flags"] < OFFER_USED)
+        if len(free):
+            return int(free[0])
+        if len(blocks) < PLACES:
+            places[len(blocks)] = self._block()
+            return len(blocks) * OFFERS_A_BLOCK
+        oldest = int(held["observed_ms"].argmin())
+        return oldest if held["observed_ms"][oldest] < older_than_ms else -1
+
+    def clear(self, row: int) -> None:
+        """Forget the offers of a listing that was removed."""
+        blocks = [int(block) for block in self.places[row] if block >= 0]
+        self.offers[blocks] = np.zeros((), dtype=OFFER_DTYPE)
+        self._free.extend(blocks)
+        self.places[row] = -1
+
+    def fill(self, rows: np.ndarray, counts: np.ndarray, offers: np.ndarray) -> None:
+        """Replace all offers of ``rows`` by ``counts`` offers each, as a checkpoint holds them."""
+        start = 0
+        for row, count in zip(rows.tolist(), counts.tolist(), strict=True):
+            self.clear(row)
+            for block_start in range(0, count, OFFERS_A_BLOCK):
+                block = self._block()
+                self.places[row, block_start // OFFERS_A_BLOCK] = block
+                part = offers[start + block_start : start + min(count, block_start + 4)]
+                self.offers[block, : len(part)] = part
+            start += count
+
+    def sources(self) -> list[int]:
+        """Return the names of the sources in the order of their numbers."""
+        return list(self._sources)
+
+    def restore_sources(self, names: list[int]) -> None:
+        """Number the sources as :meth:`sources` told."""
+        self._sources = {name: min(number, 65_535) for number, name in enumerate(names)}
+
+    def _block(self) -> int:
+        if self._free:
+            return self._free.pop()
+        if self._next == len(self.offers):
+            self.offers = grown(self.offers)
+        self._next += 1
+        return self._next - 1
+
+
+def converted(
+    offers: np.ndarray, currencies: Currencies, retailers: np.ndarray, own: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rate (float64, 0: missing) of each offer into its listing's currency, and its time.
+
+    Args:
+        offers: OFFER_DTYPE[rows, offers].
+        retailers, own: int[rows], the listings' retailers and currencies.
+    """
+    currency = offers["currency"].astype(np.int64)
+    if not currency.any():
+        return np.ones(currency.shape), np.full(currency.shape, NEVER)
+    shape = currency.shape
+    return currencies.rates(
+        np.broadcast_to(retailers[:, None], shape),
+        currency,
+        np.broadcast_to(own.astype(np.int64)[:, None], shape),
+    )
+
+
+def reference(
+    offers: np.ndarray,
+    own_names: np.ndarray,
+    rate: np.ndarray,
+    rate_ms: np.ndarray,
+    now_ms: int,
+    stale_ms: np.ndarray,
+    rate_stale_ms: np.ndarray,
+) -> Reference:
+    """Return what the comparable offers of each row say.
+
+    Args:
+        offers: OFFER_DTYPE[rows, offers].
+        own_names: uint64[rows, OWN_NAMES_MAX], how we appear ourselves, 0: nothing.
+        rate, rate_ms: see :func:`converted`.
+        stale_ms, rate_stale_ms: int64[rows], how old an offer and a rate may be.
+    """
+    rows, width = offers.shape
+    if width == 0:
+        nothing = np.zeros(rows, dtype=bool)
+        return Reference(
+            landed_minor=np.zeros(rows, dtype=np.int32),
+            rivals=np.zeros(rows, dtype=np.uint16),
+            rate=np.zeros(rows, dtype=np.float32),
+            stale_rate=nothing,
+            all_stale=nothing,
+            stale_ms=np.full(rows, NEVER, dtype=np.int64),
+        )
+    rival, flags = offers["rival"], offers["flags"]
+    wanted = flags == OFFER_USED | OFFER_IN_STOCK | OFFER_NEW
+    # Most listings do not say how they appear themselves, and then there is nothing to compare.
+    for column in range(OWN_NAMES_MAX):
+        names = own_names[:, column]
+        if not names.any():
+            break
+        wanted &= rival != names[:, None]
+    fresh = wanted & (offers["observed_ms"] > now_ms - stale_ms[:, None])
+    rate_expiry = rate_ms + rate_stale_ms[:, None]
+    fresh_rate = (rate > 0.0) & (rate_expiry > now_ms)
+    usable = fresh & fresh_rate
+    landed = np.rint(offers["landed_minor"] * rate)
+    landed = np.where(usable, np.maximum(landed, 1.0), np.inf)
+    usable &= ~outliers(landed, usable)
+    landed[~usable] = np.inf
+    landed = np.minimum(landed, PRICE_MINOR_MAX)
+    lowest = landed.argmin(axis=1)
+    each = np.arange(rows)
+    any_usable = usable.any(axis=1)
+    expiry = np.minimum(offers["observed_ms"] + stale_ms[:, None], rate_expiry)
+    expiry = np.where(usable, expiry, NEVER).min(axis=1)
+    return Reference(
+        landed_minor=np.where(any_usable, landed[each, lowest], 0.0).astype(np.int32),
+        rivals=distinct_rivals(rival, usable),
+        rate=np.where(any_usable, rate[each, lowest], 0.0).astype(np.float32),
+        stale_rate=(fresh & ~fresh_rate).any(axis=1),
+        all_stale=(flags >= OFFER_USED).any(axis=1) & ~any_usable,
+        stale_ms=expiry,
+    )
+
+
+OUTLIER_OFFERS_MIN = 4
+OUTLIER_LOG_MIN = 0.4
+
+
+def outliers(landed: np.ndarray, usable: np.ndarray) -> np.ndarray:
+    """Return which usable offers lie 3 sigma (by MAD of logs) or more below their row's median.
+
+    Only where at least four rivals say something: of fewer, nobody can tell who is wrong. An offer
+    that lies too high does no harm, because the lowest is the reference.
+    """
+    many = np.flatnonzero(usable.sum(axis=1) >= OUTLIER_OFFERS_MIN)
+    found = np.zeros(usable.shape, dtype=bool)
+    if len(many):
+        logs, said = np.log(landed[many]), usable[many]
+        middle = median(logs, said)[:, None]
+        spread = 1.4826 * median(np.abs(logs - middle), said)[:, None]
+        found[many] = said & (logs < middle - np.maximum(3.0 * spread, OUTLIER_LOG_MIN))
+    return found
+
+
+def median(values: np.ndarray, said: np.ndarray) -> np.ndarray:
+    """Return float64[rows], the (lower) median of the values that were said; 0 where none was."""
+    count = said.sum(axis=1)
+    ordered = np.sort(np.where(said, values, np.inf), axis=1)
+    middle = ordered[np.arange(len(values)), np.maximum(count - 1, 0) // 2]
+    return np.where(count > 0, middle, 0.0)
+
+
+def distinct_rivals(rival: np.ndarray, usable: np.ndarray) -> np.ndarray:
+    """Return uint16[rows], how many rivals stand behind the usable offers (of several sources)."""
+    names = np.sort(np.where(usable, rival, 0), axis=1)
+    changes = (names[:, 1:] != names[:, :-1]).sum(axis=1)
+    return (changes + (names[:, 0] != 0)).astype(np.uint16)

@@ -1,0 +1,479 @@
+"""A shard: a pure state machine that turns microbatches of deltas into decided prices.
+
+Nothing changes it but ``apply``; time is an argument. Between ``apply`` and ``record`` it is mute:
+a price that is not in the decision log was never quoted. ``docs/engine.md`` tells the life of a
+microbatch step by step.
+"""
+
+import platform
+from collections.abc import Callable, Iterable
+from hashlib import blake2b
+from typing import Any
+
+import jaxlib
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from engine import approvals, catalogue, pricing
+from engine.catalogue import Answer, Refused
+from engine.checkpoint import close_part, read_parts, slice_part
+from engine.decided import CatalogueChange, Cause, Decided, Given, Outcome, State, no_quotes
+from engine.deltas import (
+    AnyDelta,
+    CompetitorPriced,
+    CostChanged,
+    FeesChanged,
+    ListingChanged,
+    ListingRemoved,
+    ModeChanged,
+    PolicyChanged,
+    PriceApproved,
+    PricePinned,
+    PriceRejected,
+    PriceReported,
+    PriceUnpinned,
+    PublishingHalted,
+    PublishingResumed,
+    RateChanged,
+    RetailerAdded,
+    StockCounted,
+    UnitsSold,
+)
+from engine.errors import NotSupported, RejectedInput
+from engine.facts import apply_facts
+from engine.memory import Memory, Work
+from engine.microbatch import (
+    LANES,
+    FactColumns,
+    Microbatch,
+    ObjectDelta,
+    Position,
+    facts_of,
+)
+from engine.quotes import Looked, is_removed, quote_rows, removed_quotes, stock_of
+from engine.replay import Agreement, agreement
+from kernels import reasons
+from kernels.limits import DUE_ROWS_MAX, ROWS_PER_DECISION_MAX
+
+ENGINE_VERSION = "1"
+"""Changes whenever the same deltas may be decided otherwise than before."""
+
+FACTS = (CompetitorPriced, StockCounted, UnitsSold, CostChanged)
+
+HANDLERS: dict[type, Callable[[Memory, Work, Position, Any], Answer]] = {
+    ListingChanged: catalogue.change_listing,
+    ListingRemoved: catalogue.remove_listing,
+    FeesChanged: catalogue.change_fees,
+    RateChanged: catalogue.change_rate,
+    RetailerAdded: catalogue.add_retailer,
+    ModeChanged: catalogue.change_mode,
+    PolicyChanged: catalogue.change_policy,
+    PublishingHalted: catalogue.halt,
+    PublishingResumed: catalogue.resume,
+    PriceApproved: approvals.approve,
+    PriceRejected: approvals.reject,
+    PricePinned: approvals.pin,
+    PriceUnpinned: approvals.unpin,
+    PriceReported: approvals.report,
+}
+"""What applies each kind of delta; facts go as columns, and what is not here is not built yet."""
+
+
+class ShardSettings(Struct, frozen=True, kw_only=True):
+    """What a shard is told at birth. It decides nothing: replay must not depend on it."""
+
+    shard: int = 0
+    generation: int = 0
+
+
+class Shard:
+    """The listings of one partition and all that is known about them."""
+
+    def __init__(self, settings: ShardSettings = ShardSettings()) -> None:  # noqa: B008
+        self.settings = settings
+        self.seq = 0
+        self.last_command = -1
+        self.last_delta = -1
+        self.decided_ms = 0
+        self.digest = 0
+        self.pending: Decided | None = None
+        self.domain = replay_domain()
+        self._memory = Memory()
+
+    @property
+    def backlog(self) -> int:
+        """Return how many rows wait for a later microbatch."""
+        return self._memory.backlog.rows
+
+    def due(self, now_ms: int) -> bool:
+        """Return whether there is work without any delta: rows due or in the backlog."""
+        return self.backlog > 0 or self._memory.timers.any_due(now_ms)
+
+    # ----- deciding ------------------------------------------------------------------------------
+
+    def apply(self, batch: Microbatch, now_ms: int, given: Given = Given()) -> Decided:  # noqa: B008
+        """Apply one microbatch and decide prices; the shard is mute until ``record``.
+
+        ``now_ms`` earlier than the last decision's counts as that.
+        """
+        assert self.pending is None, "the last decision is not recorded yet"
+        assert batch.last_command >= self.last_command
+        assert batch.last_delta >= self.last_delta
+        now_ms = max(now_ms, self.decided_ms)
+        memory, work = self._memory, Work(now_ms)
+        memory.events.expire(now_ms)
+        memory.commands.expire(now_ms)
+        work.refusals.extend(batch.refusals)
+        self._apply_runs(batch, work, frozenset(given.skipped))
+        seq = self.seq + 1
+        quotes, state = self._quote(work, seq)
+        self.pending = Decided(
+            seq=seq,
+            last_command=batch.last_command,
+            last_delta=batch.last_delta,
+            decided_ms=now_ms,
+            model=pricing.MODEL,
+            digest=0,
+            quotes=quotes,
+            catalogue=tuple(work.catalogue),
+            exceptions=tuple(work.refusals),
+            outcomes=tuple(work.outcomes),
+        )
+        digest = chained(self.digest, self.pending, [*work.changed, state])
+        self.pending = msgspec.structs.replace(self.pending, digest=digest)
+        return self.pending
+
+    def record(self, decided: Decided, position: object = None) -> None:
+        """Open the gate again: ``decided`` is in the log."""
+        assert self.pending is not None, "nothing is pending"
+        assert decided is self.pending or decided.seq == self.pending.seq
+        self.pending = None
+        self.seq = decided.seq
+        self.last_command = decided.last_command
+        self.last_delta = decided.last_delta
+        self.decided_ms = decided.decided_ms
+        self.digest = decided.digest
+
+    def replay(self, batch: Microbatch, recorded: Decided) -> Agreement:
+        """Decide again what was recorded, compare, and take the recorded values."""
+        skipped = tuple(
+            refusal.position for refusal in recorded.exceptions if refusal.verdict == "skipped"
+        )
+        ours = self.apply(batch, recorded.decided_ms, Given(skipped=skipped))
+        agreed = agreement(ours, recorded)
+        if agreed is Agreement.DIFFERENT:
+            self._take_recorded(ours, recorded)
+        self.record(recorded)
+        return agreed
+
+    def warm(self) -> None:
+        """Compile every padded shape, so that nothing compiles while live."""
+        pricing.warm()
+
+    # ----- reading -------------------------------------------------------------------------------
+
+    def quote(self, listing: int) -> np.void | None:
+        """Return the last recorded quote of a listing, ``None`` if it has none."""
+        assert self.pending is None, "a price that is not recorded was never quoted"
+        row = self._memory.listings.index.row(listing)
+        if row < 0 or self._memory.listings.quotes["listing"][row] == 0:
+            return None
+        quote: np.void = self._memory.listings.quotes[row].copy()
+        return quote
+
+    def live(self, listing: int) -> dict[str, Any] | None:
+        """Return a listing's live state in plain values with reasons, for a strong read."""
+        assert self.pending is None, "a price that is not recorded was never quoted"
+        memory = self._memory
+        row = memory.listings.live_row(listing)
+        if row < 0:
+            return None
+        held, quote = memory.listings.listings[row], memory.listings.quotes[row]
+        fields = catalogue.listing_fields(memory, row)
+        for name in quote.dtype.names or ():
+            fields[name] = quote[name].item()
+        fields["stock"] = int(stock_of(memory.listings.listings[row : row + 1])[0])
+        fields["retailer"] = memory.retailers.ids[held["retailer"]]
+        fields["state"] = State(int(held["state"])).name.lower() if held["state"] else "new"
+        fields["reasons"] = list(reasons.names(int(quote["reasons"])))
+        fields["quote"] = [int(held["quote_seq"]), int(held["quote_index"])]
+        fields["seq"] = self.seq
+        fields["decided_ms"] = self.decided_ms
+        return fields
+
+    # ----- checkpoints ---------------------------------------------------------------------------
+
+    def checkpoint_slice(self, rows_max: int = 2048) -> bytes | None:
+        """Copy some rows that changed since they were last copied.
+
+        ``None`` when what is left fits into ``checkpoint_close``. A row that is touched after its
+        copy is copied again, so slices may be taken between microbatches.
+        """
+        assert self.pending is None, "a checkpoint holds recorded state only"
+        rows = np.flatnonzero(self._memory.unsaved[: self._memory.listings.rows])
+        if len(rows) <= rows_max:
+            return None
+        rows = rows[:rows_max]
+        self._memory.unsaved[rows] = False
+        return slice_part(self._memory, rows)
+
+    def checkpoint_close(self) -> bytes:
+        """Copy the last changed rows and all small state: with the slices, the shard at this mark."""
+        assert self.pending is None, "a checkpoint holds recorded state only"
+        rows = np.flatnonzero(self._memory.unsaved[: self._memory.listings.rows])
+        self._memory.unsaved[rows] = False
+        mark = {
+            "seq": self.seq,
+            "last_command": self.last_command,
+            "last_delta": self.last_delta,
+            "decided_ms": self.decided_ms,
+            "digest": self.digest,
+        }
+        return close_part(self._memory, rows, mark)
+
+    def checkpoint_restart(self) -> None:
+        """Let the next checkpoint be a base: what was copied so far is lost or not wanted."""
+        self._memory.unsaved[: self._memory.listings.rows] = True
+        self._memory.events.forget_checkpoint()
+
+    @classmethod
+    def restore(
+        cls,
+        parts: Iterable[bytes],
+        settings: ShardSettings = ShardSettings(),  # noqa: B008
+    ) -> "Shard":
+        """Return the shard that a base and its increments describe."""
+        shard = cls(settings)
+        shard._memory, mark = read_parts(parts)
+        shard._memory.unsaved[:] = False
+        shard.seq, shard.digest = mark["seq"], mark["digest"]
+        shard.last_command, shard.last_delta = mark["last_command"], mark["last_delta"]
+        shard.decided_ms = mark["decided_ms"]
+        return shard
+
+    # ----- inside --------------------------------------------------------------------------------
+
+    def _apply_runs(self, batch: Microbatch, work: Work, skipped: frozenset[Position]) -> None:
+        for run in batch.runs:
+            if skipped:
+                run = _without_skipped(work, run, skipped)
+            if isinstance(run, ObjectDelta):
+                self._apply_object(work, run.position, run.delta)
+            else:
+                apply_facts(self._memory, work, run)
+
+    def _apply_object(self, work: Work, position: Position, delta: AnyDelta) -> None:
+        """Apply one delta or refuse it; a command is answered either way."""
+        memory = self._memory
+        if delta.command_id is not None:
+            answered = memory.commands.answer(delta, position)
+            if answered is not None:
+                verdict = "rejected" if answered.status == "conflict" else "duplicate"
+                work.refuse(position, verdict, answered.detail or "/command_id: was given before")
+                work.outcomes.append(answered)
+                return
+        status, price_minor = "done", 0
+        try:
+            answer = self._handled(work, position, delta)
+            detail, listing, price_minor = answer.detail, answer.listing, answer.price_minor
+        except Refused as refusal:
+            work.refuse(position, refusal.verdict, refusal.reason, refusal.listing)
+            status, detail, listing = refusal.status, refusal.reason, refusal.listing
+        if delta.command_id is not None:
+            outcome = Outcome(
+                command_id=delta.command_id,
+                position=position,
+                retailer=delta.retailer,
+                actor=delta.actor or "",
+                status=status,
+                kind=type(delta).__name__,
+                detail=detail,
+                listing=listing,
+                price_minor=price_minor,
+            )
+            work.outcomes.append(outcome)
+            memory.commands.remember(delta, outcome, work.now_ms)
+
+    def _handled(self, work: Work, position: Position, delta: AnyDelta) -> Answer:
+        if isinstance(delta, FACTS):
+            before = len(work.refusals)
+            facts = facts_of([(position, delta)])
+            apply_facts(self._memory, work, facts)
+            if len(work.refusals) > before:
+                refusal = work.refusals.pop()
+                raise Refused(refusal.verdict, refusal.reason, listing=refusal.listing)
+            return Answer(listing=int(facts.listing[0]))
+        handler = HANDLERS.get(type(delta))
+        kind = type(delta).__name__
+        if handler is None:
+            raise Refused(
+                "not_supported",
+                f"/type: {kind} is not built in this version; see docs/engine.md",
+                "not_supported",
+            )
+        catalogue.check_time(work, delta.observed_ms)
+        try:
+            return handler(self._memory, work, position, delta)
+        except NotSupported as error:
+            raise Refused("not_supported", str(error), "not_supported") from None
+        except RejectedInput as error:
+            raise Refused("rejected", str(error)) from None
+
+    def _quote(self, work: Work, seq: int) -> tuple[np.ndarray, bytes]:
+        """Price rows touched, due and dirty, in this order; return quotes and the rows' state."""
+        memory = self._memory
+        looked, removed = self._rows_to_price(work)
+        quotes, state = no_quotes(), b""
+        if len(looked.rows):
+            quoted = quote_rows(memory, looked, seq, work.now_ms)
+            quotes, state = quoted.quotes, quoted.state
+            self._tell_tripped(work, seq, quoted.tripped)
+        if len(removed.rows):
+            quotes = np.concatenate([quotes, removed_quotes(memory, removed, seq, len(quotes))])
+        self._memory.unsaved[looked.rows] = True
+        self._memory.unsaved[removed.rows] = True
+        return quotes, state
+
+    def _rows_to_price(self, work: Work) -> tuple[Looked, Looked]:
+        memory = self._memory
+        rows, lanes, offsets, indices = work.touched()
+        gone = is_removed(memory, rows)
+        removed = Looked(
+            rows[gone],
+            np.full(int(gone.sum()), Cause.DELTA, dtype=np.uint8),
+            lanes[gone],
+            offsets[gone],
+            indices[gone],
+        )
+        kept = np.flatnonzero(~gone)
+        if len(kept) > ROWS_PER_DECISION_MAX - len(removed.rows):
+            late = kept[ROWS_PER_DECISION_MAX - len(removed.rows) :]
+            memory.mark(rows[late])
+            kept = kept[: ROWS_PER_DECISION_MAX - len(removed.rows)]
+        touched = rows[kept]
+        room = ROWS_PER_DECISION_MAX - len(removed.rows) - len(touched)
+        # A touched row is priced once, so its timer must not bring it in again.
+        memory.unmark(touched)
+        memory.timers.pause(touched)
+        due = memory.timers.due(work.now_ms, min(DUE_ROWS_MAX, room))
+        memory.unmark(due)
+        dirty = memory.backlog.take(room - len(due), self._revenue)
+        memory.unmark(dirty)
+        extra = len(due) + len(dirty)
+        kinds = np.repeat(
+            np.array([Cause.DELTA, Cause.TIMER, Cause.REPRICE], dtype=np.uint8),
+            [len(touched), len(due), len(dirty)],
+        )
+        looked = Looked(
+            np.concatenate([touched, due, dirty]),
+            kinds,
+            np.concatenate([lanes[kept], np.zeros(extra, dtype=np.uint8)]),
+            np.concatenate([offsets[kept], np.full(extra, -1, dtype=np.int64)]),
+            np.concatenate([indices[kept], np.full(extra, -1, dtype=np.int32)]),
+        )
+        return looked, removed
+
+    def _revenue(self, rows: np.ndarray) -> np.ndarray:
+        listings = self._memory.listings.listings
+        return listings["units_sold"][rows] * listings["in_force_minor"][rows].astype(np.float64)
+
+    def _tell_tripped(self, work: Work, seq: int, tripped: list[tuple[int, str]]) -> None:
+        """Tell followers that the breaker stopped a retailer; all his listings become halted."""
+        listings = self._memory.listings
+        for number in dict.fromkeys(number for number, _ in tripped):
+            why = [reason for of, reason in tripped if of == number]
+            used = listings.listings[: listings.rows]
+            rows = np.flatnonzero((used["retailer"] == number) & (used["state"] != State.REMOVED))
+            self._memory.mark(rows[used["state"][rows] != State.HELD])
+            work.catalogue.append(
+                CatalogueChange(
+                    position=Position(len(LANES), seq, number),
+                    what="breaker",
+                    retailer=self._memory.retailers.ids[number],
+                    fields={"reasons": why},
+                )
+            )
+
+    def _take_recorded(self, ours: Decided, recorded: Decided) -> None:
+        """Let the recorded quotes hold where they differ from ours."""
+        listings = self._memory.listings
+        rows = listings.index.rows(recorded.quotes["listing"])
+        known = np.flatnonzero(rows >= 0)
+        rows, quotes = rows[known], recorded.quotes[known]
+        listings.quotes[rows] = quotes
+        for name in ("state", "in_force_minor", "proposed_minor"):
+            listings.listings[name][rows] = quotes[name]
+        listings.listings["quote_seq"][rows] = recorded.seq
+        listings.listings["quote_index"][rows] = known
+        extra = np.setdiff1d(ours.quotes["listing"], recorded.quotes["listing"])
+        rows = listings.index.rows(extra)
+        mine = ours.quotes[np.isin(ours.quotes["listing"], extra)]
+        before = dict(zip(mine["listing"].tolist(), mine["previous_minor"].tolist(), strict=True))
+        for row, key in zip(rows.tolist(), extra.tolist(), strict=True):
+            listings.listings["in_force_minor"][row] = before[key]
+            listings.quotes["in_force_minor"][row] = before[key]
+
+
+def _without_skipped(
+    work: Work, run: ObjectDelta | FactColumns, skipped: frozenset[Position]
+) -> ObjectDelta | FactColumns:
+    """Take out what killed two owners, and say so. An index of -1 names a whole record."""
+    reason = "isolated: two owners fell while they applied it"
+    if isinstance(run, ObjectDelta):
+        position = run.position
+        whole = Position(position.lane, position.offset, -1)
+        if position in skipped or whole in skipped:
+            work.refuse(position, "skipped", reason)
+            return no_facts()
+        return run
+    keep = np.ones(len(run), dtype=bool)
+    for lane, offset, index in ((of.lane, of.offset, of.index) for of in sorted(skipped)):
+        hit = (run.lane == lane) & (run.offset == offset)
+        keep &= ~(hit & ((run.index == index) | (index < 0)))
+    for fact in np.flatnonzero(~keep).tolist():
+        position = Position(int(run.lane[fact]), int(run.offset[fact]), int(run.index[fact]))
+        work.refuse(position, "skipped", reason, int(run.listing[fact]))
+    return FactColumns(**{name: getattr(run, name)[keep] for name in run.__struct_fields__})
+
+
+def no_facts() -> FactColumns:
+    """Return an empty block."""
+    return facts_of([])
+
+
+def chained(previous: int, decided: Decided, changed: list[bytes]) -> int:
+    """Return the digest that follows ``previous``: of the decided and of the state that changed."""
+    state = blake2b(digest_size=8)
+    state.update(previous.to_bytes(8, "little"))
+    head = (decided.seq, decided.last_command, decided.last_delta, decided.decided_ms)
+    state.update(repr(head).encode())
+    state.update(decided.quotes.tobytes())
+    if decided.catalogue or decided.exceptions or decided.outcomes:
+        told = (decided.catalogue, decided.exceptions, decided.outcomes)
+        state.update(msgspec.msgpack.encode(told))
+    for piece in changed:
+        state.update(piece)
+    return int.from_bytes(state.digest(), "little")
+
+
+def replay_domain() -> str:
+    """Return what must be equal for replay to be exact."""
+    ladder = "-".join(str(rows) for rows in pricing.LADDER)
+    parts = (
+        f"engine {ENGINE_VERSION}",
+        f"jaxlib {jaxlib.__version__}",
+        f"numpy {np.__version__}",
+        f"{platform.system()} {platform.machine()}",
+        instruction_set(),
+        f"padding {ladder}",
+    )
+    return "; ".join(parts)
+
+
+def instruction_set() -> str:
+    """Return the widest vector instructions that numpy found: results may differ in the last bit."""
+    found = np.show_config(mode="dicts")
+    simd = found.get("SIMD Extensions", {}) if isinstance(found, dict) else {}
+    names = [*simd.get("baseline", ()), *simd.get("found", ())]
+    return str(names[-1]) if names else "scalar"

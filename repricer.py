@@ -1,0 +1,164 @@
+"""Drive a pricing shard from Python: the documented surface of the engine, and nothing else.
+
+A shard is a pure state machine. Feed it deltas, read what it decided, feed it the next::
+
+    from repricer import CostChanged, ListingChanged, RetailerAdded, Shard, batch_of
+
+    shard = Shard()
+    batch = batch_of([
+        RetailerAdded(retailer="acme", currency="EUR", mode="live", observed_ms=1),
+        ListingChanged(
+            retailer="acme", channel="shop", sku="A1", price_minor=1999, observed_ms=1
+        ),
+        CostChanged(retailer="acme", channel="shop", sku="A1", cost_minor=900, observed_ms=2),
+    ], after=shard)
+    decided = shard.apply(batch, now_ms=3)
+    shard.record(decided)
+    decided.quotes["in_force_minor"]  # what is in force now, a row a listing that changed
+
+``docs/engine.md`` has a whole simulation in thirty lines, and tells the life of a microbatch.
+"""
+
+from collections.abc import Iterable
+
+from engine.decided import (
+    QUOTE_DTYPE,
+    Cause,
+    Decided,
+    Given,
+    Outcome,
+    State,
+    parse_quote_id,
+    quote_id,
+)
+from engine.deltas import (
+    AnyDelta,
+    CompetitorPriced,
+    CostChanged,
+    ExperimentStarted,
+    ExperimentStopped,
+    Fact,
+    FeesChanged,
+    ListingChanged,
+    ListingRemoved,
+    ModeChanged,
+    ModelPromoted,
+    PolicyChanged,
+    PriceApproved,
+    PricePinned,
+    PriceRejected,
+    PriceReported,
+    PriceUnpinned,
+    PromotionScheduled,
+    PublishingHalted,
+    PublishingResumed,
+    RateChanged,
+    RetailerAdded,
+    StockCounted,
+    UnitsSold,
+)
+from engine.errors import NotSupported, PricingError, RejectedInput
+from engine.microbatch import (
+    FactColumns,
+    Microbatch,
+    ObjectDelta,
+    Position,
+    Refusal,
+    facts_of,
+)
+from engine.policy import Policy, PolicyFields
+from engine.replay import Agreement
+from engine.routing import key64
+from engine.shard import Shard, ShardSettings
+from kernels.reasons import names as reason_names
+
+__all__ = [
+    "QUOTE_DTYPE",
+    "Agreement",
+    "AnyDelta",
+    "Cause",
+    "CompetitorPriced",
+    "CostChanged",
+    "Decided",
+    "ExperimentStarted",
+    "ExperimentStopped",
+    "FactColumns",
+    "FeesChanged",
+    "Given",
+    "ListingChanged",
+    "ListingRemoved",
+    "Microbatch",
+    "ModeChanged",
+    "ModelPromoted",
+    "NotSupported",
+    "ObjectDelta",
+    "Outcome",
+    "Policy",
+    "PolicyChanged",
+    "PolicyFields",
+    "Position",
+    "PriceApproved",
+    "PricePinned",
+    "PriceRejected",
+    "PriceReported",
+    "PriceUnpinned",
+    "PricingError",
+    "PromotionScheduled",
+    "PublishingHalted",
+    "PublishingResumed",
+    "RateChanged",
+    "Refusal",
+    "RejectedInput",
+    "RetailerAdded",
+    "Shard",
+    "ShardSettings",
+    "State",
+    "StockCounted",
+    "UnitsSold",
+    "batch_of",
+    "decide",
+    "key64",
+    "parse_quote_id",
+    "quote_id",
+    "reason_names",
+]
+
+
+def batch_of(
+    deltas: Iterable[AnyDelta], *, after: Shard | None = None, lane: int = 1
+) -> Microbatch:
+    """Return a microbatch of deltas, one record each, that follows what ``after`` has consumed.
+
+    Facts that stand together become one block of columns, as they do when they come from a log.
+    """
+    last_command = -1 if after is None else after.last_command
+    last_delta = -1 if after is None else after.last_delta
+    first = 1 + (last_command if lane == 0 else last_delta)
+    runs: list[ObjectDelta | FactColumns] = []
+    facts: list[tuple[Position, Fact]] = []
+    count = 0
+    for delta in deltas:
+        position = Position(lane, first + count, 0)
+        count += 1
+        if isinstance(delta, Fact) and delta.command_id is None:
+            facts.append((position, delta))
+            continue
+        if facts:
+            runs.append(facts_of(facts))
+            facts = []
+        runs.append(ObjectDelta(position, delta))
+    if facts:
+        runs.append(facts_of(facts))
+    return Microbatch(
+        runs=tuple(runs),
+        last_command=last_command + (count if lane == 0 else 0),
+        last_delta=last_delta + (count if lane == 1 else 0),
+        deltas=count,
+    )
+
+
+def decide(shard: Shard, deltas: Iterable[AnyDelta], now_ms: int) -> Decided:
+    """Apply deltas as one microbatch and record what was decided: for simulations, without a log."""
+    decided = shard.apply(batch_of(deltas, after=shard), now_ms)
+    shard.record(decided)
+    return decided
