@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine.decided import QUOTE_DTYPE, State
-from engine.explanation import SETTING, ListingFacts, explain, money, percent
+from engine.explanation import DIGITS, SETTING, ListingFacts, explain, money, percent
 from engine.policy import FIELDS, PolicyBook
 from kernels import reasons
 from kernels.reasons import BINDING_NONE, RULES
@@ -126,7 +126,7 @@ WITHOUT = "; without it the price would be 15.00 EUR."
 )
 def test_the_binding_rule_is_told_with_figure_and_scope(rule: str, price: int, said: str) -> None:
     found = explain(moved_by(rule, price), listing())
-    assert said + WITHOUT in found.text
+    assert f" {said}{WITHOUT}" in found.text
     assert found.binding is not None
     assert found.binding.rule == rule
     assert (found.binding.price_minor, found.binding.without_minor) == (price, 1500)
@@ -137,6 +137,10 @@ def test_the_binding_rule_is_told_with_figure_and_scope(rule: str, price: int, s
         assert found.binding.set_by == str(winner)
     else:
         assert (found.binding.setting, found.binding.value) == ("map_minor", 1700)
+        assert found.binding.set_by == "the listing"
+        unknown = explain(moved_by(rule, price), ListingFacts(channel="", sku="", currency="EUR"))
+        assert unknown.binding is not None
+        assert unknown.binding.value is None
 
 
 @pytest.mark.parametrize(
@@ -147,13 +151,16 @@ def test_the_binding_rule_is_told_with_figure_and_scope(rule: str, price: int, s
         ("max_discount", "The largest discount off the RRP of 18.00 EUR raised it to 16.00 EUR"),
         ("step", "The largest step from 14.00 EUR raised it to 16.00 EUR"),
         ("rate", "The limit on changes within an hour kept it at 16.00 EUR"),
-        ("kvi", "it may cost at most its rival's 12.50 EUR which raised it to 16.00 EUR"),
+        (
+            "kvi",
+            "As a key value item it may cost at most its rival's 12.50 EUR which raised it to 16.00 EUR",
+        ),
         ("ending", "Prices end in certain digits which raised it to 16.00 EUR"),
     ],
 )
 def test_without_the_policy_the_rule_is_told_all_the_same(rule: str, said: str) -> None:
     found = explain(moved_by(rule, 1600), listing(policy={}))
-    assert said + WITHOUT in found.text
+    assert f" {said}{WITHOUT}" in found.text
     assert found.binding is not None
     assert (found.binding.value, found.binding.set_by) == (None, "")
 
@@ -175,7 +182,8 @@ def test_a_first_price_has_its_step_from_nothing_else_than_itself() -> None:
 
 def test_a_price_that_another_rule_would_hold_as_well_says_so() -> None:
     found = explain(moved_by("floor", 1600, without_minor=1600), listing())
-    assert "; without it another rule would leave the price where it is." in found.text
+    assert "raised it to 16.00 EUR; without it another rule would" in found.text
+    assert "another rule would leave the price where it is. " in found.text
     assert "without it the price would be" not in found.text
 
 
@@ -192,8 +200,13 @@ def test_nothing_proposed_is_not_called_the_models_price() -> None:
 
 
 def test_a_binding_without_a_price_binds_nothing() -> None:
-    row = moved_by("floor", 0, in_force_minor=0)
-    assert explain(row, listing()).binding is None
+    assert explain(moved_by("floor", 0), listing()).binding is None
+    pinned = explain(moved_by("floor", 0, in_force_minor=1600), listing()).binding
+    assert pinned is not None
+    assert pinned.price_minor == 1600
+    shadow = explain(moved_by("floor", 1600, in_force_minor=1), listing()).binding
+    assert shadow is not None
+    assert shadow.price_minor == 1600
 
 
 STATES = [
@@ -278,6 +291,16 @@ STATES = [
         {"state": State.HALTED},
         "Publishing is halted: 15.00 EUR stays in force until a person resumes.",
     ),
+    (
+        {"state": State.INFEASIBLE, "floor_minor": 2**30, "ceiling_minor": 1300},
+        "The floor of 10737418.24 EUR lies above the ceiling of 13.00 EUR, which leaves no price;"
+        " 15.00 EUR stays in force.",
+    ),
+    ({"in_force_minor": 1, "previous_minor": 1}, "0.01 EUR is in force."),
+    (
+        {"state": State.PINNED, "in_force_minor": 1},
+        "A person pinned the price: 0.01 EUR stays in force.",
+    ),
     ({"state": State.REMOVED}, "The listing was removed."),
 ]
 
@@ -316,7 +339,7 @@ def test_no_state_is_forgotten() -> None:
             {"reasons": reasons.MODEL_INVALID},
             "The model gave no usable figure, so nothing new is proposed.",
         ),
-        ({"reasons": reasons.HALTED, "state": State.PINNED}, " Publishing is halted. "),
+        ({"reasons": reasons.HALTED, "state": State.PINNED}, "Publishing is halted."),
         ({"stock": 0}, "It is out of stock."),
         ({"stock": 12}, "12 in stock."),
         ({"rival_minor": 1250, "rivals": 1}, "The reference of one rival stands at 12.50 EUR."),
@@ -334,7 +357,7 @@ def test_no_state_is_forgotten() -> None:
 def test_a_remark_is_made_where_it_applies_and_only_there(
     values: dict[str, float], said: str
 ) -> None:
-    assert said in explain(quote(**values), listing()).text
+    assert f" {said} " in f"{explain(quote(**values), listing()).text} "
     if values:
         assert said not in explain(quote(), listing()).text
 
@@ -349,6 +372,8 @@ def test_what_the_state_says_is_not_said_twice() -> None:
 def test_drivers_are_what_the_model_had_to_look_at() -> None:
     bare = explain(quote(target_minor=0, cost_minor=-1), listing())
     assert [(driver.name, driver.value) for driver in bare.drivers] == [("cost", None)]
+    free = explain(quote(target_minor=0, cost_minor=0), listing())
+    assert [(driver.name, driver.value) for driver in free.drivers] == [("cost", 0)]
     full = explain(quote(rival_minor=1250, rivals=2, stock=0), listing())
     assert [(driver.name, driver.value) for driver in full.drivers] == [
         ("cost", 1000),
@@ -392,6 +417,12 @@ def test_money_is_written_with_the_digits_of_its_currency(
     minor: int, currency: str, text: str
 ) -> None:
     assert money(minor, currency) == text
+
+
+def test_the_currencies_without_two_decimals_are_these() -> None:
+    none = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF".split()
+    three = "BHD IQD JOD KWD LYD OMR TND".split()
+    assert DIGITS == {**dict.fromkeys(none, 0), **dict.fromkeys(three, 3)}
 
 
 def test_ratios_are_written_as_percents() -> None:
