@@ -132,22 +132,23 @@ class Shipping:
         return dict(rows[0]) if rows else None
 
     async def _ship_file(self, name: str, epoch: int) -> ShippedFile:
-        """Send what is missing of one file; files never change, so a part that is there is right."""
+        """Send what is missing of one file; parts are named by digest, so one that is there is right."""
         content = await self._files.content(name)
         decode_increment(content)
+        digest = _digest(content)
         starts = range(0, len(content), PART_BYTES_MAX)
         pieces = [content[start : start + PART_BYTES_MAX] for start in starts]
         rows = await self._tables.fetch(
             "select part from checkpoint_parts where generation = $1 and shard = $2 and file = $3",
             self._generation,
             self._shard,
-            name,
+            digest,
         )
         there = {row["part"] for row in rows}
         missing = [part for part in range(len(pieces)) if part not in there]
         for start in range(0, len(missing), PARTS_PER_WRITE):
             some = [
-                (self._generation, self._shard, name, part, epoch, pieces[part])
+                (self._generation, self._shard, digest, part, epoch, pieces[part])
                 for part in missing[start : start + PARTS_PER_WRITE]
             ]
             sql = (
@@ -155,7 +156,7 @@ class Shipping:
                 " values ($1, $2, $3, $4, $5, $6) on conflict do nothing"
             )
             await self._tables.transact([Statement(sql, many=some)])
-        return ShippedFile(name, len(content), len(pieces), _digest(content))
+        return ShippedFile(name, len(content), len(pieces), digest)
 
     async def _publish(
         self, chain: Chain, shipped: Sequence[ShippedFile], before: dict[str, Any] | None
@@ -195,12 +196,12 @@ class Shipping:
                 (*values, before["version"]),
                 expect=1,
             )
-        names = [file.name for file in shipped]
-        kept = ", ".join(f"${4 + place}" for place in range(len(names)))
+        digests = [file.digest for file in shipped]
+        kept = ", ".join(f"${4 + place}" for place in range(len(digests)))
         drop = Statement(
             "delete from checkpoint_parts where generation = $1 and shard = $2 and epoch <= $3"
             f" and file not in ({kept})",
-            (self._generation, self._shard, position.epoch, *names),
+            (self._generation, self._shard, position.epoch, *digests),
         )
         try:
             await self._tables.transact([move, drop])
@@ -247,7 +248,7 @@ class Shipping:
                 " where generation = $1 and shard = $2 and file = $3 and part = $4",
                 self._generation,
                 self._shard,
-                file.name,
+                file.digest,
                 part,
             )
             if not rows:

@@ -30,6 +30,14 @@ Result = TypeVar("Result")
 MIGRATION_LOCK = 0x7265707269636572
 """Key of the advisory lock that lets one migrate at a time."""
 
+_TROUBLE = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what asyncpg says when the server dies in some moments
+    OSError,
+    TimeoutError,
+)
+
 _RETRY_CLASSES = ("08", "25P03", "40", "53", "55", "57", "58", "XX")
 """SQLSTATE prefixes of trouble that passes: connection, deadlock, resources, shutdown, I/O."""
 
@@ -106,7 +114,7 @@ class PostgresTables:
             return
         try:
             await connection.close(timeout=1)
-        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except _TROUBLE:
             connection.terminate()
 
     async def _with_deadline(
@@ -125,7 +133,7 @@ class PostgresTables:
             except PricingError:
                 self._drop(connection)
                 raise
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            except _TROUBLE as error:
                 self._drop(connection)
                 raise _meaning(error, in_commit=stage[-1] == "commit") from error
             except BaseException:
@@ -159,7 +167,7 @@ class PostgresTables:
                     "idle_in_transaction_session_timeout": deadline,
                 },
             )
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except _TROUBLE as error:
             raise FailedDependency(f"postgres: cannot connect: {_words(error)}") from error
         return self._connection
 

@@ -105,9 +105,7 @@ class QuestDBSeries:
                 },
             )
         for table in TABLES_WITH_TTL:
-            if (await self._shape(table)).ttl_ms != self._ttl_days * _UNIT_MS["DAY"]:
-                await self.execute(f"alter table {table} set ttl {self._ttl_days} days")
-        self._shapes.clear()
+            await self._set_ttl(table, self._ttl_days * _UNIT_MS["DAY"])
         return [migration.name for migration in pending]
 
     async def append(self, table: str, columns: Mapping[str, np.ndarray | Sequence[Any]]) -> int:
@@ -237,6 +235,18 @@ class QuestDBSeries:
             f"http::addr={self._address};{login}auto_flush=off;retry_timeout=0;"
             f"protocol_version=2;request_timeout={self._deadline_ms};"
         )
+
+    async def _set_ttl(self, table: str, ttl_ms: int) -> None:
+        """Set a table's time to live, and wait till the server says so: that, too, comes later."""
+        if (await self._shape(table)).ttl_ms == ttl_ms:
+            return
+        await self.execute(f"alter table {table} set ttl {self._ttl_days} days")
+        deadline = asyncio.get_running_loop().time() + self._deadline_ms / 1000
+        while (await self._shape(table)).ttl_ms != ttl_ms:
+            if asyncio.get_running_loop().time() > deadline:
+                raise FailedDependency(f"questdb: table {table} does not take its time to live")
+            await asyncio.sleep(0.01)
+            del self._shapes[table]
 
     async def _applied(self, table: str) -> None:
         """Wait until the rows just acknowledged can be read.

@@ -86,6 +86,7 @@ class RedisCache:
         )
         self._prefix = prefix
         self._monotonic_s = monotonic_s
+        self._turns = asyncio.Semaphore(connections_max)  # the pool refuses instead of waiting
         self._failures = 0
         self._open_until_s = 0.0
 
@@ -150,11 +151,15 @@ class RedisCache:
         await self._call(lambda: self._redis.function_load(LIBRARY, replace=True))
         return await self._call(call)
 
+    async def _in_turn(self, command: Callable[[], Awaitable[Result]]) -> Result:
+        async with self._turns:
+            return await command()
+
     async def _call(self, command: Callable[[], Awaitable[Result]]) -> Result:
         """Run one command; its own timeout ends it, never a cancelled caller."""
         if self._monotonic_s() < self._open_until_s:
             raise FailedDependency("redis: circuit open after repeated failures")
-        call = asyncio.ensure_future(_awaited(command))
+        call = asyncio.ensure_future(self._in_turn(command))
         call.add_done_callback(heard)
         try:
             result = await asyncio.shield(call)
@@ -168,10 +173,6 @@ class RedisCache:
             raise FailedDependency(f"redis: {error or type(error).__name__}") from error
         self._failures = 0
         return result
-
-
-async def _awaited(command: Callable[[], Awaitable[Result]]) -> Result:
-    return await command()
 
 
 def _sealed(name: str, value: bytes) -> bytes:

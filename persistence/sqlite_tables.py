@@ -32,7 +32,7 @@ def failure(error: sqlite3.Error) -> FailedDependency | RejectedInput:
     """Return what an error means: busy, full or broken is worth another try, a bad row not."""
     if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError | sqlite3.DataError):
         return RejectedInput("", f"sqlite refuses: {error}")
-    if "no such" in str(error) or "syntax error" in str(error):
+    if any(words in str(error) for words in ("no such", "has no column", "syntax error")):
         return RejectedInput("", f"sqlite refuses: {error}", "was the file replaced? start again")
     return FailedDependency(f"sqlite: {error}")
 

@@ -135,6 +135,8 @@ class PriceCache:
             CursorFenced: the caller does not go on where this sink stands.
             FailedDependency: call again with the same.
         """
+        if not accepted:
+            return
         if shard not in self._taken:
             await self.position(shard)
         if expected != self._taken[shard]:

@@ -122,6 +122,8 @@ class DeadLetters:
             CursorFenced: another follower moved the cursor.
             FailedDependency: a log did not do it: call again with the same.
         """
+        if not accepted:
+            return
         if shard not in self._behind:
             await self.position(shard)
         taken = self._taken[shard]
@@ -226,7 +228,7 @@ class DeadLetters:
                 self._appender.pop(shard).abandon()
                 del self._behind[shard]  # the next try reads back first
                 raise FailedDependency(f"dead letters in doubt: {doubt}") from doubt
-            self._behind[shard].update(key for key, _, _ in block)
+            self._behind[shard].update(key for key, _, _ in block if key is not None)
 
     async def _move(self, shard: int, last: Accepted) -> None:
         end = await (await self._letters_log(shard)).end()

@@ -125,6 +125,8 @@ class History:
             FailedDependency: a store or the delta log did not do it: call again with the same.
             RejectedInput: the store refuses rows as they are (too old for its time to live).
         """
+        if not accepted:
+            return
         if shard not in self._stored:
             await self.position(shard)
         taken = self._taken[shard]

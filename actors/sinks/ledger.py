@@ -161,6 +161,8 @@ class Ledger:
             CursorFenced: another follower moved the cursor.
             FailedDependency: not all of it was written, or nobody knows yet.
         """
+        if not accepted:
+            return
         if shard not in self._stored:
             await self.position(shard)
         if expected != self._taken[shard] and expected != self._begun.get(shard, NOT_BEGUN):

@@ -18,7 +18,7 @@ create table checkpoints (
 create table checkpoint_parts (
     generation bigint not null,
     shard bigint not null,
-    file text not null,
+    file text not null, -- blake2b of the whole file: a part that is there is the right one
     part bigint not null,
     epoch bigint not null,
     content bytea not null,
