@@ -163,6 +163,8 @@ def decode(value: bytes) -> EpochStarted | Trying | DecisionRecord:
     if crc32(body) != mark.body_checksum:
         raise CorruptRecord("decision record: the body's checksum is wrong")
     if mark.kind == TRYING:
+        if body:
+            raise CorruptRecord("decision record: a trial has no body")
         return Trying(mark.stamp, mark.last_command, mark.last_delta)
     try:
         if mark.kind == EPOCH_STARTED:
@@ -282,6 +284,8 @@ def _encode_decided(record: DecisionRecord) -> bytes:
 
 def _decode_decided(mark: Mark, value: bytes) -> Decided:
     quotes, small = no_quotes(), _Small()
+    if mark.quotes and not mark.body_bytes:
+        raise ValueError("quotes are announced and none are there")
     if mark.body_bytes:
         if mark.quotes:
             quotes = np.frombuffer(value, QUOTE_DTYPE, mark.quotes, MARK_BYTES)
