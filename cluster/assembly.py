@@ -175,7 +175,8 @@ async def make_owner(settings: Settings, start: Start, logs: Logs) -> ShardActor
     """Return the owner of one shard, not yet begun. Imports jax."""
     from engine.shard import Shard, ShardSettings
 
-    shard_settings = ShardSettings()
+    generation = settings.shards.generation
+    shard_settings = ShardSettings(shard=start.shard, generation=generation)
     return ShardActor(
         start.shard,
         logs=logs,

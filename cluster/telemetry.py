@@ -30,8 +30,10 @@ def version_of_repricer() -> str:
         return "unknown"
 
 
-def configure_logs(name: str, folder: Path, *, level: str, as_json: bool) -> None:
-    """Send every log line of this process to its file and to standard error."""
+def configure_logs(
+    name: str, folder: Path, *, level: str, as_json: bool, aside: bool = True
+) -> None:
+    """Send every log line of this process to its file and, ``aside``, to standard error."""
     folder.mkdir(parents=True, exist_ok=True)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -61,7 +63,7 @@ def configure_logs(name: str, folder: Path, *, level: str, as_json: bool) -> Non
     stream = logging.StreamHandler(sys.stderr)
     stream.setFormatter(in_json if as_json else for_people)
     root = logging.getLogger()
-    root.handlers[:] = [file, stream]
+    root.handlers[:] = [file, stream] if aside else [file]
     root.setLevel(level.upper())
     logging.getLogger("aiokafka").setLevel(logging.ERROR)  # every reconnect is a warning to it
 

@@ -1,0 +1,249 @@
+"""``price``, ``explain``, ``tail``, ``replay``: what was decided, and why."""
+
+import asyncio
+import multiprocessing
+from collections.abc import AsyncIterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Annotated, Any, Literal
+
+import aiohttp
+import msgspec
+from cyclopts import Parameter
+
+from cluster.assembly import make_logs
+from cluster.commands.speaking import Common, NotFound, Voice, run, settings_of, table
+from cluster.placement import ONE_THREAD
+from cluster.settings import Settings
+from cluster.tree import make_keys, role_card
+from engine.decided import State, quote_id
+from engine.errors import FailedDependency, RejectedInput
+from persistence.decision_reader import Accepted, DecisionReader
+from persistence.ports import DECISIONS, Logs
+
+ANSWER_S = 10.0
+
+
+def price(
+    sku: Annotated[str, Parameter(help="the retailer's SKU")],
+    *,
+    channel: Annotated[str | None, Parameter(help="default: the primary channel")] = None,
+    retailer: Annotated[str | None, Parameter(help="needed when the key sees several")] = None,
+    common: Common | None = None,
+) -> int:
+    """Show a product's price: recommended, in force, bounds, confidence, how fresh."""
+    voice, settings = Voice(common), settings_of(common)
+    parameters = {"channel": channel, "retailer": retailer}
+    answer = run(_get(settings, f"/products/{_quoted(sku)}/recommendation", parameters))
+    shown = table(sku, "", "")
+    for name, value in answer.items():
+        if not isinstance(value, list):
+            shown.add_row(name.replace("_", " "), _plain(value))
+    voice.answer(answer, shown)
+    return 0
+
+
+def explain(
+    sku: Annotated[str, Parameter(help="the retailer's SKU")],
+    *,
+    channel: Annotated[str | None, Parameter(help="default: the primary channel")] = None,
+    retailer: Annotated[str | None, Parameter(help="needed when the key sees several")] = None,
+    common: Common | None = None,
+) -> int:
+    """Say in words why a price is what it is: the binding rule, and the price without it."""
+    voice, settings = Voice(common), settings_of(common)
+    parameters = {"channel": channel, "retailer": retailer}
+    answer = run(_get(settings, f"/products/{_quoted(sku)}/explanation", parameters))
+    text = answer.get("text") or answer.get("explanation", {}).get("text") or _plain(answer)
+    voice.answer(answer, str(text))
+    return 0
+
+
+async def _get(settings: Settings, path: str, parameters: dict[str, str | None]) -> dict[str, Any]:
+    card = role_card(settings, "gateway")
+    if card is None:
+        raise FailedDependency(f"no gateway runs on {settings.folder}: `repricer up` starts it")
+    key = make_keys(settings)
+    if not key:
+        raise RejectedInput("/gateway/keys_file", "the key itself is not in the folder", "use curl")
+    timeout = aiohttp.ClientTimeout(total=ANSWER_S)
+    chosen = {name: value for name, value in parameters.items() if value is not None}
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(
+                f"{card.address}/api/v1{path}",
+                params=chosen,
+                headers={"Authorization": f"Bearer {key}"},
+            ) as response,
+        ):
+            answer: dict[str, Any] = msgspec.json.decode(await response.read())
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise FailedDependency(f"the gateway at {card.address} does not answer: {error}") from error
+    detail = str(answer.get("detail") or answer.get("title") or answer)
+    if response.status == 404:
+        raise NotFound(detail)
+    if response.status >= 500:
+        raise FailedDependency(detail)
+    if response.status >= 400:
+        raise RejectedInput("", detail)
+    return answer
+
+
+def _quoted(sku: str) -> str:
+    from urllib.parse import quote
+
+    return quote(sku, safe="")
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict) and set(value) == {"amount", "currency"}:
+        return f"{value['amount']} {value['currency']}"
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def tail(
+    *,
+    shard: Annotated[int | None, Parameter(help="one shard; default: all")] = None,
+    lines: Annotated[int, Parameter(help="how many decisions back to begin, a shard")] = 10,
+    follow: Annotated[bool, Parameter(help="go on with what comes")] = True,
+    heartbeats: Annotated[bool, Parameter(help="show decisions without rows too")] = False,
+    common: Common | None = None,
+) -> int:
+    """Show decisions as they are made, one JSON line each."""
+    voice, settings = Voice(common), settings_of(common)
+
+    async def show() -> None:
+        shards = range(settings.shards.count) if shard is None else (shard,)
+        logs = make_logs(settings)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in shards:
+                    group.create_task(_show(logs, number))
+        finally:
+            await logs.close()
+
+    async def _show(logs: Logs, number: int) -> None:
+        async for accepted in _decisions(logs, number, settings, lines, follow):
+            if accepted.decided is not None and (heartbeats or accepted.decided.has_rows):
+                voice.line(decision_line(accepted))
+
+    try:
+        run(show())
+    except KeyboardInterrupt:
+        voice.say("")
+    return 0
+
+
+async def _decisions(
+    logs: Logs, shard: int, settings: Settings, lines: int, follow: bool
+) -> AsyncIterator[Accepted]:
+    generation = settings.shards.generation
+    log = await logs.open(DECISIONS, shard)
+    end, start = await log.end(), await log.start()
+    # Read from well before, so that the reigning start is seen; show only the last ones.
+    reader = DecisionReader(None, shard=shard, generation=generation)
+    if start > 0:
+        reader = DecisionReader(None, shard=shard, generation=generation, after=start - 1)
+    while follow or reader.offset < end - 1:
+        for record in await log.read(reader.offset, limit=500, wait_ms=500):
+            accepted = reader.accept(record)
+            if accepted is not None and record.offset >= end - lines:
+                yield accepted
+    await log.close()
+
+
+def decision_line(accepted: Accepted) -> dict[str, Any]:
+    """Return one decision as plain values, short enough for a line."""
+    decided, stamp = accepted.decided, accepted.stamp
+    assert decided is not None
+    quotes = [
+        {
+            "quote_id": quote_id(stamp.generation, stamp.shard, decided.seq, index),
+            "listing": f"{int(quote['listing']):016x}",
+            "state": State(int(quote["state"])).name.lower(),
+            "in_force_minor": int(quote["in_force_minor"]),
+            "proposed_minor": int(quote["proposed_minor"]),
+            "floor_minor": int(quote["floor_minor"]),
+            "ceiling_minor": int(quote["ceiling_minor"]),
+        }
+        for index, quote in enumerate(decided.quotes)
+    ]
+    return {
+        "shard": stamp.shard,
+        "seq": decided.seq,
+        "epoch": stamp.epoch,
+        "offset": accepted.offset,
+        "decided_ms": decided.decided_ms,
+        "appended_ms": accepted.appended_ms,
+        "last_command": decided.last_command,
+        "last_delta": decided.last_delta,
+        "digest": f"{decided.digest:016x}",
+        "quotes": quotes,
+        "catalogue": len(decided.catalogue),
+        "exceptions": [
+            {
+                "verdict": each.verdict,
+                "reason": each.reason,
+                "position": list(_place(each.position)),
+            }
+            for each in decided.exceptions
+        ],
+        "outcomes": [
+            {"command_id": each.command_id, "status": each.status, "detail": each.detail}
+            for each in decided.outcomes
+        ],
+    }
+
+
+def _place(position: Any) -> tuple[int, int, int]:
+    return position.lane, position.offset, position.index
+
+
+def replay(
+    *,
+    shard: Annotated[int | None, Parameter(help="one shard; default: all")] = None,
+    begin: Annotated[
+        Literal["oldest", "checkpoint"],
+        Parameter(name="--from", help="the oldest possible point, or the newest checkpoint"),
+    ] = "oldest",
+    common: Common | None = None,
+) -> int:
+    """Re-execute every decision in another process, and count the differences."""
+    voice, settings = Voice(common), settings_of(common)
+    shards = list(range(settings.shards.count)) if shard is None else [shard]
+    settings_json = settings.model_dump_json()
+    # Spawned: forking after jax was imported locks up.
+    with ProcessPoolExecutor(
+        max_workers=1, mp_context=multiprocessing.get_context("spawn")
+    ) as processes:
+        replayed = []
+        for number in shards:
+            voice.say(f"replaying shard {number}")
+            replayed.append(processes.submit(replay_one, settings_json, number, begin).result())
+    totals = {
+        key: sum(each[key] for each in replayed)
+        for key in ("decisions", "quotes", "deltas", "differences", "expected")
+    }
+    shown = table("replay", "shard", "horizon", "decisions", "quotes", "differences", "digest")
+    for each in replayed:
+        shown.add_row(
+            str(each["shard"]),
+            f"{each['horizon']}, after seq {each['from_seq']}",
+            str(each["decisions"]),
+            str(each["quotes"]),
+            str(each["differences"]),
+            each["digest"],
+        )
+    voice.answer({**totals, "shards": replayed}, shown)
+    return 1 if totals["differences"] else 0
+
+
+def replay_one(settings_json: str, shard: int, begin: Literal["oldest", "checkpoint"]) -> Any:
+    """Re-execute one shard; in a process of its own, which imports jax."""
+    import os
+
+    os.environ.update(ONE_THREAD)
+    from cluster.replaying import replay_shard
+
+    settings = Settings.model_validate_json(settings_json)
+    return msgspec.to_builtins(asyncio.run(replay_shard(settings, shard, begin=begin)))
