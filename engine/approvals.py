@@ -177,7 +177,7 @@ def _check_bounds(memory: Memory, row: int, price_minor: int, key: int) -> None:
 
 def hard_bounds(memory: Memory, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return what nobody may break, int32[rows]: legal minimum, floor (0: none) and ceiling."""
-    listings = memory.listings.listings[rows]
+    listings = memory.listings.listings.take(rows)
     group, policy = (
         memory.groups.table[listings["group"]],
         memory.groups.policy[listings["group"]],

@@ -58,8 +58,8 @@ def judge(
     numbers, inverse = np.unique(listings["retailer"][moving], return_inverse=True)
     for number in numbers.tolist():
         _advance(table[number], now_ms)
-    row = listings[moving]
-    thresholds = table[row["retailer"]]
+    row = listings.take(moving)
+    thresholds = table.take(row["retailer"])
     # A row's own window begins with its first move.
     anew = now_ms - row["window_ms"] >= thresholds["breaker_window_ms"]
     anew |= row["window_minor"] <= 0
@@ -88,7 +88,7 @@ def judge(
         weights=np.isin(listings["retailer"][seen], numbers),
         minlength=count,
     )
-    return _tripped(table[numbers], numbers, counts, priced, now_ms)
+    return _tripped(table.take(numbers), numbers, counts, priced, now_ms)
 
 
 def _tripped(
@@ -156,7 +156,7 @@ def costs_shocked(
 ) -> np.ndarray:
     """Return which costs must not be taken: too many of a retailer's change too much at once."""
     table = memory.retailers.table
-    listings = memory.listings.listings[rows]
+    listings = memory.listings.listings.take(rows)
     retailer, before = listings["retailer"], listings["cost_minor"]
     shocked = np.zeros(len(rows), dtype=bool)
     known = before > 0
@@ -168,7 +168,7 @@ def costs_shocked(
     for number in numbers.tolist():
         _advance_costs(table[number], now_ms)
     table["shocked"][numbers, 0] += np.bincount(inverse).astype(np.int32)
-    of = table[numbers]
+    of = table.take(numbers)
     limit = np.maximum(of["cost_shock_share"] * of["costs"], of["breaker_listings_min"])
     over = (of["shocked"].sum(axis=1) > limit) & (now_ms >= of["costs_trusted_until_ms"])
     shocked[large[over[inverse]]] = True

@@ -21,7 +21,7 @@ from engine.decided import QUOTE_DTYPE
 from engine.deduplication import EventWindow, HighWaterMarks
 from engine.errors import CorruptCheckpoint
 from engine.groups import Groups
-from engine.listing_table import LISTING_DTYPE, REMOVED
+from engine.listing_table import LISTING_DTYPE, REMOVED, put
 from engine.memory import Memory
 from engine.retailers import RETAILER_DTYPE, Retailers
 from engine.rivals import OFFER_DTYPE, OFFER_USED
@@ -103,12 +103,12 @@ def _part(
         kind=kind,
         layout=layout(),
         rows=rows.astype(np.uint32).tobytes(),
-        listings=listings.listings[rows].tobytes(),
-        quotes=listings.quotes[rows].tobytes(),
+        listings=listings.listings.take(rows).tobytes(),
+        quotes=listings.quotes.take(rows).tobytes(),
         due_ms=memory.timers.due_ms[rows].tobytes(),
         texts=[listings.texts[row] for row in rows.tolist()],
         offer_counts=taken.sum(axis=1).astype(np.uint16).tobytes(),
-        offers=offers[taken].tobytes(),
+        offers=offers.reshape(-1).take(np.flatnonzero(taken)).tobytes(),
         mark=mark,
         small=small,
     )
@@ -168,8 +168,8 @@ def _fill(memory: Memory, part: Part) -> None:
         return
     memory.listings.reserve(int(rows.max()) + 1)
     memory.fit()
-    memory.listings.listings[rows] = np.frombuffer(part.listings, dtype=LISTING_DTYPE)
-    memory.listings.quotes[rows] = np.frombuffer(part.quotes, dtype=QUOTE_DTYPE)
+    put(memory.listings.listings, rows, np.frombuffer(part.listings, dtype=LISTING_DTYPE))
+    put(memory.listings.quotes, rows, np.frombuffer(part.quotes, dtype=QUOTE_DTYPE))
     memory.timers.due_ms[rows] = np.frombuffer(part.due_ms, dtype=np.int64)
     for row, text in zip(rows.tolist(), part.texts, strict=True):
         memory.listings.texts[row] = text

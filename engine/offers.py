@@ -4,6 +4,7 @@ import numpy as np
 from msgspec import Struct
 
 from engine.deduplication import last_of, newest
+from engine.listing_table import put
 from engine.memory import Memory, Work
 from engine.microbatch import FactColumns
 from engine.rivals import (
@@ -125,7 +126,7 @@ def _places(
 def _held(offers: np.ndarray, at: np.ndarray) -> np.ndarray:
     held = np.zeros(len(at), dtype=OFFER_DTYPE)
     placed = np.flatnonzero(at >= 0)
-    held[placed] = offers[placed, at[placed]]
+    put(held, placed, offers.reshape(-1).take(placed * offers.shape[1] + at[placed]))
     return held
 
 
@@ -140,7 +141,7 @@ def _screen_and_store(
 ) -> np.ndarray:
     """Screen offers, at most one a place, and store them; return why each is not believed."""
     listings = memory.listings.listings
-    policy = memory.groups.policy[listings["group"][row]]
+    policy = memory.groups.policy.take(listings["group"][row])
     offers = memory.rivals.offers_of(row)
     retailer, own = listings["retailer"][row], listings["currency"][row]
     rate, _ = converted(offers, memory.currencies, retailer, own)
@@ -155,7 +156,7 @@ def _screen_and_store(
     each = np.arange(len(row))
     fresh_rate, _ = converted(fresh[:, None], memory.currencies, retailer, own)
     landed = fresh["landed_minor"] * fresh_rate[:, 0]
-    held = offers[each, at]
+    held = offers.reshape(-1).take(each * offers.shape[1] + at)
     evidence = Evidence(
         held=held,
         held_minor=minor[each, at],
@@ -172,7 +173,7 @@ def _screen_and_store(
     comparable = (fresh["flags"] & (OFFER_IN_STOCK | OFFER_NEW)) == OFFER_IN_STOCK | OFFER_NEW
     kept = (why > 0) & ~comparable
     if kept.any():
-        stored[kept] = fresh[kept]
+        put(stored, np.flatnonzero(kept), fresh[kept])
         stored["flags"][kept] |= OFFER_UNPROVEN
         why[kept] = 0
     memory.rivals.put(row, at, stored)

@@ -10,7 +10,7 @@ from msgspec import Struct
 from engine import breaker, pricing
 from engine.decided import QUOTE_DTYPE, Cause, State
 from engine.floors import floor_minor
-from engine.listing_table import CHANGE_SLOTS, KVI, NEVER, RELEASED, REMOVED
+from engine.listing_table import CHANGE_SLOTS, KVI, NEVER, RELEASED, REMOVED, put
 from engine.memory import Memory
 from engine.pricing import PRICING_INPUT_DTYPE, PRICING_POLICY_FIELDS
 from engine.rivals import Reference, converted, reference
@@ -86,9 +86,9 @@ def quote_rows(memory: Memory, looked: Looked, seq: int, now_ms: int) -> Quoted:
 
 
 def _look(memory: Memory, rows: np.ndarray, now_ms: int) -> _Sight:
-    listings = memory.listings.listings[rows]
-    policy = memory.groups.policy[listings["group"]]
-    group = memory.groups.table[listings["group"]]
+    listings = memory.listings.listings.take(rows)
+    policy = memory.groups.policy.take(listings["group"])
+    group = memory.groups.table.take(listings["group"])
     offers = memory.rivals.offers_of(rows)
     rate, rate_ms = converted(offers, memory.currencies, listings["retailer"], listings["currency"])
     seen = reference(
@@ -127,7 +127,7 @@ def _look(memory: Memory, rows: np.ndarray, now_ms: int) -> _Sight:
     inputs["stock"] = stock_of(listings)
     inputs["kvi"] = (listings["flags"] & KVI) != 0
     inputs["changes_last_hour"] = _shift_changes(listings, now_ms)
-    retailer = memory.retailers.table[listings["retailer"]]
+    retailer = memory.retailers.table.take(listings["retailer"])
     halted = (retailer["halted"] | retailer["tripped"]) != 0
     return _Sight(
         listings=listings,
@@ -293,7 +293,7 @@ def _finish(
 ) -> Quoted:
     """Write rows and quotes back, set their timers, and return the quotes that are news."""
     listings, rows = sight.listings, looked.rows
-    last = memory.listings.quotes[rows]
+    last = memory.listings.quotes.take(rows)
     changed = listings["in_force_minor"] != in_force
     _note_changes(sight, changed, in_force, now_ms)
 
@@ -337,10 +337,11 @@ def _finish(
     listings["quote_seq"][which] = seq
     listings["quote_index"][which] = np.arange(len(which))
     due_ms = _due(sight, mask, state, now_ms)
-    memory.listings.listings[rows] = listings
-    memory.listings.quotes[rows[which]] = quotes[which]
+    news_quotes = quotes.take(which)
+    put(memory.listings.listings, rows, listings)
+    put(memory.listings.quotes, rows[which], news_quotes)
     memory.timers.set(rows, due_ms)
-    return Quoted(quotes[which], tripped, listings.tobytes() + due_ms.tobytes())
+    return Quoted(news_quotes, tripped, listings.tobytes() + due_ms.tobytes())
 
 
 def sight_before(sight: _Sight) -> np.ndarray:
@@ -380,7 +381,7 @@ def _due(sight: _Sight, mask: np.ndarray, state: np.ndarray, now_ms: int) -> np.
 def removed_quotes(memory: Memory, looked: Looked, seq: int, index: int) -> np.ndarray:
     """Return the last quotes of rows that were removed, numbered from ``index``."""
     rows = looked.rows
-    quotes = memory.listings.quotes[rows]
+    quotes = memory.listings.quotes.take(rows)
     quotes["listing"] = memory.listings.listings["key"][rows]
     quotes["previous_minor"] = memory.listings.listings["in_force_minor"][rows]
     quotes["state"], quotes["in_force_minor"], quotes["proposed_minor"] = State.REMOVED, 0, 0
@@ -388,7 +389,7 @@ def removed_quotes(memory: Memory, looked: Looked, seq: int, index: int) -> np.n
     quotes["binding"] = reasons.BINDING_NONE
     quotes["cause_kind"], quotes["cause_lane"] = looked.kind, looked.lane
     quotes["cause_offset"], quotes["cause_index"] = looked.offset, looked.index
-    memory.listings.quotes[rows] = quotes
+    put(memory.listings.quotes, rows, quotes)
     memory.listings.listings["quote_seq"][rows] = seq
     memory.listings.listings["quote_index"][rows] = index + np.arange(len(rows))
     memory.listings.listings["in_force_minor"][rows] = 0

@@ -9,7 +9,7 @@ import numpy as np
 from msgspec import Struct
 
 from engine.currencies import Currencies
-from engine.listing_table import NEVER, grown
+from engine.listing_table import NEVER, grown, put
 from kernels.limits import PRICE_MINOR_MAX
 
 OFFERS_A_BLOCK = 4
@@ -40,6 +40,9 @@ OFFER_DTYPE = np.dtype(
 )
 assert OFFER_DTYPE.itemsize == 32
 
+BLOCK_DTYPE = np.dtype((np.void, 32 * OFFERS_A_BLOCK))
+"""A block as raw bytes: copied at once, where records are copied field by field."""
+
 OWN_NAMES_MAX = 8
 """Most names under which a listing may appear in rivals' feeds."""
 
@@ -61,7 +64,7 @@ class RivalTable:
     def __init__(self, capacity: int = 256) -> None:
         self.offers = np.zeros((capacity, OFFERS_A_BLOCK), dtype=OFFER_DTYPE)
         self.places = np.full((capacity, PLACES), -1, dtype=np.int32)  # by row of the listing
-        self._next = 0
+        self._next = 1  # block 0 stays empty
         self._free: list[int] = []
         self._sources: dict[int, int] = {0: 0}  # name64 -> number
 
@@ -86,9 +89,10 @@ class RivalTable:
         places = self.places[rows]
         width = int((places >= 0).sum(axis=1).max(initial=0))
         places = places[:, :width]
-        offers = self.offers[places]
-        offers[places < 0] = np.zeros((), dtype=OFFER_DTYPE)
-        return offers.reshape(len(rows), width * OFFERS_A_BLOCK)
+        blocks = self.offers.view(BLOCK_DTYPE).reshape(-1)
+        # Block 0 stays empty, for the places that are not taken.
+        offers = blocks.take(np.maximum(places, 0)).reshape(-1)
+        return offers.view(OFFER_DTYPE).reshape(len(rows), width * OFFERS_A_BLOCK)
 
     def find(self, offers: np.ndarray, rivals: np.ndarray, sources: np.ndarray) -> np.ndarray:
         """Return int64[n], where in its row of ``offers`` each offer stands, -1: nowhere."""
@@ -101,8 +105,8 @@ class RivalTable:
     def put(self, rows: np.ndarray, at: np.ndarray, offers: np.ndarray) -> None:
         """Write ``offers`` into place ``at`` of each row."""
         block = self.places[rows, at // OFFERS_A_BLOCK]
-        assert (block >= 0).all()
-        self.offers[block, at % OFFERS_A_BLOCK] = offers
+        assert (block > 0).all()
+        put(self.offers.reshape(-1), block * OFFERS_A_BLOCK + at % OFFERS_A_BLOCK, offers)
 
     def room(self, row: int, older_than_ms: int) -> int:
         """Return a place of ``row`` for another offer; -1 when all hold offers that are fresh."""

@@ -10,6 +10,7 @@ weigh the same.
 import numpy as np
 from msgspec import Struct
 
+from engine.listing_table import put
 from engine.rivals import OFFER_UNPROVEN, OFFER_USED
 
 BELIEVED, BAND, SPREAD, SLOPE, SOURCES = range(5)
@@ -114,7 +115,9 @@ def screen(
     why[(agreeing > 0) | (repeated & ~contradicted)] = BELIEVED
     believed = why == BELIEVED
 
-    offers = np.where(believed | ~known, fresh, held)
+    offers = held.copy()
+    taken = np.flatnonzero(believed | ~known)
+    put(offers, taken, fresh.take(taken))
     # What is believed: learn how much this rival moves, and keep the suspect beside the new price.
     kept = believed & known & suspected & ~same
     offers["climb"] = np.where(believed, np.where(known, climb, 0.0), held["climb"])
