@@ -132,11 +132,11 @@ def start_node(settings: Settings) -> RayNode:
     folder = session_folder(settings)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     command = [
-        *(str(Path(sys.executable).with_name("ray")), "start", "--head"),
+        *(sys.executable, "-m", "cluster.ray_start", "start", "--head"),
         *("--node-ip-address", LOOPBACK, "--port", "0"),
         *("--dashboard-host", LOOPBACK, "--dashboard-port", str(settings.ray.dashboard_port)),
         *("--include-dashboard", "true" if settings.ray.dashboard else "false"),
-        *("--dashboard-agent-listen-port", "0", "--ray-client-server-port", "0"),
+        *("--dashboard-agent-listen-port", "0"),
         *("--num-cpus", str(os.cpu_count() or 1)),
         *("--object-store-memory", str(OBJECT_STORE_BYTES)),
         *("--temp-dir", str(folder), "--disable-usage-stats", "--log-color", "false"),

@@ -9,12 +9,12 @@ import os
 import sys
 import tomllib
 from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from cyclopts import Parameter
-from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 
@@ -43,7 +43,8 @@ class NotFound(PricingError):
 
 
 @Parameter(name="*")
-class Common(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class Common:
     """What every verb takes."""
 
     config: Annotated[
