@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from actors.owned_shard import OwnedShard
 from actors.patience import Patience
-from engine.errors import FailedDependency
+from engine.errors import CorruptCheckpoint, FailedDependency
 from persistence.checkpoints import CheckpointFiles, Increment, stem_of
 from persistence.decision_records import LogPosition
 
@@ -81,8 +81,10 @@ class Checkpointing:
         self._next_ms = now_ms + self._interval_ms
         self._saving = asyncio.create_task(self._save(increment))
 
-    def finished(self) -> bool:
+    def finished(self, shard: OwnedShard) -> bool:
         """Whether a file was written since the last call.
+
+        When the file that it adds to was lost, the next round writes a base.
 
         Raises:
             StaleEpoch: a later owner has written one already.
@@ -90,7 +92,15 @@ class Checkpointing:
         if self._saving is None or not self._saving.done():
             return False
         saving, self._saving = self._saving, None
-        self.tip = saving.result()
+        try:
+            self.tip = saving.result()
+        except CorruptCheckpoint:
+            self.failures += 1
+            self.tip = ""
+            shard.checkpoint_restart()
+            self._asked, self._waiting = self._waiting + self._asked, []
+            self._next_ms = 0
+            return False
         self.saved += 1
         for answer in self._waiting:
             if not answer.done():

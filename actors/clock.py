@@ -53,6 +53,10 @@ class ClockWatch:
         self._looked_ms = clock.monotonic_ms()
         self._difference_ms = float(clock.wall_ms() - self._looked_ms)
 
+    def wall_ms(self) -> int:
+        """Return the wall clock's time as it is, trusted or not."""
+        return self._clock.wall_ms()
+
     def look(self) -> int:
         """Return the wall clock's time.
 
@@ -85,9 +89,7 @@ class ClockWatch:
             )
 
 
-def decision_ms(
-    kind: ClockKind, *, previous_ms: int, wall_ms: int, batch: Microbatch
-) -> int:
+def decision_ms(kind: ClockKind, *, previous_ms: int, wall_ms: int, batch: Microbatch) -> int:
     """Return the time at which a microbatch is decided; it never goes back.
 
     A successor's clock may stand behind its predecessor's, and a step back of under five seconds

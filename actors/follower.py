@@ -100,9 +100,7 @@ class Follower:
     async def begin(self) -> None:
         """Ask the sink where it stands."""
         self._cursor = await self._stored_cursor()
-        self._reader = DecisionReader(
-            self._cursor, shard=self._shard, generation=self._generation
-        )
+        self._reader = DecisionReader(self._cursor, shard=self._shard, generation=self._generation)
 
     async def step(self) -> int:
         """Read what comes next and write it; return how many records counted."""

@@ -42,6 +42,4 @@ class Gate:
                 while not self._opened.is_set():
                     await self._opened.wait()
         except TimeoutError:
-            raise DeadlinePassed(
-                f"nothing was recorded for {deadline_ms} ms; ask again"
-            ) from None
+            raise DeadlinePassed(f"nothing was recorded for {deadline_ms} ms; ask again") from None

@@ -101,9 +101,7 @@ class Lane:
                 await self._taken.wait()
                 continue
             try:
-                records = await self._log.read(
-                    after, limit=self._records_max, wait_ms=READ_WAIT_MS
-                )
+                records = await self._log.read(after, limit=self._records_max, wait_ms=READ_WAIT_MS)
             except FailedDependency:
                 await patience.wait()
                 continue
@@ -214,8 +212,10 @@ class Inbox:
         )
 
 
-async def read_span(log: Log, after: int, through: int, *, limit: int = 1_000) -> AsyncIterator[Record]:
-    """Yield the records with ``after < offset <= through``; for followers, up to an accepted mark.
+async def read_span(
+    log: Log, after: int, through: int, *, limit: int = 1_000
+) -> AsyncIterator[Record]:
+    """Yield the records with ``after < offset <= through``; for followers, up to a mark.
 
     Raises:
         LogTruncated: some of them are gone.

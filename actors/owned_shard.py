@@ -52,6 +52,10 @@ class OwnedShard(Protocol):
 
     def checkpoint_close(self) -> bytes: ...
 
+    def checkpoint_restart(self) -> None:
+        """Let the next checkpoint be a base: what was copied so far is lost."""
+        ...
+
     def warm(self) -> None: ...
 
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
-from actors.clock import ClockKind
+from actors.clock import ClockKind, ClockWatch
 from actors.patience import Patience
 from engine.decided import Decided
 from engine.errors import AppendInDoubt, FailedDependency, LogRegressed, StaleEpoch
@@ -52,7 +52,7 @@ class Reign:
         partitions: int,
         replay_domain: str,
         clock: ClockKind,
-        wall_ms: Callable[[], int],
+        watch: ClockWatch,
     ) -> None:
         assert len(owner) == 16
         self.epoch = 0  # of our latest seal; 0 before the first
@@ -64,7 +64,7 @@ class Reign:
         self._partitions = partitions
         self._replay_domain = replay_domain
         self._clock: ClockKind = clock
-        self._wall_ms = wall_ms
+        self._watch = watch
         self._appender: Appender | None = None
         self._expected_offset = -1
 
@@ -74,6 +74,7 @@ class Reign:
         Raises:
             StaleEpoch: another start came first, or a higher epoch began meanwhile.
             LogRegressed: the log lost records that we have read.
+            ClockFault: the log's clock says another time than ours.
         """
         await self._seal(self._reader.epoch + 1, take)
 
@@ -86,12 +87,11 @@ class Reign:
         Raises:
             StaleEpoch: another owner reigns now; the caller stops at once, without tidying up.
             LogRegressed: the log lost acknowledged data.
+            ClockFault: the log's clock says another time than ours.
         """
         return await self._append(
             lambda stamp: DecisionRecord(stamp, decided),
-            lambda accepted: (
-                accepted.decided is not None and accepted.decided.seq == decided.seq
-            ),
+            lambda accepted: accepted.decided is not None and accepted.decided.seq == decided.seq,
             decided.seq,
         )
 
@@ -139,7 +139,7 @@ class Reign:
         position = self._reader.position
         return EpochStarted(
             stamp=stamp,
-            started_ms=self._wall_ms(),
+            started_ms=self._watch.wall_ms(),
             replay_domain=self._replay_domain,
             clock=self._clock,
             from_offset=-1 if position is None else position.offset,
@@ -155,6 +155,7 @@ class Reign:
             try:
                 if self._appender is None:
                     self._appender = await self._log.appender()
+                sent_ms = self._watch.wall_ms()
                 appended = await self._appender.append(value, content_type=CONTENT_TYPE)
                 break
             except AppendInDoubt:
@@ -170,6 +171,8 @@ class Reign:
                 f"decision log: sealed at offset {appended.offset}, read up to "
                 f"{self._reader.offset} before"
             )
+        # Before the first decision: a clock that was wrong from the start never jumps.
+        self._watch.compare(appended.appended_ms, sent_ms)
         await self._read_through(appended.offset, take)
         self._check_reigning(epoch)
         self.epoch = epoch
@@ -186,6 +189,7 @@ class Reign:
         while True:
             assert self._appender is not None
             value = encode(make(self._stamp(self.epoch)))
+            sent_ms = self._watch.wall_ms()
             try:
                 appended = await self._appender.append(value, content_type=CONTENT_TYPE)
             except AppendInDoubt:
@@ -196,7 +200,9 @@ class Reign:
             except FailedDependency:
                 await patience.wait()
                 continue
-            return await self._acknowledged(appended, is_ours, seq)
+            recorded = await self._acknowledged(appended, is_ours, seq)
+            self._watch.compare(appended.appended_ms, sent_ms)
+            return recorded
 
     async def _resolve_doubt(self, is_ours: Callable[[Accepted], bool]) -> Recorded | None:
         """Seal again and look whether the append in doubt is in the log.

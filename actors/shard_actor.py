@@ -42,7 +42,7 @@ FOLLOW_RECORDS_MAX = 256
 DEATHS_BEFORE_SKIP = 2
 """On so many cautious owners' deaths at one place the record there is skipped."""
 
-DEATHS_BEFORE_STOP = 4
+DEATHS_BEFORE_STOP = 10
 """On so many, skipping did not help: the shard stops."""
 
 
@@ -174,8 +174,6 @@ class ShardActor:
         self._position = recorded.position
         self._last_mark_ms = self._clock.monotonic_ms()
         self._answer_strong_reads()
-        if recorded.position.epoch == self._reign.epoch:
-            self._watch.compare(recorded.appended_ms, wall_ms)
         await self._checkpoint_between()
         if self._cautious:
             self._leave_caution(batch)
@@ -279,9 +277,7 @@ class ShardActor:
             self._rounds.tip = chain.name
             self._replay_domain = chain.header.replay_domain
             assert self._shard.seq == chain.position.seq
-        self._reader = DecisionReader(
-            self._position, shard=number, generation=settings.generation
-        )
+        self._reader = DecisionReader(self._position, shard=number, generation=settings.generation)
         self._inbox = Inbox(
             await self._open_log(COMMANDS),
             await self._open_log(DELTAS),
@@ -381,7 +377,9 @@ class ShardActor:
         if self._replay_domain in ("", self._shard.domain):
             self.different += 1
             LOGGER.error(
-                "shard %d: replay of seq %d differs from the record", self._shard_number, decided.seq
+                "shard %d: replay of seq %d differs from the record",
+                self._shard_number,
+                decided.seq,
             )
         else:
             self.expected_different += 1
@@ -395,17 +393,18 @@ class ShardActor:
             partitions=self._settings.partitions,
             replay_domain=self._shard.domain,
             clock=self._settings.clock,
-            wall_ms=self._clock.wall_ms,
+            watch=self._watch,
         )
         self._reign = reign
         await reign.seal(self._replay)
         self._last_mark_ms = self._clock.monotonic_ms()
         if self._cautious:
             # The predecessor fell somewhere in the one microbatch that it took and never recorded.
-            limits = self._settings.limits
+            limits, shard = self._settings.limits, self._shard
+            ends = await self._inbox.commands.end(), await self._inbox.deltas.end()
             self._passed_place = (
-                min(await self._inbox.commands.end() - 1, self._shard.last_command + limits.commands_max),
-                min(await self._inbox.deltas.end() - 1, self._shard.last_delta + limits.deltas_max),
+                min(ends[0] - 1, shard.last_command + limits.commands_max),
+                min(ends[1] - 1, shard.last_delta + limits.deltas_max),
             )
 
     # ----- living ------------------------------------------------------------------------------
@@ -461,7 +460,7 @@ class ShardActor:
         assert self._reign is not None
         assert self._position is not None
         self._rounds.advance(self._shard, self._position, self._clock.monotonic_ms())
-        if self._rounds.finished():
+        if self._rounds.finished(self._shard):
             await self._reign.repeat_start()
         if self._settings.interval_ms > 0:
             await asyncio.sleep(self._settings.interval_ms / 1000)

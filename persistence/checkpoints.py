@@ -154,6 +154,7 @@ class CheckpointFiles:
 
         Raises:
             StaleEpoch: a file of a higher epoch exists: its writer replaced this one.
+            CorruptCheckpoint: the parent is gone, so the chain must begin with a new base.
             OSError: it was not written; the same increment may be saved again.
         """
         name = name_of(increment)
@@ -163,8 +164,15 @@ class CheckpointFiles:
             highest = max((epoch_of(name) for name in names if is_checkpoint(name)), default=0)
             if highest > position.epoch:
                 raise StaleEpoch(increment.shard, position.epoch, highest)
+            if increment.parent and not any(stem_of(each) == increment.parent for each in names):
+                raise CorruptCheckpoint(f"checkpoint {name}: its parent {increment.parent} is gone")
 
         await self._folder.write(name, encode_increment(increment), admit)
+        # What does not verify now would break the chain of every increment after it.
+        try:
+            decode_increment(await self._folder.read(name))
+        except CorruptCheckpoint as error:
+            raise OSError(f"checkpoint {name} was written and does not verify: {error}") from error
         return name
 
     async def names(self) -> list[str]:

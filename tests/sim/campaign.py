@@ -1,0 +1,102 @@
+"""Many worlds and all mutants, on two processes."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+from msgspec import Struct
+
+from tests.sim.faults import NAMES
+from tests.sim.kinds import kind_of
+from tests.sim.mutants import MUTANTS, applied
+from tests.sim.world import simulate
+
+PROCESSES = 2
+CHUNK = 20
+MUTANT_SEEDS = 400
+"""A mutant that so many worlds do not notice has survived."""
+
+
+class Worlds(Struct):
+    """What some worlds came to."""
+
+    seeds: int
+    counts: Counter[str]
+    violations: list[tuple[int, str]]
+
+
+class Verdict(Struct):
+    """What became of a mutant."""
+
+    name: str
+    functions: int
+    seed: int  # that killed it, -1: it survived
+    violation: str = ""
+
+
+class Report(Struct):
+    """What a campaign found."""
+
+    seeds: int
+    faults: dict[str, int]
+    violations: list[tuple[int, str]]
+    mutants: int = 0
+    mutants_caught: int = 0
+    verdicts: list[Verdict] = []
+
+
+def live_through(seeds: Sequence[int]) -> Worlds:
+    """Let some worlds live; called in a process of its own."""
+    logging.disable(logging.CRITICAL)
+    found = Worlds(0, Counter(), [])
+    for seed in seeds:
+        world = simulate(seed, kind_of(seed))
+        found.seeds += 1
+        found.counts.update(world.faults.counts)
+        found.violations += [(seed, text) for text in world.violations]
+    return found
+
+
+def hunt(number: int) -> Verdict:
+    """Look for the first world that notices a mutant; called in a process of its own."""
+    logging.disable(logging.CRITICAL)
+    mutant = MUTANTS[number]
+    with applied(mutant) as functions:
+        for seed in range(MUTANT_SEEDS):
+            world = simulate(seed)
+            if world.violations:
+                return Verdict(mutant.name, functions, seed, world.violations[0])
+    return Verdict(mutant.name, functions, -1)
+
+
+def run_worlds(begin: int, count: int) -> Iterator[Worlds]:
+    """Let ``count`` worlds live, and yield what they come to as they end."""
+    chunks = [
+        range(first, min(first + CHUNK, begin + count))
+        for first in range(begin, begin + count, CHUNK)
+    ]
+    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(live_through, chunks)
+
+
+def run_mutants() -> Iterator[Verdict]:
+    """Hunt every mutant, and yield what became of each."""
+    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(hunt, range(len(MUTANTS)))
+
+
+def summed(worlds: Sequence[Worlds], verdicts: Sequence[Verdict] = ()) -> Report:
+    """Return the whole campaign's report."""
+    counts: Counter[str] = Counter()
+    for one in worlds:
+        counts.update(one.counts)
+    return Report(
+        seeds=sum(one.seeds for one in worlds),
+        faults={name: counts[name] for name in NAMES},
+        violations=[violation for one in worlds for violation in one.violations],
+        mutants=len(verdicts),
+        mutants_caught=sum(verdict.seed >= 0 for verdict in verdicts),
+        verdicts=list(verdicts),
+    )
