@@ -469,8 +469,10 @@ async def _drop_producer(producer: AIOKafkaProducer) -> None:
     if sender is not None:
         sender.cancel()
     await producer.client.close()
-    if sender is not None:
-        await asyncio.wait([sender])
+    while sender is not None and not sender.done():
+        # It waits for requests that were in flight, and they for metadata that will not come.
+        await asyncio.wait([sender], timeout=0.1)
+        sender.cancel()
 
 
 async def _partitions(admin: AIOKafkaAdminClient, topics: list[str]) -> dict[str, int]:
