@@ -62,9 +62,11 @@ from gateway.publishing import (
     HaltPublishing,
     Publishing,
     ResumePublishing,
+    RetailerList,
     halt,
     publishing,
     resume,
+    retailers,
 )
 from gateway.recommendations import (
     BatchAnswer,
@@ -241,6 +243,14 @@ ROUTES: tuple[Route, ...] = (
         query=RetailerQuery,
         answers={200: Publishing},
         problems=(NOT_FOUND,),
+    ),
+    Route(
+        method="GET",
+        path="/retailers",
+        handler=retailers,
+        summary="The retailers that the key sees",
+        scope=READ,
+        answers={200: RetailerList},
     ),
     Route(
         method="POST",

@@ -180,7 +180,7 @@ def recommendation(
         rival_price=_price(quote[_RIVAL], currency),
         stock=stock if stock >= 0 else None,
         quote_id=quote_id(place.generation, place.shard, place.seq, place.index),
-        decided_at=rfc3339(place.decided_ms),
+        decided_at=rfc3339(place.decided_ms) if place.decided_ms else None,
     )
 
 

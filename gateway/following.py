@@ -7,16 +7,13 @@ the shard's task loudly: its prices stay readable, marked stale, and ``/readyz``
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
-
-import numpy as np
-from msgspec import Struct
 
 from actors.clock import Clock
 from actors.patience import Patience
-from engine.decided import CatalogueChange
 from engine.errors import FailedDependency, LogFault, SettingsRefused
+from gateway.opening import Opening
 from gateway.replica import Replica
 from persistence.decision_reader import DecisionReader
 from persistence.decision_records import LogPosition
@@ -29,15 +26,6 @@ READ_RECORDS = 256
 READ_WAIT_MS = 500
 PATIENCE_FIRST_MS = 50
 PATIENCE_LONGEST_MS = 2000
-
-
-class Opening(Struct, frozen=True):
-    """What a checkpoint says of one shard, for a replica to begin with."""
-
-    position: LogPosition
-    catalogue: Sequence[CatalogueChange]
-    quotes: np.ndarray  # QUOTE_DTYPE, the newest of each listing
-    places: Sequence[tuple[int, int, int]] | None = None  # (seq, index, decided_ms) of each quote
 
 
 ReadOpening = Callable[[int], Awaitable[Opening | None]]
@@ -62,7 +50,7 @@ async def follow(
         position = None
         begun = await opening(shard) if opening is not None else None
         if begun is not None:
-            replica.begin(shard, begun.position, begun.catalogue, begun.quotes, begun.places)
+            replica.begin(shard, begun)
             position = begun.position
         log = await _patiently(lambda: logs.open(DECISIONS, shard))
         try:

@@ -9,7 +9,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from gateway.call import Call, Gateway
-from gateway.replica import STALE_MS
+from gateway.shard_view import STALE_MS
 
 
 class ReadyQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

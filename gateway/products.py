@@ -188,7 +188,7 @@ def _document(
 
 
 def _optional_money(minor: int | None, currency: str) -> Money | None:
-    return money(minor, currency) if minor is not None else None
+    return money(minor, currency) if minor else None
 
 
 def _checked_fields(text: str | None) -> tuple[str, ...]:

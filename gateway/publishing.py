@@ -10,6 +10,9 @@ from engine.deltas import PublishingHalted, PublishingResumed
 from gateway.call import Call, Gateway, RetailerQuery, decode_body, retailer_of
 from gateway.execution import Command, execute, observed_ms
 from gateway.problems import NOT_FOUND, Problem
+from gateway.retailers import Retailer
+
+RETAILERS_MAX = 1000
 
 ChannelName = Annotated[str, Meta(min_length=1, max_length=200)]
 
@@ -38,7 +41,7 @@ class Breaker(Struct, frozen=True):
     """A breaker that tripped: in which shard, and on what."""
 
     shard: int
-    reason: str
+    reasons: tuple[str, ...]
 
 
 class Publishing(Struct, frozen=True, kw_only=True):
@@ -54,6 +57,12 @@ class Publishing(Struct, frozen=True, kw_only=True):
     breakers: tuple[Breaker, ...]
 
 
+class RetailerList(Struct, frozen=True):
+    """The retailers that a key sees."""
+
+    retailers: tuple[Publishing, ...]
+
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -64,7 +73,22 @@ async def publishing(gateway: Gateway, call: Call) -> web.Response:
     retailer = gateway.replica.retailers.get(retailer_id)
     if retailer is None:
         raise Problem(NOT_FOUND, f"there is no retailer {retailer_id!r}")
-    document = Publishing(
+    return web.Response(body=_encode(_document(retailer)), content_type="application/json")
+
+
+async def retailers(gateway: Gateway, call: Call) -> web.Response:
+    """List the retailers that the key sees: what ``?retailer=`` may be."""
+    visible = [
+        retailer
+        for _, retailer in sorted(gateway.replica.retailers.items())
+        if call.credential.sees(retailer.id)
+    ]
+    document = RetailerList(tuple(_document(retailer) for retailer in visible[:RETAILERS_MAX]))
+    return web.Response(body=_encode(document), content_type="application/json")
+
+
+def _document(retailer: Retailer) -> Publishing:
+    return Publishing(
         retailer=retailer.id,
         name=retailer.name,
         currency=retailer.currency,
@@ -75,11 +99,10 @@ async def publishing(gateway: Gateway, call: Call) -> web.Response:
             Halt(channel or None, reason) for channel, reason in sorted(retailer.halts.items())
         ),
         breakers=tuple(
-            Breaker(shard, str(fields.get("reason", "")))
+            Breaker(shard, tuple(fields.get("reasons", ())))
             for shard, fields in sorted(retailer.breakers.items())
         ),
     )
-    return web.Response(body=_encode(document), content_type="application/json")
 
 
 async def halt(gateway: Gateway, call: Call) -> web.Response:

@@ -8,8 +8,8 @@ import numpy as np
 from aiohttp import web
 from msgspec import Meta, Struct
 
-from engine.decided import QUOTE_DTYPE
-from engine.errors import FailedDependency
+from engine.decided import QUOTE_DTYPE, State
+from engine.errors import DeadlinePassed, FailedDependency
 from gateway.call import (
     Call,
     Gateway,
@@ -28,6 +28,7 @@ from gateway.documents import (
 )
 from gateway.money import rfc3339
 from gateway.problems import DEADLINE, UNAVAILABLE, Problem
+from kernels.reasons import REASONS
 
 BATCH_MAX = 1000
 DEADLINE_MS = 1000
@@ -59,6 +60,7 @@ class BatchAnswer(Struct, frozen=True, kw_only=True):
 
 
 _encode = msgspec.json.Encoder().encode
+_STATES = {state.name.lower(): state for state in State}
 _ONLY_REPLICA = RecommendationQuery()
 
 
@@ -107,7 +109,7 @@ async def _strong(
         raise Problem(UNAVAILABLE, "the owner cannot be asked now", headers=RETRY)
     try:
         live = await routed.read(product.shard, listing.key, query.deadline_ms)
-    except TimeoutError as fault:
+    except (TimeoutError, DeadlinePassed) as fault:
         detail = f"no answer within {query.deadline_ms} ms; without consistency=strong there is one"
         raise Problem(DEADLINE, detail, headers=RETRY) from fault
     except FailedDependency as fault:
@@ -124,13 +126,15 @@ def live_quote(
     generation: int, shard: int, live: Mapping[str, Any] | None
 ) -> tuple[tuple[Any, ...] | None, QuotePlace | None]:
     """Return the columns of a quote and its place from what an owner says of a listing."""
-    if not live or not live.get("state"):
+    if live is None or live["state"] not in _STATES:
         return None, None
     # Assigned field by field, so that a value which does not fit its column is a fault here.
     row = np.zeros((), QUOTE_DTYPE)
     for name in QUOTE_DTYPE.names or ():
-        if name in live:
+        if name not in ("state", "reasons"):
             row[name] = live[name]
-    seq, index = int(live.get("seq", 0)), int(live.get("index", 0))
-    place = QuotePlace(generation, shard, seq, index, int(live.get("decided_ms", 0)))
-    return tuple(row.item()), place
+    row["state"] = _STATES[live["state"]]
+    row["reasons"] = sum(bit for bit, name in REASONS.items() if name in live["reasons"])
+    seq, index = live["quote"]
+    # When that quote was decided the owner does not say; the answer itself is as of now.
+    return tuple(row.item()), QuotePlace(generation, shard, seq, index, 0)

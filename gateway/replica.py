@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from msgspec import Struct
 
-from actors.clock import ClockKind
 from engine.decided import QUOTE_DTYPE, CatalogueChange, Decided, Outcome
 from engine.policy import PolicyBook
 from gateway.documents import (
@@ -25,69 +24,14 @@ from gateway.documents import (
     quote_columns,
     recommendation,
 )
-from gateway.money import rfc3339
+from gateway.opening import Opening
 from gateway.retailers import Product, Retailer, change_retailer
+from gateway.shard_view import ShardView
 from gateway.window import Window
 from persistence.decision_reader import Accepted
-from persistence.decision_records import LogPosition
-
-STALE_MS = 2000
-"""An answer is stale when nothing was heard from its shard for longer."""
 
 OUTCOMES_MAX = 100_000
 """Outcomes of commands remembered; an older one is no longer found."""
-
-NO_POSITION = LogPosition(b"", -1, 0, b"", 0)
-
-
-class ShardView:
-    """How far one shard's decision log was read, and how long ago."""
-
-    __slots__ = (
-        "_tails",
-        "appended_ms",
-        "caught_up",
-        "clock",
-        "decided_ms",
-        "failure",
-        "position",
-        "read_ms",
-        "target",
-    )
-
-    def __init__(self) -> None:
-        self.position = NO_POSITION
-        self.appended_ms = 0  # of the last accepted record
-        self.read_ms = 0  # monotonic time at which it was read
-        self.decided_ms = 0  # time of the last decision, by the owner's clock
-        self.clock: ClockKind = "wall"
-        self.target = -1  # end of the log when following began
-        self.caught_up = False
-        self.failure = ""  # why following stopped, if it did
-        self._tails: tuple[bytes, bytes] | None = None
-
-    def heard(self, position: LogPosition, appended_ms: int, read_ms: int) -> None:
-        """Note that a record was accepted."""
-        self.position = position
-        self.appended_ms = appended_ms
-        self.read_ms = read_ms
-        self._tails = None
-
-    def age_ms(self, now_ms: int, monotonic_ms: int) -> int:
-        """Return for how long nothing was heard; the worse of the log's clock and our own."""
-        if self.read_ms == 0:
-            return now_ms
-        return max(now_ms - self.appended_ms, monotonic_ms - self.read_ms)
-
-    def tail(self, now_ms: int, monotonic_ms: int) -> bytes:
-        """Return the end of a JSON object that says how old it is."""
-        if self._tails is None:
-            as_of = rfc3339(self.appended_ms)
-            self._tails = (
-                f',"as_of":"{as_of}","stale":false}}'.encode(),
-                f',"as_of":"{as_of}","stale":true}}'.encode(),
-            )
-        return self._tails[self.age_ms(now_ms, monotonic_ms) > STALE_MS]
 
 
 class Changed(Struct, frozen=True):
@@ -124,27 +68,17 @@ class Replica:
 
     # ----- writing: the followers of the logs, one a shard ---------------------------------------
 
-    def begin(
-        self,
-        shard: int,
-        position: LogPosition,
-        catalogue: Iterable[CatalogueChange],
-        quotes: np.ndarray,
-        places: Sequence[tuple[int, int, int]] | None = None,
-    ) -> None:
-        """Take over what a checkpoint holds of ``shard``.
-
-        ``places`` is (seq, index, decided_ms) of each quote, where the checkpoint knows it.
-        """
-        for change in catalogue:
+    def begin(self, shard: int, opening: Opening) -> None:
+        """Take over what a checkpoint holds of ``shard``."""
+        for change in opening.catalogue:
             self._apply_change(shard, change)
-        rows = self._rows_of(shard, quotes["listing"].tolist())
-        self._table[rows] = quotes
-        for row, (seq, index, decided_ms) in zip(rows, places or (), strict=False):
-            self._places[row] = (seq, decided_ms, index)
+        rows = self._rows_of(shard, opening.quotes["listing"].tolist())
+        self._table[rows] = opening.quotes
+        for row, (seq, index) in zip(rows, opening.places, strict=True):
+            self._places[row] = (seq, 0, index)
         self._invalidate(rows)
-        self.window.begin(shard, position.seq)
-        self.shards[shard].position = position
+        self.window.begin(shard, opening.position.seq)
+        self.shards[shard].position = opening.position
 
     def accept(self, shard: int, accepted: Accepted, *, read_ms: int) -> None:
         """Take one record that counts; ``read_ms`` is the monotonic time at which it was read."""

@@ -212,12 +212,12 @@ async def test_publishing_tells_what_stops_it() -> None:
         owner, path = place.owner("acme"), "/api/v1/publishing"
         assert (await place.get(path))[1]["halts"] == []
         halt = CatalogueChange(COMMAND, "halt", "acme", {"channel": "shop", "reason": "odd"})
-        tripped = CatalogueChange(COMMAND, "breaker", "acme", {"reason": "3 % moved by 20 %"})
+        tripped = CatalogueChange(COMMAND, "breaker", "acme", {"reasons": ["3 % moved by 20 %"]})
         await owner.decide(catalogue=[halt, tripped])
         await place.caught_up()
         _, body = await place.get(path)
         assert body["halts"] == [{"channel": "shop", "reason": "odd"}]
-        assert body["breakers"] == [{"shard": owner.shard, "reason": "3 % moved by 20 %"}]
+        assert body["breakers"] == [{"shard": owner.shard, "reasons": ["3 % moved by 20 %"]}]
         await owner.decide(catalogue=[CatalogueChange(COMMAND, "resume", "acme", {})])
         await place.caught_up()
         _, body = await place.get(path)

@@ -102,7 +102,8 @@ async def test_a_strong_read_asks_the_owner() -> None:
     async def ask(shard: int, listing: int, deadline_ms: int) -> dict[str, Any]:
         asked.append((shard, listing, deadline_ms))
         row = quoted("acme", "shop", "A-1", 1777)[0]
-        return {**{name: row[name].item() for name in row.dtype.names}, "seq": 9, "index": 3}
+        plain = {name: row[name].item() for name in row.dtype.names}
+        return {**plain, "state": "live", "reasons": ["floor"], "quote": [9, 3]}
 
     async with market(ask=ask) as place:
         await open_shops(place)
