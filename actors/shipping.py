@@ -9,6 +9,8 @@ At a start the shipped chain is fetched only when it is newer than what verifies
 that is down is no reason not to start: the log holds the rest.
 """
 
+import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
@@ -17,6 +19,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from actors.patience import Patience
 from engine.errors import CorruptCheckpoint, CursorFenced, FailedDependency, StaleEpoch
 from persistence.checkpoints import (
     Chain,
@@ -25,6 +28,8 @@ from persistence.checkpoints import (
     is_checkpoint,
 )
 from persistence.ports import SeriesStore, Statement, TableStore
+
+LOGGER = logging.getLogger("repricer.shipping")
 
 PART_BYTES_MAX = 1_000_000
 PARTS_PER_WRITE = 4
@@ -84,7 +89,11 @@ class Shipping:
                 return None
             if _place(manifest) > (position.epoch, position.seq):
                 return None
-        shipped = [await self._ship_file(name, position.epoch) for name in chain.names]
+        try:
+            shipped = [await self._ship_file(name, position.epoch) for name in chain.names]
+        except OSError as error:
+            # A merged base took this chain's place on the disk meanwhile; that one is next.
+            raise FailedDependency(f"checkpoint {chain.name}: {error}") from error
         await self._publish(chain, shipped, manifest)
         await self._note(chain, shipped)
         return chain.name
@@ -113,6 +122,34 @@ class Shipping:
             await self._files.receive(name, content)
         return files[-1].name
 
+    async def run(self, every_ms: int) -> None:
+        """Ship what is newest, for ever; slows nobody and waits longer while the store is down.
+
+        Raises:
+            StaleEpoch: this owner was replaced.
+        """
+        patience = Patience()
+        while True:
+            try:
+                name = await self.ship()
+            except FailedDependency as error:
+                LOGGER.warning("shard %d: checkpoint not shipped: %s", self._shard, error)
+                await patience.wait()
+                continue
+            patience.renew()
+            if name is not None:
+                LOGGER.info("shard %d: checkpoint %s shipped", self._shard, name)
+            await asyncio.sleep(every_ms / 1000)
+
+    async def fetch_for_start(self, deadline_ms: int) -> str | None:
+        """Fetch what is newer than here, if the store answers in time: no start waits for it."""
+        try:
+            async with asyncio.timeout(deadline_ms / 1000):
+                return await self.fetch()
+        except (FailedDependency, CorruptCheckpoint, TimeoutError, OSError) as error:
+            LOGGER.warning("shard %d: no checkpoint fetched: %r", self._shard, error)
+            return None
+
     async def _newest(self) -> Chain | None:
         async for chain in self._files.candidates():
             return chain
@@ -132,7 +169,7 @@ class Shipping:
         return dict(rows[0]) if rows else None
 
     async def _ship_file(self, name: str, epoch: int) -> ShippedFile:
-        """Send what is missing of one file; parts are named by digest, so one that is there is right."""
+        """Send what is missing of one file; parts go by digest, so one that is there is right."""
         content = await self._files.content(name)
         decode_increment(content)
         digest = _digest(content)

@@ -269,6 +269,7 @@ def price_key(retailer: str, channel: str, sku: str) -> str:
 def version(price: CachedPrice) -> int:
     """Return an entry's version: a new generation of topics counts ``seq`` anew and is newer."""
     assert price.seq < 2**40
+    assert price.generation < 2**22
     return (price.generation << 40) | price.seq
 
 

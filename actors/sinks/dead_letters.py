@@ -103,7 +103,7 @@ class DeadLetters:
         self._stored: dict[int, Cursor] = {}
         self._taken: dict[int, LogPosition | None] = {}
         self._begun: dict[int, LogPosition | None] = {}
-        self._behind: dict[int, set[bytes]] = {}  # keys that stand behind the cursor already
+        self._behind: dict[int, dict[bytes, int]] = {}  # letters beyond the cursor: key, seq
 
     async def position(self, shard: int) -> LogPosition | None:
         """Return where to read on, after reading back what was written beyond it."""
@@ -136,7 +136,7 @@ class DeadLetters:
                 continue
             letters = await self._letters(shard, each.decided)
             fresh = [letter for letter in letters if letter[0] not in self._behind[shard]]
-            await self._append(shard, fresh)
+            await self._append(shard, each.decided.seq, fresh)
             wrote = wrote or bool(letters)
         last = accepted[-1]
         if wrote or last.appended_ms - self._stored[shard].appended_ms >= IDLE_MS:
@@ -217,7 +217,9 @@ class DeadLetters:
             found |= {(lane, each.offset): each for each in records if each.offset in offsets}
         return found
 
-    async def _append(self, shard: int, letters: Sequence[tuple[bytes, bytes, str]]) -> None:
+    async def _append(
+        self, shard: int, seq: int, letters: Sequence[tuple[bytes, bytes, str]]
+    ) -> None:
         """Append in order; in doubt, look at what is there and leave the rest to the next try."""
         for block in _blocks(letters):
             if shard not in self._appender:
@@ -228,19 +230,25 @@ class DeadLetters:
                 self._appender.pop(shard).abandon()
                 del self._behind[shard]  # the next try reads back first
                 raise FailedDependency(f"dead letters in doubt: {doubt}") from doubt
-            self._behind[shard].update(key for key, _, _ in block if key is not None)
+            self._behind[shard].update((key, seq) for key, _, _ in block if key is not None)
 
     async def _move(self, shard: int, last: Accepted) -> None:
         end = await (await self._letters_log(shard)).end()
-        cursor = Cursor(last.position, end, last.appended_ms)
+        # What an earlier run wrote beyond this place must be found again by a later one.
+        beyond = {key: seq for key, seq in self._behind[shard].items() if seq > last.position.seq}
+        letters_end = self._stored[shard].letters_end if beyond else end
+        cursor = Cursor(last.position, letters_end, last.appended_ms)
         await asyncio.to_thread(self._write_cursor, shard, cursor)
         self._stored[shard] = cursor
-        self._behind[shard] = set()
+        self._behind[shard] = beyond
 
-    async def _keys(self, shard: int, begin: int) -> set[bytes]:
-        """Return the keys of the letters from ``begin`` on."""
+    async def _keys(self, shard: int, begin: int) -> dict[bytes, int]:
+        """Return the letters from ``begin`` on: their keys, and the decisions they are of."""
         log = await self._letters_log(shard)
-        return {bytes(record.key or b"") async for record in _records(log, begin)}
+        found: dict[bytes, int] = {}
+        async for record in _records(log, begin):
+            found[record.key or b""] = msgspec.json.decode(record.value, type=Letter).seq
+        return found
 
     async def _letters_log(self, shard: int) -> Log:
         if shard not in self._log:

@@ -213,7 +213,7 @@ async def test_a_fault_at_any_call_neither_loses_nor_doubles_a_row(
 
 
 async def test_a_commit_that_arrives_late_is_known_as_our_own(tmp_path: Path) -> None:
-    """Its writer is the same, so it is no rival; without that the follower would stop for nothing."""
+    """Its writer is the same, so it is no rival; else the follower would stop for nothing."""
     recorded = await RecordedShard(seed=5).open()
     await recorded.fill(4)
     accepted = await recorded.accepted()

@@ -1,0 +1,254 @@
+"""Checkpoints are shipped whole, never an older reign's over a newer, and come back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from actors import shipping as shipping_module
+from actors.shipping import Shipping
+from engine.errors import CorruptCheckpoint, FailedDependency, StaleEpoch
+from persistence.checkpoints import CheckpointFiles, Increment, stem_of
+from persistence.decision_records import LogPosition
+from persistence.ports import Statement, TableStore
+from persistence.sqlite_series import SqliteSeries
+from persistence.sqlite_tables import SqliteTables
+from tests.actors.sinks.recorded import Crash, Faults, FaultyTables
+from tests.actors.sinks.stores import postgres_database, postgres_tables, sqlite_path
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def tables(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[TableStore]:
+    if request.param == "sqlite":
+        store: TableStore = SqliteTables(sqlite_path(tmp_path))
+        yield store
+        await store.close()
+        return
+    async with postgres_database(request.getfixturevalue("postgres_server").address) as dsn:
+        store = postgres_tables(dsn)
+        yield store
+        await store.close()
+
+
+def increment(seq: int, *, epoch: int = 1, parent: str = "", part: bytes = b"part") -> Increment:
+    return Increment(
+        shard=0,
+        generation=1,
+        position=LogPosition(b"L" * 16, seq * 2, epoch, b"O" * 16, seq),
+        last_command=0,
+        last_delta=seq,
+        decided_ms=seq,
+        digest=seq,
+        replay_domain="test",
+        parent=parent,
+        parts=(part, part * 2),
+    )
+
+
+def of(files: CheckpointFiles, tables: object, **more: object) -> Shipping:
+    return Shipping(files, tables, shard=0, generation=1, **more)  # type: ignore[arg-type]
+
+
+async def chain(folder: Path, count: int = 3, *, epoch: int = 1) -> CheckpointFiles:
+    """Write a base and increments."""
+    files, parent = CheckpointFiles(folder), ""
+    for seq in range(1, count + 1):
+        part = bytes([seq]) * (2_500_000 if seq == 1 else 10)
+        parent = stem_of(await files.save(increment(seq, epoch=epoch, parent=parent, part=part)))
+    return files
+
+
+async def parts_of(files: CheckpointFiles) -> tuple[bytes, ...]:
+    loaded = await files.load()
+    assert loaded is not None
+    return loaded[0]
+
+
+async def test_a_chain_that_was_shipped_restores_elsewhere(
+    tables: TableStore, tmp_path: Path
+) -> None:
+    files = await chain(tmp_path / "here")
+    name = await of(files, tables).ship()
+    assert name == (await files.names())[-1]
+    rows = await tables.fetch("select part, length(content) as n from checkpoint_parts")
+    assert max(row["n"] for row in rows) <= 1_000_000
+    assert len(rows) == 8 + 2
+    elsewhere = CheckpointFiles(tmp_path / "there")
+    assert await of(elsewhere, tables).fetch() == name
+    assert await parts_of(elsewhere) == await parts_of(files)
+    assert await of(elsewhere, tables).fetch() is None  # what is there is as new
+    assert await of(files, tables).ship() is None
+
+
+async def test_only_what_is_new_is_sent_and_what_nobody_names_is_dropped(
+    tables: TableStore, tmp_path: Path
+) -> None:
+    files = await chain(tmp_path / "here", 1)
+    await of(files, tables).ship()
+    before = await tables.fetch("select file, part from checkpoint_parts")
+    base = (await files.names())[0]
+    await files.save(increment(2, parent=stem_of(base)))
+    faults = Faults()
+    await of(files, FaultyTables(tables, faults)).ship()
+    assert faults.names.count("transact") == 2  # one part, one manifest
+    await files.save(increment(3))  # a new base
+    await of(files, tables).ship()
+    after = await tables.fetch("select file, part from checkpoint_parts")
+    assert before
+    assert len(after) == 1
+    elsewhere = CheckpointFiles(tmp_path / "there")
+    await of(elsewhere, tables).fetch()
+    assert await parts_of(elsewhere) == increment(3).parts
+
+
+async def test_a_replaced_owner_ships_nothing(tables: TableStore, tmp_path: Path) -> None:
+    successor = CheckpointFiles(tmp_path / "new")
+    await successor.save(increment(4, epoch=2))
+    replaced = await chain(tmp_path / "old", 2)
+    await of(successor, tables).ship()
+    with pytest.raises(StaleEpoch):
+        await of(replaced, tables).ship()
+    elsewhere = CheckpointFiles(tmp_path / "there")
+    await of(elsewhere, tables).fetch()
+    assert await parts_of(elsewhere) == increment(4, epoch=2).parts
+
+
+async def test_a_manifest_that_changed_since_it_was_read_is_not_replaced(
+    tables: TableStore, tmp_path: Path
+) -> None:
+    """The replaced owner read the manifest before its successor shipped, and writes after."""
+    replaced, successor = await chain(tmp_path / "old", 2), CheckpointFiles(tmp_path / "new")
+    await of(replaced, tables).ship()
+    await replaced.save(increment(9))
+    await successor.save(increment(4, epoch=2))
+
+    class Overtaken(FaultyTables):
+        """Lets the successor ship between the other's look and its manifest."""
+
+        async def transact(self, statements):  # type: ignore[no-untyped-def]
+            if "update checkpoints" in statements[0].sql:
+                await of(successor, tables).ship()
+            return await self.inner.transact(statements)
+
+    overtaken = of(replaced, Overtaken(tables, Faults()))
+    with pytest.raises(FailedDependency):
+        await overtaken.ship()
+    with pytest.raises(StaleEpoch):
+        await of(replaced, tables).ship()
+    elsewhere = CheckpointFiles(tmp_path / "there")
+    await of(elsewhere, tables).fetch()
+    assert await parts_of(elsewhere) == increment(4, epoch=2).parts
+
+
+async def test_a_torn_local_checkpoint_is_replaced_by_the_shipped_one(
+    tables: TableStore, tmp_path: Path
+) -> None:
+    files = await chain(tmp_path / "here")
+    await of(files, tables).ship()
+    wanted = await parts_of(files)
+    for name in await files.names():
+        path = tmp_path / "here" / name
+        path.write_bytes(path.read_bytes()[:-1])
+    assert await files.load() is None
+    assert await of(files, tables).fetch() is not None
+    assert await parts_of(files) == wanted
+
+
+async def test_a_changed_copy_is_refused(tables: TableStore, tmp_path: Path) -> None:
+    await of(await chain(tmp_path / "here"), tables).ship()
+    await tables.transact(
+        [Statement("update checkpoint_parts set content = $1 where part = 1", (b"x",))]
+    )
+    elsewhere = CheckpointFiles(tmp_path / "there")
+    with pytest.raises(CorruptCheckpoint):
+        await of(elsewhere, tables).fetch()
+    assert await elsewhere.load() is None
+
+
+@pytest.mark.parametrize("kind", Faults.KINDS)
+async def test_a_fault_at_any_call_leaves_a_manifest_that_restores(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipping_module, "PART_BYTES_MAX", 40)
+    monkeypatch.setattr(shipping_module, "PARTS_PER_WRITE", 1)
+    files = CheckpointFiles(tmp_path / "here")
+    first = await files.save(increment(1))
+    second = await files.save(increment(2, parent=stem_of(first)))
+    calls, at = 1, 0
+    while at < calls:
+        store = SqliteTables(sqlite_path(tmp_path))
+        faults = Faults(at, kind)
+        for _ in range(4):
+            try:
+                await of(files, FaultyTables(store, faults)).ship()
+                break
+            except (FailedDependency, Crash):
+                elsewhere = CheckpointFiles(tmp_path / f"between-{at}")
+                if await of(elsewhere, store).fetch():
+                    assert await parts_of(elsewhere) == await parts_of(files)
+        calls = faults.calls
+        elsewhere = CheckpointFiles(tmp_path / f"there-{at}")
+        assert await of(elsewhere, store).fetch() == second
+        assert await parts_of(elsewhere) == await parts_of(files)
+        await store.close()
+        at += 1
+    assert calls > 8
+
+
+async def test_a_start_waits_no_longer_than_told(tmp_path: Path) -> None:
+    class Silent(FaultyTables):
+        """Never answers."""
+
+        async def migrate(self):  # type: ignore[no-untyped-def]
+            await asyncio.Event().wait()
+
+    files = await chain(tmp_path / "here", 1)
+    store = SqliteTables(sqlite_path(tmp_path))
+    assert await of(files, Silent(store, Faults())).fetch_for_start(20) is None
+    assert await of(files, store).fetch_for_start(20_000) is None
+    await of(files, store).ship()
+    elsewhere = CheckpointFiles(tmp_path / "there")
+    assert await of(elsewhere, store).fetch_for_start(20_000) is not None
+    await store.close()
+
+
+async def test_shipping_goes_on_through_failures_until_it_is_replaced(tmp_path: Path) -> None:
+    files = await chain(tmp_path / "here", 1)
+    store = SqliteTables(sqlite_path(tmp_path))
+    running = asyncio.create_task(of(files, FaultyTables(store, Faults(1))).run(1))
+    elsewhere = CheckpointFiles(tmp_path / "there")
+    while await of(elsewhere, store).fetch() is None:
+        await asyncio.sleep(0.01)
+    successor = CheckpointFiles(tmp_path / "new")
+    await successor.save(increment(4, epoch=2))
+    await of(successor, store).ship()
+    await files.save(increment(3))
+    with pytest.raises(StaleEpoch):
+        await running
+    await store.close()
+
+
+async def test_the_history_is_told_and_may_be_down(tmp_path: Path) -> None:
+    files = await chain(tmp_path / "here", 2)
+    tables = SqliteTables(sqlite_path(tmp_path))
+    (tmp_path / "file").write_text("")
+    down = SqliteSeries(tmp_path / "file" / "below" / "x.sqlite")
+    assert await of(files, tables, series=down).ship() is not None
+    series = SqliteSeries(sqlite_path(tmp_path))
+    await files.save(increment(5))
+    await of(files, tables, series=series).ship()
+    rows = await series.fetch("select epoch, seq, digest, files from checkpoints")
+    assert rows == [{"epoch": 1, "seq": 5, "digest": f"{5:016x}", "files": 1}]
+    for store in (tables, series, down):
+        await store.close()
+
+
+async def test_a_store_that_is_down_says_so(tmp_path: Path) -> None:
+    files = await chain(tmp_path / "here", 1)
+    store = postgres_tables("postgresql://u:p@127.0.0.1:9/none")
+    assert await of(files, store).fetch_for_start(5_000) is None
+    for act in (of(files, store).ship, of(files, store).fetch):
+        with pytest.raises(FailedDependency):
+            await act()
+    assert await of(CheckpointFiles(tmp_path / "empty"), store).ship() is None
