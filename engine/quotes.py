@@ -179,8 +179,7 @@ def _decide(
     mask[seen.all_stale] |= reasons.STALE_RIVALS
     withheld = sight.policy["publish"] == 0
     mask[withheld] |= reasons.UNPUBLISHED
-    unpublishable |= withheld
-    proposed[unpublishable & ~withheld] = 0
+    proposed[unpublishable] = 0
     infeasible = (priced["infeasible"] != 0) & ~unpublishable
     proposed[infeasible] = 0
 
@@ -198,10 +197,10 @@ def _decide(
     state[pinned] = State.PINNED
     state[infeasible] = State.INFEASIBLE
     state[unpublishable] = State.UNPUBLISHABLE
-    shadow = ~sight.live
+    shadow = ~sight.live | withheld
     state[shadow & ~unpublishable & ~infeasible] = State.SHADOW
     state[sight.halted] = State.HALTED
-    mask[shadow] |= reasons.SHADOW
+    mask[~sight.live] |= reasons.SHADOW
     mask[sight.halted] |= reasons.HALTED
     mask[state == State.PENDING] |= reasons.NEEDS_APPROVAL
     listings["proposed_minor"] = proposed
@@ -372,8 +371,8 @@ def _due(sight: _Sight, mask: np.ndarray, state: np.ndarray, now_ms: int) -> np.
     due = np.minimum(sight.reference.stale_ms, listings["pin_until_ms"])
     waits = listings["proposed_ms"] + sight.policy["approval_valid_ms"]
     due = np.where(state == State.PENDING, np.minimum(due, waits), due)
-    # A slot of changes leaves the hour when the next begins.
-    limited = (mask & (1 << reasons.RATE)) != 0
+    # A slot of changes leaves the hour when the next begins; then a price on its way steps on, too.
+    limited = (mask & (1 << reasons.RATE | 1 << reasons.STEP)) != 0
     due = np.where(limited, np.minimum(due, (now_ms // SLOT_MS + 1) * SLOT_MS), due)
     return np.maximum(due, now_ms + 1)
 

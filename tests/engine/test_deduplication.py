@@ -1,0 +1,121 @@
+"""Facts may come twice, late and in any order, and in any cut: the judgement is the same."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.deduplication import (
+    EVENT_WINDOW_MS,
+    MINUTE_MS,
+    NEW,
+    NO_ROOM,
+    SEEN,
+    TOO_OLD,
+    EventWindow,
+    HighWaterMarks,
+    last_of,
+    newest,
+)
+
+FACTS = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 2)), min_size=1, max_size=30
+)
+KNOWN = st.lists(st.tuples(st.integers(-1, 5), st.integers(0, 2)), min_size=4, max_size=4)
+
+
+@given(facts=FACTS, known=KNOWN)
+def test_a_block_is_judged_as_if_its_facts_came_one_by_one(
+    facts: list[tuple[int, int, int]], known: list[tuple[int, int]]
+) -> None:
+    held = dict(enumerate(known))
+    late, duplicate = [], []
+    for cell, observed, value in facts:
+        at, said = held[cell]
+        late.append(observed < at)
+        duplicate.append((observed, value) == (at, said))
+        if not late[-1]:
+            held[cell] = (observed, value)
+    cells, observed, values = (np.array(column) for column in zip(*facts, strict=True))
+    known_ms = np.array([known[cell][0] for cell in cells])
+    known_values = np.array([known[cell][1] for cell in cells])
+    judged = newest(cells, observed, values, known_ms, known_values)
+    assert judged.late.tolist() == late
+    assert judged.duplicate.tolist() == duplicate
+    winners = last_of(cells, judged.effective)
+    for cell in range(4):
+        mine = [at for at in winners.tolist() if cells[at] == cell]
+        assert len(mine) <= 1
+        result = (int(observed[mine[0]]), int(values[mine[0]])) if mine else known[cell]
+        assert result == held[cell]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 1), st.integers(1, 2), st.integers(0, 6)), min_size=1, max_size=40
+    ),
+    st.sets(st.integers(1, 39)),
+)
+def test_a_mark_counts_each_sequence_once_in_any_cut(
+    sales: list[tuple[int, int, int]], cuts: set[int]
+) -> None:
+    marks, expected, highest = HighWaterMarks(), [], dict[tuple[int, int], int]()
+    for retailer, source, sequence in sales:
+        expected.append(sequence > highest.get((retailer, source), -1))
+        if expected[-1]:
+            highest[retailer, source] = sequence
+    found: list[bool] = []
+    bounds = [0, *sorted(cut for cut in cuts if cut < len(sales)), len(sales)]
+    for start, stop in zip(bounds, bounds[1:], strict=False):
+        part = sales[start:stop]
+        if part:
+            columns = [np.array(column) for column in zip(*part, strict=True)]
+            found += marks.take(columns[0], columns[1].astype(np.uint64), columns[2])[0].tolist()
+        marks = HighWaterMarks.restore(marks.state())
+    assert found == expected
+
+
+def test_a_source_too_many_is_refused(monkeypatch: object) -> None:
+    marks = HighWaterMarks()
+    many = np.arange(1, 70_000, dtype=np.uint64)
+    fresh, met = marks.take(np.zeros(len(many), np.int64), many, np.zeros(len(many), np.int64))
+    assert fresh.sum() == 65_535
+    assert (met[~fresh] == NO_ROOM).all()
+
+
+def test_the_window_tells_new_from_seen_and_from_too_old() -> None:
+    window = EventWindow()
+    now_ms = 100 * EVENT_WINDOW_MS
+    window.expire(now_ms)
+    assert window.take(0, 7, now_ms) == NEW
+    assert window.take(0, 7, now_ms) == SEEN
+    assert window.take(1, 7, now_ms) == NEW  # another retailer's id
+    assert window.take(0, 8, now_ms - EVENT_WINDOW_MS - MINUTE_MS) == TOO_OLD
+    window.expire(now_ms + 2 * EVENT_WINDOW_MS)
+    assert window.take(0, 7, now_ms) == TOO_OLD  # never counted again
+
+
+def test_a_full_window_forgets_its_oldest_minutes_and_refuses_them(monkeypatch) -> None:
+    monkeypatch.setattr("engine.deduplication.EVENTS_MAX", 10)
+    window = EventWindow()
+    now_ms = 100 * EVENT_WINDOW_MS
+    for minute in range(12):
+        window.take(0, minute, now_ms + minute * MINUTE_MS)
+    window.expire(now_ms)
+    assert window.take(0, 0, now_ms) == TOO_OLD
+    assert window.take(0, 11, now_ms + 11 * MINUTE_MS) == SEEN
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 40)), max_size=60))
+def test_increments_of_a_window_add_up(events: list[tuple[int, int]]) -> None:
+    window, saved = EventWindow(), dict[int, list[int]]()
+    for number, (event, minute) in enumerate(events):
+        window.take(0, event, minute * MINUTE_MS)
+        if number % 7 == 0:
+            saved.update(window.changed())
+    saved.update(window.changed())
+    restored = EventWindow.restore(window.oldest_minute, saved)
+    for event, minute in events:
+        assert restored.take(0, event, minute * MINUTE_MS) == SEEN
+    restored.forget_checkpoint()
+    window.forget_checkpoint()
+    assert restored.changed() == window.changed()
