@@ -199,8 +199,8 @@ class SqliteAppender:
             appended = await self._session.call(
                 lambda connection: _append(connection, rows, now_ms), in_doubt=True
             )
-        except AppendInDoubt:
-            self.abandon()
+        except (AppendInDoubt, asyncio.CancelledError):
+            self.abandon()  # cancelled: it may have been appended, and nobody will know where
             raise
         if self._expiry.is_due():
             self._session.call_later(self._expiry.expire)
@@ -367,7 +367,8 @@ def _append(
         connection.executemany(_APPEND, [(appended_ms, *value) for value in values])
         last = connection.execute("SELECT last_insert_rowid()").fetchone()[0]
     except sqlite3.Error:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # a full disk has rolled back already
+            connection.execute("ROLLBACK")
         raise
     try:
         connection.execute("COMMIT")
@@ -388,7 +389,8 @@ def _create(connection: sqlite3.Connection, topics: Mapping[str, int], retention
             [(topic, partitions, retention_ms) for topic, partitions in topics.items()],
         )
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
 
