@@ -1,6 +1,7 @@
 """Many worlds and all mutants, on two processes."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -77,12 +78,14 @@ def run_worlds(begin: int, count: int) -> Iterator[Worlds]:
         range(first, min(first + CHUNK, begin + count))
         for first in range(begin, begin + count, CHUNK)
     ]
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
         yield from pool.map(live_through, chunks)
 
 
 def run_mutants() -> Iterator[Verdict]:
     """Hunt every mutant, and yield what became of each."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
         yield from pool.map(hunt, range(len(MUTANTS)))
 

@@ -53,9 +53,9 @@ def market(random: Random, faults: Faults, base_ms: int, until_s: float) -> list
             continue
         if faults.strikes("duplicate_delta"):
             again.append(Sent(one.at_s + random.random() * 2.0, DELTAS, one.delta))
-        elif not isinstance(one.delta, UnitsSold) or one.delta.source is None:
-            if faults.strikes("reordered_delta"):
-                one.at_s += random.random()
+        # What a source numbers comes in its order, or is refused.
+        elif getattr(one.delta, "source", None) is None and faults.strikes("reordered_delta"):
+            one.at_s += random.random()
     return sorted(sent + again, key=lambda one: one.at_s)
 
 

@@ -165,7 +165,7 @@ class SimLog:
 
 
 class SimAppender:
-    """A writing session whose records may be lost, doubled, or late, and whose words may be, too."""
+    """A writing session whose records, and whose answers, may be lost, doubled or late."""
 
     def __init__(self, broker: Broker, topic: str) -> None:
         self._broker = broker

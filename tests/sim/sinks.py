@@ -1,4 +1,4 @@
-"""Two kinds of sink: one that writes rows and cursor at once, one that repeats itself harmlessly."""
+"""Two kinds of sink: one writes rows and cursor at once, one repeats itself harmlessly."""
 
 import asyncio
 from collections.abc import Callable, Sequence

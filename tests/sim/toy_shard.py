@@ -208,9 +208,10 @@ class ToyShard:
         shard._window = EventWindow.restore(small.oldest_minute, minutes)
         return shard
 
-    def table(self) -> dict[int, tuple[int, int]]:
-        """Return each listing's units on hand and sold, for a comparison with a model."""
-        return {key: (row.units, row.sold) for key, row in self._rows.items()}
+    def table(self, listing: int) -> tuple[int, int]:
+        """Return a listing's units on hand and sold, for a comparison with a model."""
+        row = self._rows.get(listing, Row())
+        return row.units, row.sold
 
     def prices(self) -> dict[int, int]:
         """Return each listing's price."""

@@ -27,10 +27,11 @@ from persistence.checkpoints import CheckpointFiles
 from persistence.decision_records import DECIDED, LogPosition
 from persistence.memory_cache import MemoryCache
 from persistence.ports import COMMANDS, DECISIONS, DELTAS
+from persistence.wire import encode_delta
 from tests.sim.faults import Faults
-from tests.sim.feed import KEYS, MURDEROUS_SKU, count, market
+from tests.sim.feed import KEYS, MURDEROUS_SKU, RETAILER, count, market
 from tests.sim.folder import SimFolder
-from tests.sim.logs import Broker, SimLogs
+from tests.sim.logs import Broker, SimLog, SimLogs
 from tests.sim.loop import Process, SimLoop
 from tests.sim.sinks import CacheSink, Ledger, Store
 from tests.sim.toy_shard import ToyShard
@@ -124,6 +125,7 @@ class World:
         self.seen: list[Seen] = []
         self.different = 0
         self.murders = 0
+        self.known_commands = 0  # records of the commands lane that some owner has recorded
         self.feed_ended = False
         self._watching: asyncio.Task[Any] | None = None
 
@@ -156,7 +158,7 @@ class World:
             if self.loop.time() > deadline_s:
                 self.violation(f"not all is decided and followed in the end: {self._where()}")
             await asyncio.sleep(0.05)
-        await asyncio.sleep(0.3)  # one more heartbeat, so that strong reads are answered
+        await asyncio.sleep(1.2)  # some more heartbeats, and a checkpoint that nothing disturbs
         for task in tasks:
             if task.done() and task.exception() is not None:
                 raise task.exception()  # type: ignore[misc]
@@ -168,13 +170,17 @@ class World:
     # ----- the market --------------------------------------------------------------------------
 
     async def _feed(self) -> None:
-        for lead in self.kind.opening():
-            self.broker.send(lead[0], "acme", lead[1])
+        opening = self.kind.opening()
+        for topic, value in opening:
+            self.broker.send(topic, RETAILER, value)
+        while opening and self.known_commands < len(opening):
+            await asyncio.sleep(0.02)
+        began_s = self.loop.time()
         for sent in market(self.random, self.faults, BASE_MS, STORM_S - 0.5):
-            wait_s = sent.at_s - self.loop.time()
+            wait_s = began_s + sent.at_s - self.loop.time()
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
-            self.broker.send(sent.topic, "acme", sent.value())
+            self.broker.send(sent.topic, RETAILER, sent.value())
         self.feed_ended = True
 
     # ----- owners and followers ----------------------------------------------------------------
@@ -234,6 +240,7 @@ class World:
         self.loop.kill(process)
 
     def _note_record(self, owner: Owner, decided: Decided) -> None:
+        self.known_commands = max(self.known_commands, decided.last_command + 1)
         self.owned.append(
             Owned(owner.process.name, decided.seq, decided.digest, decided.decided_ms)
         )
@@ -242,7 +249,7 @@ class World:
         process = Process(f"follower-{sink.name}-{len(self.followers)}")
         follower = Follower(
             0,
-            log=self._quiet_open(),
+            log=SimLog(self.broker, DECISIONS),
             sink=sink,
             generation=1,
             records_max=16,
@@ -250,11 +257,6 @@ class World:
         )
         task = self.loop.spawn(process, self._follow(process, follower))
         self.followers.append((process, follower, task))
-
-    def _quiet_open(self) -> Any:
-        from tests.sim.logs import SimLog
-
-        return SimLog(self.broker, DECISIONS)
 
     async def _follow(self, process: Process, follower: Follower) -> None:
         try:
@@ -371,9 +373,7 @@ class World:
 
     async def _strike_murderous_delta(self) -> bool:
         delta = count(MURDEROUS_SKU, 1, self.broker.now_ms())
-        from persistence.wire import encode_delta
-
-        self.broker.send(DELTAS, "acme", encode_delta(delta))
+        self.broker.send(DELTAS, RETAILER, encode_delta(delta))
         return True
 
     async def _strike_stores_down(self) -> bool:
@@ -491,10 +491,12 @@ class ShardKind(Struct, frozen=True):
     name: str
     new: Callable[[], Any]
     restore: Callable[[Any], Any]
-    opening: Callable[[], list[tuple[str, bytes]]]
+    opening: Callable[[], list[tuple[str, bytes]]]  # topics and records that come before all
+    table: Callable[[Any, int], tuple[int, int]]  # a listing's units on hand and sold
+    prices: Callable[[Any], dict[int, int]]
 
 
-TOY = ShardKind("toy", ToyShard, ToyShard.restore, list)
+TOY = ShardKind("toy", ToyShard, ToyShard.restore, list, ToyShard.table, ToyShard.prices)
 
 
 def simulate(seed: int, kind: ShardKind = TOY) -> World:
