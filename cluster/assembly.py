@@ -12,12 +12,13 @@ from msgspec import Struct
 from actors.clock import WallClock
 from actors.follower import Follower, Sink
 from actors.shard_actor import OwnerSettings, ShardActor
+from actors.shipping import Shipping
 from actors.sinks.delta_lanes import DeltaLanes
 from actors.sinks.rows import signed
 from actors.supervisor import Start
 from cluster.settings import Settings, read_secret
 from gateway.history import HistoryReader, HistoryRow
-from persistence.checkpoints import CheckpointFiles
+from persistence.checkpoints import CheckpointFiles, merge_base
 from persistence.ports import DECISIONS, Cache, Logs, SeriesStore, TableStore
 
 
@@ -113,6 +114,49 @@ def make_sinks(settings: Settings, logs: Logs) -> tuple[Stores, dict[str, Sink]]
         DeadLetters(logs, lanes[1], settings.folder / "cursors", generation=generation),
     )
     return stores, {sink.name: sink for sink in sinks}
+
+
+def make_shipping(settings: Settings, stores: Stores) -> list[Shipping]:
+    """Return what carries each shard's checkpoints to the table store."""
+    return [
+        Shipping(
+            make_checkpoints(settings, shard),
+            stores.tables,
+            shard=shard,
+            generation=settings.shards.generation,
+            series=stores.series,
+        )
+        for shard in range(settings.shards.count)
+    ]
+
+
+async def fetch_checkpoint(settings: Settings, shard: int, *, deadline_ms: int) -> str | None:
+    """Fetch a shipped checkpoint that is newer than the local ones, if the store answers in time.
+
+    A local table store holds nothing that the folder beside it does not, so it is not asked.
+    """
+    if settings.tables.backend == "sqlite":
+        return None
+    tables = make_tables(settings)
+    files, generation = make_checkpoints(settings, shard), settings.shards.generation
+    try:
+        shipping = Shipping(files, tables, shard=shard, generation=generation)
+        return await shipping.fetch_for_start(deadline_ms)
+    finally:
+        await tables.close()
+
+
+def merge_bases(settings: Settings) -> list[str]:
+    """Merge every shard's chain of checkpoints into a base; call it in a process of its own."""
+    from engine.checkpoint import merge_parts
+
+    merged = []
+    for shard in range(settings.shards.count):
+        folder = checkpoint_folder(settings, shard)
+        name = merge_base(folder, merge_parts) if folder.is_dir() else None
+        if name is not None:
+            merged.append(name)
+    return merged
 
 
 HISTORY_ROWS_MAX = 2000

@@ -30,6 +30,8 @@ from engine.errors import ClockFault, LogFault, MurderousBatch, SettingsRefused,
 LOGGER = logging.getLogger("repricer.owner")
 
 DRAIN_CHECKPOINT_S = 20.0
+FETCH_DEADLINE_MS = 1_000
+"""A start waits no longer for a store: the log holds the rest."""
 
 ENDS: tuple[tuple[type[Exception], str], ...] = (
     (StaleEpoch, "fenced"),
@@ -119,9 +121,11 @@ class OwnerProcess:
         os._exit(0 if end.end == "drained" else 1)
 
     async def _live(self) -> None:
-        from cluster.assembly import make_logs, make_owner
+        from cluster.assembly import fetch_checkpoint, make_logs, make_owner
 
         logs = make_logs(self._settings)
+        shard = self._start.shard
+        await fetch_checkpoint(self._settings, shard, deadline_ms=FETCH_DEADLINE_MS)
         actor = await make_owner(self._settings, self._start, logs)
         draining = asyncio.Event()
 

@@ -87,6 +87,10 @@ def ray_environment(settings: Settings) -> dict[str, str]:
         **inherited,
         **ONE_THREAD,
         TREE_VARIABLE: tree_mark(settings.folder),
+        # A successor loads the kernels its predecessor compiled, instead of compiling for seconds.
+        "JAX_COMPILATION_CACHE_DIR": str(settings.folder / "kernels"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "PYTHONPATH": root,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_file(settings.run_folder)),

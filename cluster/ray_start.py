@@ -5,6 +5,7 @@ the client's dependencies are missing, so that is what it is told.
 """
 
 import sys
+from typing import Any
 
 from ray.scripts import scripts
 
@@ -14,7 +15,8 @@ def main() -> None:
     assert hasattr(scripts, "get_ray_client_dependency_error"), "another version of Ray"
     scripts.get_ray_client_dependency_error = lambda: "the Ray Client is not wanted"
     sys.argv[0] = "ray"
-    scripts.main()
+    command_line: Any = scripts.main
+    command_line()
 
 
 if __name__ == "__main__":

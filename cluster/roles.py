@@ -13,17 +13,27 @@ from typing import Any
 import uvloop
 
 from actors.follower import Follower
-from cluster.assembly import make_followers, make_logs, make_sinks
+from actors.shipping import Shipping
+from cluster.assembly import make_followers, make_logs, make_shipping, make_sinks, merge_bases
 from cluster.control import ControlServer, control_token
 from cluster.owner import memory_bytes
 from cluster.settings import Settings
 from cluster.telemetry import configure_logs, follower_samples, make_registry
 from cluster.watching import run_supervisor, write_role
-from engine.errors import CursorFenced, FailedDependency, LogFault, SettingsRefused
+from engine.errors import (
+    CorruptCheckpoint,
+    CursorFenced,
+    FailedDependency,
+    LogFault,
+    SettingsRefused,
+    StaleEpoch,
+)
 
 LOGGER = logging.getLogger("repricer.roles")
 
 CATCH_UP_S = 10.0
+SHIP_EVERY_MS = 15_000
+MERGE_EVERY_CHECKPOINTS = 12
 CAUGHT_UP_MS = 1_000
 
 
@@ -42,6 +52,10 @@ async def run_followers(settings: Settings) -> None:
     )
     write_role(settings, "followers", await server.start())
     tasks = [asyncio.ensure_future(_follow(follower)) for follower in followers]
+    tasks += [
+        asyncio.ensure_future(_ship(shipping)) for shipping in make_shipping(settings, stores)
+    ]
+    tasks.append(asyncio.ensure_future(_merge(settings)))
     await _told_to_stop()
     await _catch_up(followers)
     for task in tasks:
@@ -78,6 +92,27 @@ async def _follow(follower: Follower) -> None:
         LOGGER.critical("a follower stopped: %s", error)
 
 
+async def _ship(shipping: Shipping) -> None:
+    """Ship one shard's checkpoints; a replaced owner's or a torn one stops nothing else."""
+    while True:
+        try:
+            await shipping.run(SHIP_EVERY_MS)
+        except (StaleEpoch, CursorFenced, CorruptCheckpoint, OSError) as error:
+            LOGGER.warning("a checkpoint was not shipped: %s", error)
+        await asyncio.sleep(SHIP_EVERY_MS / 1000)
+
+
+async def _merge(settings: Settings) -> None:
+    """Merge bases now and then, in a process of its own: a million rows at once take seconds."""
+    file = settings.run_folder / "settings.json"
+    while True:
+        await asyncio.sleep(MERGE_EVERY_CHECKPOINTS * settings.shards.checkpoint_s)
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "cluster.roles", "merge", str(file)
+        )
+        await child.wait()
+
+
 async def _catch_up(followers: list[Follower]) -> None:
     """Wait a little until every follower that still runs has written what its owner left."""
     deadline = time.monotonic() + CATCH_UP_S
@@ -106,6 +141,10 @@ def main(role: str, settings_file: Path) -> int:
     configure_logs(
         role, settings.folder / "logs", level=telemetry.level, as_json=telemetry.json_logs
     )
+    if role == "merge":
+        for name in merge_bases(settings):
+            LOGGER.info("merged into %s", name)
+        return 0
     work: Coroutine[Any, Any, None]
     if role == "supervisor":
         work = run_supervisor(settings, settings_file)
