@@ -51,13 +51,18 @@ def judge(
         Retailers' numbers that trip (int64), and (number, reason) of each.
     """
     before = listings["in_force_minor"]
-    moving = np.flatnonzero((wanted_minor != before) & ~exempt)
-    if not len(moving):
+    changing = np.flatnonzero((wanted_minor != before) & (before > 0))
+    if not len(changing):
         return np.empty(0, dtype=np.int64), []
     table = memory.retailers.table
-    numbers, inverse = np.unique(listings["retailer"][moving], return_inverse=True)
+    # What is usual counts every change, exempt ones too; what is judged does not.
+    numbers, inverse = np.unique(listings["retailer"][changing], return_inverse=True)
+    count = len(numbers)
     for number in numbers.tolist():
         _advance(table[number], now_ms)
+    table["in_window"][numbers] += np.bincount(inverse).astype(np.int32)
+    counted = ~exempt[changing]
+    moving, inverse = changing[counted], inverse[counted]
     row = listings.take(moving)
     thresholds = table.take(row["retailer"])
     # A row's own window begins with its first move.
@@ -74,7 +79,6 @@ def judge(
     listings["window_ms"][moving] = np.where(anew, now_ms, row["window_ms"])
     listings["window_flags"][moving] = flags
 
-    count = len(numbers)
     counts = {
         "moved": np.bincount(inverse[moved], minlength=count),
         "floored": np.bincount(inverse[floored], minlength=count),
@@ -82,7 +86,6 @@ def judge(
     }
     for name, added in counts.items():
         table[name][numbers, 0] += added.astype(np.int32)
-    table["in_window"][numbers] += counts["decided"].astype(np.int32)
     priced = np.bincount(
         np.searchsorted(numbers, listings["retailer"][seen]).clip(max=count - 1),
         weights=np.isin(listings["retailer"][seen], numbers),

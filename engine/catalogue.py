@@ -412,8 +412,10 @@ def resume(memory: Memory, work: Work, position: Position, delta: PublishingResu
     if delta.channel is None:
         breaker.reset(memory, number, work.now_ms)
         rows = _rows_of(memory, number)
-        held = rows[memory.listings.listings["held_minor"][rows] > 0]
-        memory.listings.listings["flags"][held] |= RELEASED
+        listings = memory.listings.listings
+        listings["flags"][rows[listings["held_minor"][rows] > 0]] |= RELEASED
+        # The windows begin anew, so what has counted in the old ones counts again.
+        listings["window_minor"][rows] = 0
     fields = {"channel": delta.channel, "breaker": tripped and delta.channel is None}
     tell(work, position, "resume", delta.retailer, fields)
     return Answer()

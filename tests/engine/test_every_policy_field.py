@@ -91,7 +91,7 @@ def many_changes(world: World) -> list[Decided]:
     world.send(*(world.listing(f"S{number}") for number in range(30)))
     for _ in range(15):
         world.send(world.cost(1000 + world.now_ms % 97, "S0"), after_ms=8 * MINUTE)
-    return [world.send(world.policy(ceiling_minor=1880), after_ms=8 * MINUTE)]
+    return [world.send(world.policy(ceiling_minor=1850), after_ms=8 * MINUTE)]
 
 
 def two_halves(world: World) -> list[Decided]:
