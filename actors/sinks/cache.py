@@ -10,6 +10,7 @@ Quotes name a listing by its key; who owns it, the catalogue says. A follower th
 middle of the log therefore begins at a checkpoint, whose catalogue it is given.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -19,13 +20,15 @@ import numpy as np
 from msgspec import Struct
 
 from actors.sinks.rows import IDLE_MS
+from engine.checkpoint import read_catalogue
 from engine.decided import Decided, State, quote_id
 from engine.errors import CursorFenced, FailedDependency
 from engine.routing import key64
+from persistence.checkpoints import CheckpointFiles, stands_in_log
 from persistence.checksums import Tally, tally_quotes
 from persistence.decision_reader import Accepted
 from persistence.decision_records import LogPosition
-from persistence.ports import Cache
+from persistence.ports import Cache, Log
 
 NAME = "cache"
 TTL_MS = 3_600_000
@@ -259,6 +262,32 @@ class PriceCache:
 
     def _cursor_key(self, shard: int) -> str:
         return f"cursor:{self._generation}:{shard}"
+
+
+async def opening_at_checkpoint(
+    files: CheckpointFiles, log: Log, *, shard: int, generation: int
+) -> Opening | None:
+    """Return the newest local checkpoint that verifies and stands in the log, as a beginning.
+
+    Decoding the catalogue of a million listings takes seconds, so it happens on a thread.
+    """
+    async for chain in files.candidates():
+        if not await stands_in_log(chain.position, log, shard=shard, generation=generation):
+            continue
+        catalogue = await asyncio.to_thread(read_catalogue, chain.parts)
+        return Opening(
+            chain.position,
+            {
+                each.listing: Named(
+                    each.retailer,
+                    str(each.fields.get("channel") or ""),
+                    str(each.fields.get("sku") or ""),
+                    str(each.fields.get("currency") or ""),
+                )
+                for each in catalogue.listings
+            },
+        )
+    return None
 
 
 def price_key(retailer: str, channel: str, sku: str) -> str:

@@ -5,14 +5,11 @@ from collections.abc import Sequence
 from engine.errors import LogRegressed
 from engine.microbatch import LANES, Position, Refusal
 from persistence.ports import COMMANDS, DELTAS, Log, Logs, Record
-from persistence.wire import FRAME, NamedFact, read_facts
+from persistence.wire import NamedFact, read_facts
 
 TOPICS = {"commands": COMMANDS, "deltas": DELTAS}
 READ_RECORDS_MAX = 500
 READ_WAIT_MS = 500
-
-WHOLE_FRAME = frozenset({"wrong_shard", "skipped"})
-"""Verdicts that, at index 0 of a frame, concern all its facts: the owner looked no further."""
 
 
 class DeltaLanes:
@@ -66,9 +63,8 @@ def facts_kept(
     summed twice. It stands among the dead letters.
     """
     first = refused.get(Position(lane, record.offset, 0))
-    is_frame = record.content_type.partition(";")[0].strip().lower() == FRAME
-    if is_frame and first is not None and first.verdict in WHOLE_FRAME:
-        return []
+    if first is not None and first.verdict == "wrong_shard":
+        return []  # of a frame, too, this one refusal stands for all facts
     kept = []
     for fact in read_facts(record):
         refusal = refused.get(Position(lane, record.offset, fact.index))

@@ -548,7 +548,8 @@ class Rows:
             return []  # a halt of one channel; the audit has it
         if change.what == "resume":
             return [Statement(_update_retailer(set_to), where)]
-        reason = storable(str(fields.get("reason") or change.what))
+        told = fields.get("reason") or "; ".join(fields.get("reasons") or ()) or change.what
+        reason = storable(str(told))
         return [Statement(_update_retailer(set_to), (*where, reason))]
 
     def _outcome(self, outcome: Outcome, decided: Decided) -> None:

@@ -100,7 +100,7 @@ async def test_it_says_who_and_why(tables: TableStore) -> None:
         catalogue=[
             CatalogueChange(policy, "policy", RETAILER, change),
             CatalogueChange(policy, "mode", RETAILER, {"mode": "live"}),
-            CatalogueChange(policy, "breaker", RETAILER, {"reason": "too many moves"}),
+            CatalogueChange(Position(2, 2, 0), "breaker", RETAILER, {"reasons": ["a", "b"]}),
         ],
         outcomes=[Outcome("c2", policy, RETAILER, "bob", "done", "PolicyChanged")],
     )
@@ -127,6 +127,8 @@ async def test_it_says_who_and_why(tables: TableStore) -> None:
     assert [(row["actor"], row["kind"], row["price_minor"]) for row in approvals] == [
         ("ann", "PriceApproved", 5)
     ]
+    tripped = await tables.fetch("select detail from audit where kind = 'breaker'")
+    assert tripped == [{"detail": '{"reasons":["a","b"]}'}]
     policies = await tables.fetch("select * from policies")
     assert [(row["actor"], row["fields"]) for row in policies] == [("bob", '{"min_margin":0.1}')]
     retailers = await tables.fetch("select mode, halted, halt_reason from retailers")
@@ -263,6 +265,27 @@ async def test_the_audit_notices_every_change(tables: TableStore) -> None:
             ]
         )
     assert await ledger.verify_audit(recorded.shard) == length
+
+
+async def test_an_entry_changed_with_its_own_hash_breaks_the_next(tmp_path: Path) -> None:
+    """Whoever edits one entry must rewrite all that follow, and the cursor."""
+    recorded = await RecordedShard(seed=6).open()
+    await recorded.fill(20)
+    tables = SqliteTables(sqlite_path(tmp_path))
+    ledger = await follow(recorded, lambda: of(recorded, tables))
+    columns = ledger_module._AUDIT_COLUMNS
+    rows = await tables.fetch("select * from audit where number = 3")
+    entry = [rows[0][name] if name != "actor" else "eve" for name in columns[:-2]]
+    forged = ledger_module.audit_hash(rows[0]["previous_hash"], entry)
+    await tables.transact(
+        [
+            Statement("update audit set actor = 'eve', hash = $1 where number = 3", (forged,)),
+            Statement("update audit set previous_hash = $1 where number = 4", (forged,)),
+        ]
+    )
+    with pytest.raises(LogFault, match="entry 4"):
+        await ledger.verify_audit(recorded.shard)
+    await tables.close()
 
 
 async def test_the_checksum_sees_what_is_lost_doubled_or_changed(tables: TableStore) -> None:
