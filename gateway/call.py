@@ -87,7 +87,7 @@ class Call(Struct, frozen=True, eq=False):
 
     def has_query(self) -> bool:
         """Whether there is a query string to look at; cheaper than parsing it."""
-        return "?" in self.request.path_qs
+        return "?" in self.request.raw_path
 
     def query(self, kind: type[T]) -> T:
         """Return the query string as ``kind``; a field at fault is named."""
@@ -135,8 +135,8 @@ def retailer_of(gateway: Gateway, credential: Credential, chosen: str | None = N
         if not credential.sees(chosen):
             raise Problem(NOT_FOUND, f"there is no retailer {chosen!r}")
         return chosen
-    if len(credential.retailers) == 1 and "*" not in credential.retailers:
-        return next(iter(credential.retailers))
+    if credential.only is not None:
+        return credential.only
     known = gateway.replica.retailers
     if len(known) == 1:
         only = next(iter(known))

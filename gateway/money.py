@@ -1,7 +1,7 @@
 """Money and time as the API writes them: exact decimals with a currency, and RFC 3339 in UTC."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
 
@@ -9,6 +9,7 @@ from engine.errors import RejectedInput
 from engine.explanation import DIGITS
 from kernels.limits import PRICE_MINOR_MAX
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _AMOUNT = re.compile(r"^(0|[1-9][0-9]{0,12})(?:\.([0-9]{1,6}))?$", re.ASCII)
 
 
@@ -91,4 +92,4 @@ def unix_ms(text: str, pointer: str) -> int:
         raise RejectedInput(
             pointer, "not a moment in RFC 3339", 'send one such as "2026-01-31T12:00:00Z"'
         )
-    return int(moment.timestamp() * 1000)
+    return (moment - _EPOCH) // timedelta(milliseconds=1)

@@ -86,11 +86,11 @@ def authenticate(gateway: Gateway, request: web.Request, scope: str) -> Credenti
     Raises:
         Problem: there is none, it is not one of ours, or it lacks ``scope``.
     """
-    kind, _, presented = request.headers.get("Authorization", "").partition(" ")
-    if not presented or kind.lower() != "bearer":
+    header = request.headers.get("Authorization", "")
+    if header[:7].lower() != "bearer " or not header[7:].strip():
         detail = "send the header Authorization: Bearer rp_live_..."
         raise Problem(UNAUTHENTICATED, detail, headers={"WWW-Authenticate": REALM})
-    return allowed(gateway, presented.strip(), scope)
+    return allowed(gateway, header[7:].strip(), scope)
 
 
 def allowed(gateway: Gateway, presented: str, scope: str) -> Credential:
