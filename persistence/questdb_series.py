@@ -246,7 +246,7 @@ class QuestDBSeries:
             if asyncio.get_running_loop().time() > deadline:
                 raise FailedDependency(f"questdb: table {table} does not take its time to live")
             await asyncio.sleep(0.01)
-            del self._shapes[table]
+            self._shapes.pop(table, None)
 
     async def _applied(self, table: str) -> None:
         """Wait until the rows just acknowledged can be read.

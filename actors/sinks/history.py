@@ -77,7 +77,7 @@ _LISTING_FIELDS = ("channel", "sku", "title", "category", "currency", "cost_mino
 Columns = dict[str, list[Any]]
 
 
-class Place(Struct, frozen=True):
+class HistoryPlace(Struct, frozen=True):
     """The cursor: where in the decision log, and up to where in both lanes."""
 
     position: LogPosition | None = None
@@ -104,9 +104,10 @@ class History:
         self._deltas = deltas
         self._generation = generation
         self._migrated = False
-        self._stored: dict[int, Place] = {}
-        self._doubtful: dict[int, list[Place]] = {}  # cursors whose writing failed, and may arrive
-        self._taken: dict[int, Place] = {}  # how far, idle records included
+        self._stored: dict[int, HistoryPlace] = {}
+        # Cursors whose writing failed, and which may still arrive.
+        self._doubtful: dict[int, list[HistoryPlace]] = {}
+        self._taken: dict[int, HistoryPlace] = {}  # how far, idle records included
         self._begun: dict[int, LogPosition | None] = {}  # where a batch began that failed half-way
 
     async def position(self, shard: int) -> LogPosition | None:
@@ -161,12 +162,12 @@ class History:
             self._migrated = True
 
     async def _take(
-        self, shard: int, accepted: Accepted, before: Place, rows: "SeriesRows"
-    ) -> Place:
+        self, shard: int, accepted: Accepted, before: HistoryPlace, rows: "SeriesRows"
+    ) -> HistoryPlace:
         """Gather what one record stands for, and return how far that reaches."""
         decided = accepted.decided
         if decided is None:
-            return Place(
+            return HistoryPlace(
                 accepted.position, before.last_command, before.last_delta, accepted.appended_ms
             )
         rows.take(accepted, decided)
@@ -179,11 +180,11 @@ class History:
             for record in await self._deltas.read(shard, lane, after, through):
                 for fact, verdict, reason in facts_kept(lane, record, refused):
                     rows.take_fact(lane, record.offset, record.appended_ms, fact, verdict, reason)
-        return Place(
+        return HistoryPlace(
             accepted.position, decided.last_command, decided.last_delta, accepted.appended_ms
         )
 
-    async def _flush(self, shard: int, rows: "SeriesRows", place: Place) -> None:
+    async def _flush(self, shard: int, rows: "SeriesRows", place: HistoryPlace) -> None:
         """Write the rows, and when they can be read, the cursor."""
         for table, columns in rows.tables.items():
             await self._series.append(table, columns)
@@ -199,7 +200,7 @@ class History:
         self._stored[shard] = self._taken[shard] = place
         del self._doubtful[shard]
 
-    def _cursor_row(self, shard: int, place: Place) -> Columns:
+    def _cursor_row(self, shard: int, place: HistoryPlace) -> Columns:
         position = place.position
         assert position is not None
         return {
@@ -217,13 +218,13 @@ class History:
             "appended_ms": [place.appended_ms],
         }
 
-    async def _read_cursor(self, shard: int) -> Place:
+    async def _read_cursor(self, shard: int) -> HistoryPlace:
         rows = await self._series.fetch(
             f"select * from cursors where sink = '{NAME}'"
             f" and generation = {self._generation} and shard = {shard}"
         )
         if not rows:
-            return Place()
+            return HistoryPlace()
         row = rows[0]
         position = LogPosition(
             bytes.fromhex(row["log_id"]),
@@ -232,7 +233,7 @@ class History:
             bytes.fromhex(row["owner"]),
             row["seq"],
         )
-        return Place(position, row["last_command"], row["last_delta"], row["appended_ms"])
+        return HistoryPlace(position, row["last_command"], row["last_delta"], row["appended_ms"])
 
     async def _tally_prices(self, shard: int) -> Tally:
         total, seq, item = Tally(), -1, -1

@@ -124,7 +124,7 @@ class Stored(Struct, frozen=True):
     tally: Tally = Tally()
 
 
-class Ledger:
+class PriceLedger:
     """``actors.follower.Sink`` over a table store."""
 
     name = NAME

@@ -193,7 +193,9 @@ async def test_a_second_follower_is_fenced(series: SeriesStore) -> None:
 
 async def test_consumed_deltas_that_the_log_lost_stop_it_loudly(tmp_path: Path) -> None:
     recorded = await RecordedShard(seed=7).open()
-    await recorded.fill(10)
+    await recorded.begin_epoch()
+    await recorded.send(1, b"{}")
+    await recorded.decide()
     shorter = await RecordedShard(seed=7, generation=recorded.generation).open()
     series = SqliteSeries(sqlite_path(tmp_path))
     history = History(series, DeltaLanes(shorter.logs), generation=recorded.generation)

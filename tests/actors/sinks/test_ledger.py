@@ -8,7 +8,7 @@ import pytest
 
 from actors.sinks import ledger as ledger_module
 from actors.sinks import rows as rows_module
-from actors.sinks.ledger import Ledger
+from actors.sinks.ledger import PriceLedger
 from actors.sinks.log_summary import summarize_log
 from engine.decided import CatalogueChange, Outcome
 from engine.errors import CursorFenced, FailedDependency, LogFault
@@ -42,11 +42,11 @@ async def tables(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         await store.close()
 
 
-def of(recorded: RecordedShard, tables: TableStore, writer: str = "") -> Ledger:
-    return Ledger(tables, generation=recorded.generation, writer=writer)
+def of(recorded: RecordedShard, tables: TableStore, writer: str = "") -> PriceLedger:
+    return PriceLedger(tables, generation=recorded.generation, writer=writer)
 
 
-async def expect_equal(recorded: RecordedShard, ledger: Ledger) -> None:
+async def expect_equal(recorded: RecordedShard, ledger: PriceLedger) -> None:
     """Compare count and checksum, rows fetched on one side and the log read on the other."""
     log = await recorded.logs.open(DECISIONS, recorded.shard)
     told = await summarize_log(

@@ -7,14 +7,14 @@ import pytest
 from actors.sinks.cache import PriceCache, cached_price, opening_at_checkpoint
 from actors.sinks.dead_letters import DeadLetters
 from actors.sinks.history import History
-from actors.sinks.ledger import Ledger
+from actors.sinks.ledger import PriceLedger
 from actors.sinks.log_summary import LogSummary, summarize_log
 from engine.deltas import (
     AnyDelta,
     CompetitorPriced,
     ListingRemoved,
     PolicyChanged,
-    PriceApproved,
+    PricePinned,
     PublishingHalted,
     RetailerAdded,
     StockCounted,
@@ -107,7 +107,9 @@ async def real() -> RealShard:
         ),
         after_ms=HOUR,
     )
-    await real.run(PriceApproved(**place, observed_ms=at, command_id="c2", actor="bob"))
+    await real.run(
+        PricePinned(**place, price_minor=1777, observed_ms=at, command_id="c2", actor="bob")
+    )
     await real.run(
         ListingRemoved(**{**WHERE, "sku": "S1"}, observed_ms=real.now_ms),
         PublishingHalted(
@@ -125,7 +127,7 @@ async def told_by(real: RealShard) -> LogSummary:
 
 async def test_the_ledger_and_its_words(real: RealShard, tmp_path: Path) -> None:
     tables = SqliteTables(tmp_path / "ledger.sqlite")
-    ledger = await follow(real, lambda: Ledger(tables, generation=3), batch=2)
+    ledger = await follow(real, lambda: PriceLedger(tables, generation=3), batch=2)
     told, held = await told_by(real), await ledger.summary(0)
     assert held.prices == told.prices
     assert held.seq == told.seq - 1  # the last one is a heartbeat, which may wait
@@ -141,12 +143,12 @@ async def test_the_ledger_and_its_words(real: RealShard, tmp_path: Path) -> None
     (policy,) = await tables.fetch("select * from policies")
     assert (policy["scope"], policy["actor"]) == ("retailer", "ann")
     (approval,) = await tables.fetch("select * from approvals")
-    assert (approval["kind"], approval["actor"]) == ("PriceApproved", "bob")
+    assert (approval["kind"], approval["actor"]) == ("PricePinned", "bob")
     moved = await tables.fetch(
-        "select p.sku from price_history h join products p on p.listing = h.listing"
-        " where h.actor = 'bob'"
+        "select p.sku, h.in_force_minor, h.command_id"
+        " from price_history h join products p on p.listing = h.listing where h.actor = 'bob'"
     )
-    assert [row["sku"] for row in moved] == ["S0"]
+    assert moved == [{"sku": "S0", "in_force_minor": 1777, "command_id": "c2"}]
     await tables.close()
 
 
