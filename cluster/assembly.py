@@ -102,13 +102,13 @@ def make_sinks(settings: Settings, logs: Logs) -> tuple[Stores, dict[str, Sink]]
     from actors.sinks.cache import PriceCache
     from actors.sinks.dead_letters import DeadLetters
     from actors.sinks.history import History
-    from actors.sinks.ledger import Ledger
+    from actors.sinks.ledger import PriceLedger
 
     generation = settings.shards.generation
     lanes = (DeltaLanes(logs), DeltaLanes(logs))
     stores = Stores(make_tables(settings), make_series(settings), make_cache(settings), lanes)
     sinks: tuple[Sink, ...] = (
-        Ledger(stores.tables, generation=generation),
+        PriceLedger(stores.tables, generation=generation),
         History(stores.series, lanes[0], generation=generation),
         PriceCache(stores.cache, generation=generation, ttl_ms=settings.cache.ttl_s * 1000),
         DeadLetters(logs, lanes[1], settings.folder / "cursors", generation=generation),

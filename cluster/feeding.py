@@ -141,11 +141,23 @@ class Feed:
                 key, partition = self._router.of_sku(delta.retailer, delta.sku)
                 facts[(partition, key, delta.retailer)].append(delta)
                 continue
-            flush()  # order holds between facts and everything else
+            if facts and self._concerns(delta, facts):
+                flush()  # order holds between the facts of a listing and everything else
             for key, partition in self._router.of_delta(delta):
                 outgoing[partition].append((key.encode(), encode_delta(delta), JSON))
         flush()
         return outgoing
+
+    def _concerns(
+        self, delta: AnyDelta, facts: Mapping[tuple[int, str, str], Sequence[Fact]]
+    ) -> bool:
+        """Whether facts that still wait are of what this delta is about."""
+        channel, sku = getattr(delta, "channel", None), getattr(delta, "sku", None)
+        if channel is None or sku is None:
+            return True
+        key, partition = self._router.of_sku(delta.retailer, sku)
+        waiting = facts.get((partition, key, delta.retailer), ())
+        return any(fact.sku == sku and fact.channel == channel for fact in waiting)
 
     async def _append(self, partition: int, records: Sequence[Outgoing]) -> None:
         for begin in range(0, len(records), BATCH_RECORDS):

@@ -98,6 +98,7 @@ def ray_environment(settings: Settings) -> dict[str, str]:
         "RAY_gcs_rpc_server_reconnect_timeout_s": str(HEAD_LOSS_S),
         # From uvloop 0.22 on Ray's workers trip over it; our own loop takes it explicitly.
         "RAY_USE_UVLOOP": "0",
+        "RAY_worker_niceness": "0",  # an owner is no batch job: Ray would make it yield by 15
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }

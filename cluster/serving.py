@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from cluster.assembly import make_history_reader, make_logs, make_series
+from cluster.assembly import make_checkpoints, make_history_reader, make_logs, make_series
 from cluster.control import ControlClient, control_token
 from cluster.owner import OwnerCard, owner_cards
 from cluster.processes import lives
@@ -21,6 +21,7 @@ from cluster.settings import Settings
 from cluster.watching import write_role
 from engine.errors import FailedDependency
 from gateway.keys import load_keys
+from gateway.opening import CheckpointOpenings
 from gateway.routed import RoutedReads
 from gateway.server import ServerSettings, serve
 
@@ -86,6 +87,12 @@ async def run_gateway(settings: Settings) -> None:
                 server,
                 logs,
                 load_keys(settings.keys_file),
+                opening=CheckpointOpenings(
+                    {
+                        shard: make_checkpoints(settings, shard)
+                        for shard in range(settings.shards.count)
+                    }
+                ),
                 routed=reads,
                 history_reader=make_history_reader(series),
                 started=started,

@@ -1,0 +1,332 @@
+"""A whole engine on the real servers, for the rows of ``docs/evidence.md``.
+
+``EngineUnderTest`` is ``repricer up`` as an operator runs it: a child process, spoken to by its
+command line, its files and the servers; nothing of it is imported into the measuring process.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from actors.sinks.delta_lanes import DeltaLanes
+from actors.sinks.log_summary import LogSummary, summarize_log
+from cluster.assembly import make_logs, make_sinks
+from cluster.commands.living import gather_status
+from cluster.processes import leftovers, tree_mark
+from cluster.servers.stack import Stack
+from cluster.settings import Settings, load
+from persistence.decision_reader import Accepted, DecisionReader
+from persistence.ports import DECISIONS
+
+ROOT = Path(__file__).resolve().parent.parent
+READY_S = 240.0
+
+
+class NotReached(Exception):
+    """Something that must happen did not in time."""
+
+
+class EngineUnderTest:
+    """``repricer up`` in a folder of its own."""
+
+    def __init__(self, folder: Path, values: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.values = {"folder": str(folder / "data"), "gateway.port": 0, **values}
+        self.values.setdefault("ray.dashboard_port", 0)
+        self.ready: dict[str, Any] = {}
+        self._up: subprocess.Popen[bytes] | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings as the engine resolves them."""
+        nested: dict[str, Any] = {}
+        for name, value in self.values.items():
+            *parts, last = name.split(".")
+            place = nested
+            for part in parts:
+                place = place.setdefault(part, {})
+            place[last] = value
+        return load(nested)
+
+    @property
+    def flags(self) -> list[str]:
+        """Return the settings as flags of any verb."""
+        flags = []
+        for name, value in self.values.items():
+            text = toml(value)
+            flags += ["--set", f"{name}={text}"]
+        return flags
+
+    def start(self) -> float:
+        """Start it and return after how many seconds every shard is live."""
+        began = time.monotonic()
+        log = (self.folder / "up.log").open("ab")
+        self._up = subprocess.Popen(
+            [sys.executable, "-m", "cluster", "up", "--json", *self.flags],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+        )
+        assert self._up.stdout is not None
+        line = self._up.stdout.readline()
+        answer = json.loads(line) if line else {"error": {"detail": "it ended"}}
+        if "error" in answer:
+            raise NotReached(f"repricer up: {answer['error']['detail']}; see {self.folder}")
+        self.ready = answer
+        return time.monotonic() - began
+
+    def stop(self) -> int:
+        """Drain it; return how many processes it left behind."""
+        if self._up is not None and self._up.poll() is None:
+            self._up.send_signal(signal.SIGTERM)
+            try:
+                self._up.wait(90)
+            except subprocess.TimeoutExpired:
+                self._up.kill()
+        return len(leftovers(tree_mark(self.settings.folder)))
+
+    def verb(self, *words: str, wait_s: float = 1800) -> dict[str, Any]:
+        """Run another verb on the same settings and return its last line."""
+        done = subprocess.run(
+            [sys.executable, "-m", "cluster", *words, "--json", *self.flags],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            timeout=wait_s,
+            check=False,
+        )
+        lines = done.stdout.decode().strip().splitlines()
+        if not lines:
+            raise NotReached(f"repricer {words[0]}: {done.stderr.decode()[-800:]}")
+        answer: dict[str, Any] = json.loads(lines[-1])
+        return answer | {"exit_code": done.returncode}
+
+    def begin_verb(self, *words: str) -> "subprocess.Popen[bytes]":
+        """Start another verb and leave it running; its last line is read with ``end_verb``."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "cluster", *words, "--json", *self.flags],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+
+    async def status(self) -> dict[str, Any]:
+        """Return what ``repricer status`` shows."""
+        return await gather_status(self.settings)
+
+    async def until(
+        self, reached: Callable[[dict[str, Any]], bool], what: str, wait_s: float = 300.0
+    ) -> dict[str, Any]:
+        """Return the first state in which something holds."""
+        deadline = time.monotonic() + wait_s
+        while True:
+            state = await self.status()
+            if reached(state):
+                return state
+            if time.monotonic() > deadline:
+                raise NotReached(f"not within {wait_s:.0f} s: {what}: {json.dumps(state)[:2000]}")
+            await asyncio.sleep(0.5)
+
+    async def until_decided(self, wait_s: float = 900.0) -> dict[str, Any]:
+        """Return once every delta sent is decided and every follower has written it."""
+        count = self.settings.shards.count
+        await self.until(lambda state: decided(state, count), "every delta decided", wait_s)
+        return await self.until(
+            lambda state: caught_up(state, count), "followers caught up", wait_s
+        )
+
+
+def end_verb(process: "subprocess.Popen[bytes]", wait_s: float = 1800) -> dict[str, Any]:
+    """Return the last line of a verb that was left running."""
+    out, _ = process.communicate(timeout=wait_s)
+    answer: dict[str, Any] = json.loads(out.decode().strip().splitlines()[-1])
+    return answer
+
+
+def decided(state: Mapping[str, Any], shards: int) -> bool:
+    """Whether every shard has a live owner that has consumed all deltas."""
+    live = [each for each in state["shards"] if each.get("phase") == "live"]
+    return len({each["shard"] for each in live}) == shards and all(
+        each.get("lag_records") == 0 for each in live
+    )
+
+
+def caught_up(state: Mapping[str, Any], shards: int) -> bool:
+    """Whether every follower has written what its shard had decided a moment ago."""
+    seqs = {each["shard"]: each["seq"] for each in state["shards"] if each.get("phase") == "live"}
+    followers = state["followers"]
+    return (
+        len(seqs) == shards
+        and bool(followers)
+        and all(
+            not each["stopped_by"] and each["lag_ms"] < 3000 and each["seq"] > 0
+            for each in followers
+        )
+    )
+
+
+def toml(value: object) -> str:
+    """Return a value as the right side of a TOML assignment."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml(each)}" for key, each in value.items()) + "}"
+    return str(value)
+
+
+@contextmanager
+def real_servers() -> Iterator[tuple[Stack, dict[str, Any], Path]]:
+    """Start Kafka, Postgres, QuestDB and Redis; give them, the settings for them, and a folder."""
+    with (
+        tempfile.TemporaryDirectory(prefix="repricer-", ignore_cleanup_errors=True) as name,
+        Stack() as stack,
+    ):
+        folder = Path(name)
+        yield stack, server_settings(stack, folder), folder
+
+
+def server_settings(stack: Stack, folder: Path) -> dict[str, Any]:
+    """Return the settings that point at these servers; passwords lie in files."""
+    postgres, redis = urlsplit(stack.postgres.address), urlsplit(stack.redis.address)
+    quest = stack.questdb.address
+    passwords = {
+        "tables": postgres.password or "",
+        "series": quest.password,
+        "cache": redis.password or "",
+    }
+    values: dict[str, Any] = {}
+    for name, password in passwords.items():
+        path = folder / f"{name}.password"
+        path.touch(mode=0o600)
+        path.write_text(password)
+        values[f"{name}.password_file"] = str(path)
+    place = f"{postgres.username}@{postgres.hostname}:{postgres.port}{postgres.path}"
+    return values | {
+        "log.backend": "kafka",
+        "log.bootstrap": stack.kafka.address,
+        "tables.backend": "postgres",
+        "tables.url": f"postgresql://{place}",
+        "series.backend": "questdb",
+        "series.url": f"http://{quest.host}:{quest.http_port}",
+        "series.user": quest.user,
+        "series.ttl_days": 0,
+        "cache.backend": "redis",
+        "cache.url": f"redis://{redis.hostname}:{redis.port}{redis.path or '/0'}",
+    }
+
+
+async def decisions(settings: Settings, shard: int) -> AsyncIterator[Accepted]:
+    """Yield every record that counts of one shard's decision log, up to its present end.
+
+    The reader raises at a gap, a doubled ``seq`` is dropped: so what is yielded is contiguous.
+    """
+    logs = make_logs(settings)
+    log = await logs.open(DECISIONS, shard)
+    try:
+        end = await log.end()
+        reader = DecisionReader(None, shard=shard, generation=settings.shards.generation)
+        while reader.offset < end - 1:
+            for record in await log.read(reader.offset, limit=500, wait_ms=1000):
+                accepted = reader.accept(record)
+                if accepted is not None:
+                    yield accepted
+    finally:
+        await log.close()
+        await logs.close()
+
+
+class Comparison(Struct, frozen=True, kw_only=True):
+    """Whether every store holds what the log says, by count and checksum."""
+
+    equal: bool
+    prices: int
+    facts: dict[str, int]
+    letters: int
+    by_verdict: dict[str, int]
+    unequal: list[str]
+
+
+async def compare_stores(settings: Settings) -> Comparison:
+    """Compare Postgres, QuestDB and the dead letters with the decision log, shard by shard."""
+    logs = make_logs(settings)
+    stores, sinks = make_sinks(settings, logs)
+    prices, letters = 0, 0
+    facts: Counter[str] = Counter()
+    verdicts: Counter[str] = Counter()
+    unequal: list[str] = []
+    try:
+        for shard in range(settings.shards.count):
+            log = await logs.open(DECISIONS, shard)
+            lanes = DeltaLanes(logs)
+            for name, sink in sinks.items():
+                if name == "cache":
+                    continue
+                held = await sink.summary(shard)  # type: ignore[attr-defined]
+                seq = getattr(held, "seq", None)
+                told = await _told(log, lanes if name == "history" else None, shard, settings, seq)
+                unequal += [f"shard {shard}: {each}" for each in differences(name, held, told)]
+                if name == "history":
+                    prices += told.prices.rows
+                    facts.update({table: tally.rows for table, tally in told.facts.items()})
+                if name == "dead_letters":
+                    letters += told.letters.rows
+                    verdicts.update(told.by_verdict)
+            await lanes.close()
+            await log.close()
+    finally:
+        await stores.close()
+        await logs.close()
+    return Comparison(
+        equal=not unequal,
+        prices=prices,
+        facts=dict(facts),
+        letters=letters,
+        by_verdict=dict(verdicts),
+        unequal=unequal,
+    )
+
+
+async def _told(
+    log: Any, lanes: DeltaLanes | None, shard: int, settings: Settings, seq: int | None
+) -> LogSummary:
+    return await summarize_log(
+        log, lanes, shard=shard, generation=settings.shards.generation, through_seq=seq
+    )
+
+
+def differences(name: str, held: Any, told: LogSummary) -> list[str]:
+    """Return in what a sink differs from the log."""
+    found = []
+    if hasattr(held, "prices") and held.prices != told.prices:
+        found.append(f"{name}: prices {held.prices}, the log {told.prices}")
+    if hasattr(held, "facts"):
+        for table, tally in told.facts.items():
+            if held.facts.get(table) != tally:
+                found.append(f"{name}: {table} {held.facts.get(table)}, the log {tally}")
+    if hasattr(held, "letters") and held.letters != told.letters:
+        found.append(f"{name}: {held.letters}, the log {told.letters}")
+    return found
+
+
+def print_line(value: Mapping[str, Any]) -> None:
+    """Print the one line of JSON with which every row's command ends."""
+    print(json.dumps(value, sort_keys=False), flush=True)
+
+
+def machine() -> str:
+    """Return what was measured on, in a few words."""
+    return f"{os.cpu_count()} cores, Linux {os.uname().release.split('-')[0]}"
