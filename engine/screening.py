@@ -30,12 +30,16 @@ SPREAD_START = 0.08
 
 SPREAD_GAIN = 0.25
 SAME_LOG = 0.05
-"""Two prices nearer than this say the same."""
+"""Two sources nearer than this say the same."""
+
+REPEAT_LOG = 0.02
+"""A source nearer than this to what it said before repeats it; a slow slide must not pass for one."""
 
 ABSURD_LOG = 2.302585
 """A factor of ten: no repetition makes such a price believed."""
 
 REPEAT_MINUTES = 1
+REPEAT_SLOPE_MINUTES = 10
 REPEAT_FAR_MINUTES = 60
 REPEAT_FAR_TIMES = 3
 HOUR_MS = 3_600_000.0
@@ -96,24 +100,32 @@ def screen(
     why = np.zeros(len(off), dtype=np.uint8)
     alone, agreeing, confirms = _other_sources(landed_minor, evidence)
     judged = known & ~use_level
+    # The longer nobody looked, the further a price may have gone; what is stale bounds nothing.
+    spread_limit = policy["screening_mad_factor"] * spread * (1.0 + np.minimum(hours / 672.0, 0.25))
+    steepest = slope * np.maximum(hours, 1.0)
     contradicted = ~alone & (size > policy["screening_sources_move"])
     contradicted &= agreeing + 1 < policy["screening_sources"]
     why[contradicted] = SOURCES
-    why[judged & (np.abs(climb) > slope * np.maximum(hours, 1.0))] = SLOPE
-    why[judged & (size > policy["screening_mad_factor"] * spread)] = SPREAD
+    why[judged & (np.abs(climb) > steepest)] = SLOPE
+    why[judged & evidence.held_fresh & (size > spread_limit)] = SPREAD
     why[outside] = BAND
 
     minute = observed_ms // 60_000 % MINUTES_MODULO
     unproven = (held["flags"] & OFFER_UNPROVEN) != 0
     suspect_minor = evidence.held_minor * np.where(unproven, 1.0, np.exp(held["suspect"]))
     suspected = (held["suspect_times"] > 0) & (suspect_minor > 0.0)
-    same = suspected & (np.abs(_log_ratio(landed_minor, suspect_minor, suspected)) <= SAME_LOG)
+    again_log = np.abs(_log_ratio(landed_minor, suspect_minor, suspected))
+    same = suspected & (again_log <= REPEAT_LOG)
     waited = (minute - held["suspect_minute"]) % MINUTES_MODULO
-    again = same & (waited >= np.where(outside, REPEAT_FAR_MINUTES, REPEAT_MINUTES))
+    wait = np.where(why == SLOPE, REPEAT_SLOPE_MINUTES, REPEAT_MINUTES)
+    again = same & (waited >= np.where(outside, REPEAT_FAR_MINUTES, wait))
     times = np.where(same, np.minimum(held["suspect_times"].astype(np.int64) + again, 255), 1)
     repeated = again & (times >= np.where(outside, REPEAT_FAR_TIMES, 2)) & (size < ABSURD_LOG)
-    why[(agreeing > 0) | (repeated & ~contradicted)] = BELIEVED
+    confirmed = (why != BELIEVED) & ((agreeing > 0) | (repeated & ~contradicted))
+    why[confirmed] = BELIEVED
     believed = why == BELIEVED
+    # What was confirmed may stay, but its climb is not forgotten at once.
+    climb = np.where(confirmed, np.clip(climb, -slope, slope), climb)
 
     offers = held.copy()
     taken = np.flatnonzero(believed | ~known)
@@ -127,7 +139,9 @@ def screen(
     # What is not: an offer that was never believed stands there unproven, its price the suspect's.
     offers["flags"] |= np.where(~believed & ~known, OFFER_UNPROVEN, 0).astype(np.uint8)
     offers["suspect"] = np.where(
-        believed, np.where(kept, held["suspect"] - move, 0.0), np.where(known, move, 0.0)
+        believed,
+        np.where(kept, held["suspect"] - move, 0.0),
+        np.where(known, np.where(same, held["suspect"], move), 0.0),
     )
     offers["suspect_times"] = np.where(believed, np.where(kept, held["suspect_times"], 0), times)
     offers["suspect_minute"] = np.where(
