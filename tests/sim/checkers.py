@@ -98,8 +98,8 @@ def truth_of(world: World) -> Truth:
     return Truth(decisions, starts, attempts)
 
 
-def judge(world: World) -> None:
-    """Add what is wrong with a world to its violations."""
+def judge(world: World, *, probes: bool = True) -> None:
+    """Add what is wrong with a world to its violations; ``probes`` breaks its logs, too."""
     if world.violations:
         return
     truth = truth_of(world)
@@ -116,6 +116,7 @@ def judge(world: World) -> None:
     final = check_replay(world, truth)
     if not world.violations:
         check_model(world, truth, final)
+    if probes and not world.violations:
         probe(world, truth, final)
 
 
@@ -378,7 +379,11 @@ def taken_after(world: World, truth: Truth, offset: int) -> list[int]:
     reader = DecisionReader(None, shard=0, generation=1, after=offset)
     taken = []
     for record in world.broker.partition(DECISIONS).everything[offset + 1 :]:
-        accepted = reader.accept(record)
+        try:
+            accepted = reader.accept(record)
+        except PricingError as error:
+            world.violation(f"a reader in the middle ended by {type(error).__name__}: {error}")
+            return taken
         if accepted is not None and accepted.decided is not None:
             taken.append(record.offset)
     if not set(taken) <= {one.offset for one in truth.decisions}:

@@ -104,13 +104,25 @@ class Owner:
 class World:
     """Everything that one seed decides."""
 
-    def __init__(self, seed: int, kind: "ShardKind") -> None:
+    def __init__(
+        self,
+        seed: int,
+        kind: "ShardKind",
+        *,
+        faults: Callable[[Random, SimLoop], Faults] | None = None,
+        storm_s: float = STORM_S,
+        after_s: float = 1.2,
+    ) -> None:
         random = Random(seed)
+        self.storm_s = storm_s
+        self.after_s = after_s
         self.seed = seed
         self.kind = kind
         self.random = Random(random.getrandbits(64))
+        self.checkpoint_interval_ms = 120
         self.loop = SimLoop(Random(random.getrandbits(64)))
-        self.faults = Faults(Random(random.getrandbits(64)))
+        own = Random(random.getrandbits(64))
+        self.faults = Faults(own) if faults is None else faults(own, self.loop)
         self.broker = Broker(self.loop, Random(random.getrandbits(64)), self.faults, BASE_MS)
         self.folder = SimFolder(Random(random.getrandbits(64)), self.faults)
         self.store = Store(self.loop, Random(random.getrandbits(64)), self.faults)
@@ -151,14 +163,16 @@ class World:
             self.loop.spawn(None, coro)
             for coro in (self._feed(), self._misfortunes(), self._supervise(), self._ask())
         ]
-        await asyncio.sleep(STORM_S)
+        await asyncio.sleep(self.storm_s)
         self._calm_down()
         deadline_s = self.loop.time() + CALM_S
         while not self._all_is_done() and not self.violations:
             if self.loop.time() > deadline_s:
                 self.violation(f"not all is decided and followed in the end: {self._where()}")
             await asyncio.sleep(0.05)
-        await asyncio.sleep(1.2)  # some more heartbeats, and a checkpoint that nothing disturbs
+        await asyncio.sleep(
+            self.after_s
+        )  # some more heartbeats, and a checkpoint that nothing disturbs
         for task in tasks:
             if task.done() and task.exception() is not None:
                 raise task.exception()  # type: ignore[misc]
@@ -176,7 +190,7 @@ class World:
         while opening and self.known_commands < len(opening):
             await asyncio.sleep(0.02)
         began_s = self.loop.time()
-        for sent in market(self.random, self.faults, BASE_MS, STORM_S - 0.5):
+        for sent in market(self.random, self.faults, BASE_MS, self.storm_s - 0.5):
             wait_s = began_s + sent.at_s - self.loop.time()
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
@@ -201,7 +215,7 @@ class World:
             checkpoints=CheckpointFiles(self.folder),
             clock=clock,
             settings=OwnerSettings(
-                checkpoint_interval_ms=120,
+                checkpoint_interval_ms=self.checkpoint_interval_ms,
                 limits=InboxLimits(commands_max=2, deltas_max=4),
             ),
             new_shard=lambda: watched(self.kind.new()),
@@ -311,7 +325,7 @@ class World:
 
     async def _misfortunes(self) -> None:
         plan = self.faults.planned()
-        moments = sorted(self.random.uniform(0.3, STORM_S - 0.4) for _ in plan)
+        moments = sorted(self.random.uniform(0.3, self.storm_s - 0.4) for _ in plan)
         for name, moment_s in zip(plan, moments, strict=True):
             await asyncio.sleep(max(moment_s - self.loop.time(), 0.0))
             self.loop.spawn(None, self._strike(name, getattr(self, f"_strike_{name}")))
