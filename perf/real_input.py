@@ -2,9 +2,9 @@
 
 ``python -m perf.real_input --oj FILE --json`` or ``--synthetic-oj [--weeks N]``; ``--embedded``
 leaves the real servers out. Kafka, Postgres, QuestDB and Redis are started, ``repricer up`` and
-``repricer feed --clock event`` run as an operator would run them, the decision log is read and every
-decided price is judged from the quote's own columns and the policy file, stores are compared with the
-log by count and checksum, and ``repricer replay`` decides everything again.
+``repricer feed --clock event`` run as an operator would run them, the decision log is read and
+every decided price is judged from the quote's own columns and the policy file, stores are compared
+with the log by count and checksum, and ``repricer replay`` decides everything again.
 """
 
 import argparse

@@ -104,8 +104,7 @@ class EngineUnderTest:
         done = subprocess.run(
             [sys.executable, "-m", "cluster", *words, "--json", *self.flags],
             cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             timeout=wait_s,
             check=False,
         )

@@ -1,0 +1,116 @@
+"""A file's rows become deltas; a bad row is named and the others go on."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from cluster.mapping import RowMapper, load_mapping, opening_deltas, read_table
+from engine.deltas import CompetitorPriced, CostChanged, ListingChanged, UnitsSold
+from engine.errors import RejectedInput
+from training.worlds.orange_juice import synthetic_oj
+
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "oj.json"
+
+
+def mapper(table: pa.Table) -> RowMapper:
+    rows = RowMapper(load_mapping(EXAMPLE), table, source="oj")
+    rows.sort()
+    return rows
+
+
+def test_the_example_makes_ten_rivals_a_sale_and_a_cost_of_each_row() -> None:
+    table = synthetic_oj(weeks=3, stores=4)
+    rows = mapper(table)
+    mapped = list(rows.rows(0))
+    deltas = [delta for each in mapped for delta in each.deltas]
+    kinds = [type(delta) for delta in deltas]
+    assert kinds.count(CompetitorPriced) == 10 * table.num_rows
+    assert kinds.count(UnitsSold) == table.num_rows
+    assert kinds.count(CostChanged) == table.num_rows
+    places = zip(table["store"].to_pylist(), table["brand"].to_pylist(), strict=True)
+    assert kinds.count(ListingChanged) == len(set(places))
+    assert not rows.rejected
+
+
+def test_a_rival_costs_his_price_an_ounce_times_our_size() -> None:
+    table = synthetic_oj(weeks=1, stores=1)
+    first = next(iter(mapper(table).rows(0)))
+    row = table.slice(first.row - 1, 1).to_pylist()[0]
+    rivals = [delta for delta in first.deltas if isinstance(delta, CompetitorPriced)]
+    assert str(row["brand"]) not in {rival.rival for rival in rivals}, "nobody is his own rival"
+    for rival in rivals:
+        expected = round(row[f"price_per_oz_{rival.rival}"] * row["oz"] * 100)
+        assert rival.price_minor == expected
+
+
+def test_rows_come_in_the_order_of_time_and_number_their_sales() -> None:
+    rows = mapper(synthetic_oj(weeks=5, stores=2))
+    mapped = list(rows.rows(0))
+    assert [each.observed_ms for each in mapped] == sorted(each.observed_ms for each in mapped)
+    sales = [delta for each in mapped for delta in each.deltas if isinstance(delta, UnitsSold)]
+    assert [sale.source_seq for sale in sales] == list(range(len(sales)))
+
+
+def test_going_on_in_the_middle_sends_the_rest_and_nothing_twice() -> None:
+    table = synthetic_oj(weeks=5, stores=2)
+    whole = [each for each in mapper(table).rows(0)]
+    half = len(whole) // 2
+    assert [each for each in mapper(table).rows(half)] == whole[half:]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "field"),
+    [
+        ("price", None, "price_minor"),
+        ("price", float("nan"), "price_minor"),
+        ("price", -1.0, "price_minor"),
+        ("price", 0.0, "price_minor"),
+        ("unit_cost", 1e12, "cost_minor"),
+        ("units", None, "units"),
+        ("week", None, "time"),
+        ("price_per_oz_3", 0.0, "price_minor"),
+    ],
+)
+def test_a_bad_cell_is_reported_with_row_and_field(
+    column: str, value: float | None, field: str
+) -> None:
+    rows = synthetic_oj(weeks=2, stores=1).to_pylist()
+    bad = next(index for index, row in enumerate(rows) if row["brand"] != 3)
+    rows[bad][column] = value
+    mapped = mapper(pa.Table.from_pylist(rows))
+    sent = list(mapped.rows(0))
+    assert {(each.row, each.field) for each in mapped.rejected} == {(bad + 1, field)}
+    assert all(each.fix for each in mapped.rejected)
+    assert len(sent) >= len(rows) - 1
+
+
+def test_a_missing_column_is_named_with_the_nearest() -> None:
+    table = synthetic_oj(weeks=1, stores=1).rename_columns(
+        ["prize" if name == "price" else name for name in synthetic_oj(1, 1).column_names]
+    )
+    with pytest.raises(RejectedInput, match="did you mean 'prize'"):
+        mapper(table)
+
+
+def test_csv_is_read_as_parquet_is(tmp_path: Path) -> None:
+    from pyarrow import csv
+
+    table = synthetic_oj(weeks=2, stores=1)
+    csv.write_csv(table, tmp_path / "oj.csv")
+    assert [each.deltas for each in mapper(read_table(tmp_path / "oj.csv")).rows(0)] == [
+        each.deltas for each in mapper(table).rows(0)
+    ]
+
+
+def test_the_opening_names_the_retailer() -> None:
+    (retailer,) = opening_deltas(load_mapping(EXAMPLE), 5)
+    assert retailer.retailer == "dominicks"
+    assert retailer.observed_ms == 5
+
+
+def test_a_wrong_mapping_names_its_field(tmp_path: Path) -> None:
+    path = tmp_path / "mapping.json"
+    path.write_text('{"retailer": "r", "time": "$t", "deltas": [{"typ": "UnitsSold"}]}')
+    with pytest.raises(RejectedInput, match="typ"):
+        load_mapping(path)

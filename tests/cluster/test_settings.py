@@ -1,0 +1,77 @@
+"""Settings come from four sources, and what is misspelt is refused with a suggestion."""
+
+from pathlib import Path
+
+import pytest
+
+from cluster.settings import load, origins, read_secret
+from engine.errors import RejectedInput
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "repricer.toml"
+    path.write_text('folder = "data"\n[shards]\ncount = 3\nclock = "event"\n')
+    return path
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load(file=file).shards.count == 3
+    monkeypatch.setenv("REPRICER_SHARDS__COUNT", "4")
+    assert load(file=file).shards.count == 4
+    assert load({"shards": {"count": 5}}, file=file).shards.count == 5
+    assert load({"shards": {"count": 5}}, file=file).shards.clock == "event"
+
+
+def test_every_value_says_where_it_comes_from(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPRICER_SHARDS__COUNT", "4")
+    flags = {"gateway": {"port": 0}}
+    found = origins(load(flags, file=file), flags, file)
+    assert found["shards.count"] == "REPRICER_SHARDS__COUNT"
+    assert found["shards.clock"] == str(file)
+    assert found["gateway.port"] == "flag"
+    assert found["cache.backend"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("content", "names", "suggests"),
+    [
+        ("[shards]\ncuont = 1", "/shards/cuont", "`shards.count`"),
+        ("shard = 1", "/shard", "`shards`"),
+        ('[log]\nbackend = "kafak"', "/log/backend", "'sqlite' or 'kafka'"),
+        ("[shards]\ncount = 0", "/shards/count", "greater than or equal to 1"),
+        ("[shards", "no valid TOML", "mend the line named"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_the_key_and_the_fix(
+    tmp_path: Path, content: str, names: str, suggests: str
+) -> None:
+    path = tmp_path / "repricer.toml"
+    path.write_text(content)
+    with pytest.raises(RejectedInput) as refused:
+        load(file=path)
+    assert names in str(refused.value)
+    assert suggests in str(refused.value)
+
+
+def test_a_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPRICER_SHARDS__CUONT", "1")
+    with pytest.raises(RejectedInput, match="did you mean REPRICER_SHARDS__COUNT"):
+        load()
+
+
+def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(RejectedInput, match="there is no file"):
+        load(file=tmp_path / "absent.toml")
+
+
+def test_a_secret_open_to_others_is_refused(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("hush\n")
+    secret.chmod(0o644)
+    with pytest.raises(RejectedInput, match="chmod 600"):
+        read_secret(secret)
+    secret.chmod(0o600)
+    assert read_secret(secret) == "hush"
