@@ -1,0 +1,186 @@
+"""Checkpoint files: chains, damage, replaced writers, bases merged by another process."""
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from engine.decided import Decided, no_quotes
+from engine.errors import CorruptCheckpoint, LogRegressed, StaleEpoch
+from persistence.checkpoints import (
+    CheckpointFiles,
+    Increment,
+    decode_increment,
+    encode_increment,
+    merge_base,
+    stands_in_log,
+    stem_of,
+)
+from persistence.decision_records import DecisionRecord, LogPosition, Stamp, encode
+from persistence.memory_log import MemoryLogs
+from persistence.ports import DECISIONS, Log
+
+OWNER = b"o" * 16
+
+
+def increment(
+    seq: int, *, parent: str = "", epoch: int = 1, parts: Sequence[bytes] = ()
+) -> Increment:
+    return Increment(
+        shard=0,
+        generation=1,
+        position=LogPosition(b"l" * 16, seq, epoch, OWNER, seq),
+        last_command=-1,
+        last_delta=seq,
+        decided_ms=seq,
+        digest=seq,
+        replay_domain="toy",
+        parent=stem_of(parent) if parent else "",
+        parts=tuple(parts) or (f"part {seq}".encode(),),
+    )
+
+
+async def chain_of_three(files: CheckpointFiles) -> list[str]:
+    names = [await files.save(increment(1, parts=[b"a", b"b"]))]
+    names.append(await files.save(increment(2, parent=names[0])))
+    names.append(await files.save(increment(3, parent=names[1])))
+    return names
+
+
+async def test_a_chain_comes_back_base_first(tmp_path: Path) -> None:
+    files = CheckpointFiles(tmp_path)
+    assert await files.load() is None
+    names = await chain_of_three(files)
+    loaded = await CheckpointFiles(tmp_path).load()
+    assert loaded is not None
+    parts, position = loaded
+    assert parts == (b"a", b"b", b"part 2", b"part 3")
+    assert position.seq == 3
+    assert await files.names() == names
+
+
+@pytest.mark.parametrize("harmed", [0, 1, 2])
+@pytest.mark.parametrize("harm", ["torn", "flipped", "lost"])
+async def test_damage_costs_only_what_stands_on_it(tmp_path: Path, harmed: int, harm: str) -> None:
+    """The newest chain that verifies is taken: what the damaged file is part of is not."""
+    files = CheckpointFiles(tmp_path)
+    names = await chain_of_three(files)
+    path = tmp_path / names[harmed]
+    content = path.read_bytes()
+    if harm == "lost":
+        path.unlink()
+    elif harm == "torn":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    loaded = await files.load()
+    assert (loaded[1].seq if loaded else 0) == harmed
+
+
+def test_every_bit_is_checked() -> None:
+    """Each byte of a file, one bit flipped: never taken for a checkpoint."""
+    content = b"".join(encode_increment(increment(1, parts=[b"ab", b"c"])))
+    assert decode_increment(content).parts == (b"ab", b"c")
+    for at in range(len(content)):
+        flipped = content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :]
+        with pytest.raises(CorruptCheckpoint):
+            decode_increment(flipped)
+
+
+async def test_a_replaced_writer_is_refused(tmp_path: Path) -> None:
+    files = CheckpointFiles(tmp_path)
+    await files.save(increment(5, epoch=3))
+    with pytest.raises(StaleEpoch):
+        await files.save(increment(6, epoch=2))
+    await files.save(increment(7, epoch=3))
+
+
+async def test_an_increment_without_its_parent_is_refused(tmp_path: Path) -> None:
+    """Nobody could ever read it; its writer begins with a new base."""
+    files = CheckpointFiles(tmp_path)
+    names = await chain_of_three(files)
+    (tmp_path / names[2]).unlink()
+    with pytest.raises(CorruptCheckpoint, match="is gone"):
+        await files.save(increment(4, parent=names[2]))
+
+
+def test_a_merged_base_takes_the_chains_place(tmp_path: Path) -> None:
+    """In a process of its own; what was added meanwhile still finds its parent."""
+    import asyncio
+
+    files = CheckpointFiles(tmp_path)
+    names = asyncio.run(chain_of_three(files))
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        merged = pool.submit(partial(merge_base, tmp_path, list, keep=1)).result(60)
+    assert merged is not None
+    assert stem_of(merged) == stem_of(names[2])
+    assert asyncio.run(files.names()) == [merged], "what nobody needs is gone"
+    added = asyncio.run(files.save(increment(4, parent=names[2])))
+    loaded = asyncio.run(files.load())
+    assert loaded is not None
+    assert loaded[0] == (b"a", b"b", b"part 2", b"part 3", b"part 4")
+    assert asyncio.run(files.names()) == [merged, added]
+
+
+async def test_pruning_keeps_what_kept_chains_need(tmp_path: Path) -> None:
+    files = CheckpointFiles(tmp_path)
+    old = await chain_of_three(files)
+    base = await files.save(increment(8))
+    newest = await files.save(increment(9, parent=base))
+    assert await files.prune(1, pinned=[]) == old
+    assert await files.names() == [base, newest]
+
+
+async def test_shipped_files_are_verified(tmp_path: Path) -> None:
+    here, there = CheckpointFiles(tmp_path / "here"), CheckpointFiles(tmp_path / "there")
+    name = await here.save(increment(1))
+    content = await here.content(name)
+    with pytest.raises(CorruptCheckpoint):
+        await there.receive(name, content[:-1])
+    with pytest.raises(CorruptCheckpoint):
+        await there.receive(name.replace("-base", "-added"), content)
+    await there.receive(name, content)
+    assert await there.load() == await here.load()
+
+
+class TestStandsInLog:
+    """A checkpoint counts only if the decision that it names is in the log."""
+
+    @pytest.fixture
+    async def log(self) -> Log:
+        logs = MemoryLogs()
+        await logs.create({DECISIONS: 1}, retention_ms=10**12)
+        log = await logs.open(DECISIONS, 0)
+        appender = await log.appender()
+        for seq in range(4):
+            decided = Decided(
+                seq=seq,
+                last_command=-1,
+                last_delta=-1,
+                decided_ms=1,
+                model="toy",
+                digest=0,
+                quotes=no_quotes(),
+            )
+            by = Stamp(log_id=b"l" * 16, generation=1, shard=0, epoch=1, owner=OWNER)
+            await appender.append(encode(DecisionRecord(by, decided)))
+        return log
+
+    async def test_its_own_record_is_found(self, log: Log) -> None:
+        position = increment(2).position
+        assert await stands_in_log(position, log, shard=0, generation=1)
+
+    @pytest.mark.parametrize(
+        "change", [{"owner": b"z" * 16}, {"epoch": 2}, {"seq": 3}, {"log_id": b"m" * 16}]
+    )
+    async def test_anothers_record_is_not(self, log: Log, change: dict[str, object]) -> None:
+        position = replace(increment(2).position, **change)
+        assert not await stands_in_log(position, log, shard=0, generation=1)
+
+    async def test_a_log_that_ends_before_it_lost_data(self, log: Log) -> None:
+        with pytest.raises(LogRegressed):
+            await stands_in_log(increment(4).position, log, shard=0, generation=1)
