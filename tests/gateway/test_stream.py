@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gateway import stream as stream_module
 from gateway.app import GATEWAY
+from gateway.documents import Listing
 from gateway.feeds import Filter
 from gateway.window import Window
 from tests.gateway.hand import (
@@ -427,3 +428,11 @@ async def test_a_message_over_the_limit_ends_the_stream() -> None:
                 while not socket.closed:
                     await socket.receive()
             assert socket.close_code == 1009
+
+
+def test_a_wish_never_wants_another_retailers_listing() -> None:
+    """The rows are kept apart by retailer already; this is the second lock."""
+    theirs = Listing(key=1, retailer="bolt", channel="shop", sku="A-1", currency="EUR")
+    values = frozenset(("A-1", "shop"))
+    for kind in ("all", "skus", "channel", "category"):
+        assert not Filter("acme", kind, values).wants(theirs)  # type: ignore[arg-type]
