@@ -215,13 +215,11 @@ class JsonFacts:
         block["lane"][:] = lane
         block["offset"][:] = [record.offset for record in records]
         aside: set[int] = set()  # places of what the slow way must judge
-        types = list(map(type, leans))
-        for lean_type in dict.fromkeys(types):
-            every = len(set(types)) == 1
-            places = range(len(types)) if every else _places(types, lean_type)
+        for lean_type, places in _by_type(leans).items():
             if lean_type not in _KINDS:
                 aside.update(places)
                 continue
+            every = len(places) == len(leans)
             where: Any = slice(None) if every else np.array(places)
             self._fill(
                 block,
@@ -360,8 +358,13 @@ def _unsigned(numbers: list[Any]) -> np.ndarray:
     return np.fromiter(numbers, np.uint64, len(numbers))
 
 
-def _places(types: list[type], wanted: type) -> list[int]:
-    return [place for place, found in enumerate(types) if found is wanted]
+def _by_type(leans: list[Any]) -> dict[type, list[int]]:
+    """Return the places of each type of value."""
+    types = list(map(type, leans))
+    places: dict[type, list[int]] = {lean_type: [] for lean_type in dict.fromkeys(types)}
+    for place, lean_type in enumerate(types):
+        places[lean_type].append(place)
+    return places
 
 
 def _decode_lean(values: list[bytes]) -> list[Any]:
