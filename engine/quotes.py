@@ -311,7 +311,9 @@ def _finish(
         quotes[name] = priced[name]
     quotes["listing"], quotes["state"], quotes["reasons"] = listings["key"], state, mask
     quoted = last["listing"] != 0
-    quotes["previous_minor"] = np.where(quoted, last["in_force_minor"], sight_before(sight))
+    # Where the channel told of another price and we leave it, the change is from our last quote's.
+    before = sight.inputs["in_force_minor"]
+    quotes["previous_minor"] = np.where(quoted & ~changed, last["in_force_minor"], before)
     quotes["in_force_minor"] = in_force
     quotes["proposed_minor"] = listings["proposed_minor"]
     quotes["cost_minor"] = listings["cost_minor"]
@@ -326,7 +328,7 @@ def _finish(
     since = np.where(pending & (last["state"] == State.PENDING), listings["proposed_ms"], now_ms)
     expired = pending & (now_ms - since >= sight.policy["approval_valid_ms"])
     listings["proposed_ms"] = np.where(moved_on | expired, now_ms, since)
-    news = ~quoted | moved_on | expired
+    news = ~quoted | changed | moved_on | expired
     for name in ("state", "in_force_minor"):
         news |= last[name] != quotes[name]
     news |= (last["stock"] == 0) != (quotes["stock"] == 0)
@@ -341,11 +343,6 @@ def _finish(
     put(memory.listings.quotes, rows[which], news_quotes)
     memory.timers.set(rows, due_ms)
     return Quoted(news_quotes, tripped, listings.tobytes() + due_ms.tobytes())
-
-
-def sight_before(sight: _Sight) -> np.ndarray:
-    """Return the price in force that pricing saw."""
-    return np.asarray(sight.inputs["in_force_minor"])
 
 
 def _note_changes(sight: _Sight, changed: np.ndarray, in_force: np.ndarray, now_ms: int) -> None:
