@@ -23,6 +23,12 @@ from persistence.ports import Appender, Log
 PROVEN_MS_A_CANARY_MAX: Final = 500
 """What one canary can prove at most: a watcher that slept itself has proven nothing."""
 
+OUTAGE_MS: Final = 2_000
+"""After so long without proof, owners too have appends in doubt and must seal again."""
+
+RECOVERY_MS: Final = 8_000
+"""Proven time they then have for it before their silence counts."""
+
 HEALTHY_MS: Final = 60_000
 """An owner that lived this long clears the back-off of its shard."""
 
@@ -117,6 +123,7 @@ class Place(Struct):
     owner: Life | None = None
     standby: Life | None = None
     silence_ms: float = 0.0  # proven time since the last mark
+    grace_ms: float = 0.0  # proven time that does not count yet: the log was away
     last_mark_ms: int | None = None
     deaths: int = 0  # since one lived for HEALTHY_MS
     not_before_ms: int = 0
@@ -194,6 +201,7 @@ class Watch:
         """Note an accepted mark of whoever reigns now."""
         place = self.places[shard]
         place.silence_ms = 0.0
+        place.grace_ms = 0.0
         place.last_mark_ms = now_ms
         for life in (place.owner, place.standby):
             if life is not None and life.start.owner == owner and life.phase != "live":
@@ -218,10 +226,20 @@ class Watch:
         self.proven_ms += credit
         for place in self.places.values():
             if silent.get(place.shard, False):
-                place.silence_ms += credit
+                spared = min(place.grace_ms, credit)
+                place.grace_ms -= spared
+                place.silence_ms += credit - spared
             for life in (place.owner, place.standby):
                 if life is not None and life.phase == "starting":
                     life.patience_ms += credit
+
+    def answered_again(self, unproven_ms: float) -> None:
+        """Note that the log answers again after so long; a long absence earns everybody a grace."""
+        if unproven_ms < OUTAGE_MS:
+            return
+        for place in self.places.values():
+            place.grace_ms = RECOVERY_MS
+            place.silence_ms = 0.0
 
     def drain(self) -> None:
         """Start nobody any more."""
@@ -460,14 +478,20 @@ class Supervisor:
 
     async def _prove(self) -> None:
         """Append a canary every so often, and count the time that quick answers prove."""
+        unproven_since_ms: int | None = None
         while True:
             began_ms = self._now_ms()
             if await self._acknowledged():
+                if unproven_since_ms is not None:
+                    self.watch.answered_again(began_ms - unproven_since_ms)
+                    unproven_since_ms = None
                 silent = await self._silent()
                 if self._last_proven_ms is not None:
                     self.watch.proven(began_ms - self._last_proven_ms, silent)
                 self._last_proven_ms = began_ms
             else:
+                if unproven_since_ms is None:
+                    unproven_since_ms = self._last_proven_ms or began_ms
                 self._last_proven_ms = None
             spent_ms = self._now_ms() - began_ms
             await asyncio.sleep(max(0, self._settings.canary_ms - spent_ms) / 1000)

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from actors.supervisor import (
     BACKOFF_FIRST_MS,
+    RECOVERY_MS,
     Action,
     Kill,
     Launch,
@@ -83,6 +84,25 @@ def test_nobody_is_replaced_while_canaries_are_not_acknowledged() -> None:
     bring_up(watch)
     for now_ms in range(0, 3_600_000, 1000):
         assert watch.plan(now_ms) == []
+
+
+def test_after_an_outage_owners_have_time_to_seal_again() -> None:
+    """Their appends were in doubt too; whoever cannot recover is replaced a little later."""
+    watch = make_watch()
+    bring_up(watch)
+    watch.answered_again(10_000)
+    be_silent(watch, RECOVERY_MS + 1750)
+    assert watch.plan(0) == []
+    be_silent(watch, 250)
+    assert only(watch.plan(0), Kill)
+
+
+def test_a_short_hiccup_earns_no_grace() -> None:
+    watch = make_watch()
+    bring_up(watch)
+    watch.answered_again(700)
+    be_silent(watch, 2000)
+    assert only(watch.plan(0), Kill)
 
 
 def test_a_watcher_that_slept_proves_little() -> None:

@@ -1,5 +1,7 @@
 """What is fed arrives: keyed as the shards expect, in order, once, frames and JSON alike."""
 
+from typing import Any
+
 import pytest
 
 from cluster.feeding import EVERY_SHARD, Feed, Pace, Router, Wire
@@ -29,7 +31,7 @@ def deltas() -> list[AnyDelta]:
         PolicyChanged(retailer="big", scope="retailer", fields={}, observed_ms=1),
     ]
     for number in range(40):
-        place = {"retailer": "big", "channel": "shop", "sku": f"sku-{number}"}
+        place: dict[str, Any] = {"retailer": "big", "channel": "shop", "sku": f"sku-{number}"}
         told += [
             ListingChanged(**place, observed_ms=2),
             CostChanged(**place, cost_minor=100 + number, observed_ms=3),

@@ -1,0 +1,242 @@
+"""Row e: shard actors are killed and paused while real input is fed.
+
+``python -m perf.chaos_rows --synthetic-oj --kills 10 --pauses 4 --json``; ``--standby`` keeps a
+warm successor of every shard. Then the decision log is read once more by rules of its own (not the
+reader's): ``seq`` contiguous, nothing doubled, nothing by a replaced owner, every delta consumed.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from cluster.assembly import make_logs
+from cluster.placement import living_owners
+from cluster.settings import Settings
+from perf.real_input import POLICY, engine, feed_words
+from perf.real_stack import (
+    EngineUnderTest,
+    NotReached,
+    compare_stores,
+    end_verb,
+    machine,
+    print_line,
+)
+from persistence.decision_records import DecisionRecord, EpochStarted, decode
+from persistence.ports import DECISIONS, DELTAS
+
+PAUSE_S = 6.0
+BETWEEN_S = (4.0, 9.0)
+RECOVERY_S = 60.0
+
+
+class Blow(Struct, frozen=True, kw_only=True):
+    """One owner killed or paused, and how long its shard then decided nothing."""
+
+    kind: str
+    shard: int
+    name: str
+    next_decision_s: float  # by the log's own times: last before the blow to first of a successor
+
+
+class Audit(Struct, kw_only=True):
+    """What the raw decision log holds, judged by rules written here once more."""
+
+    decisions: int = 0
+    gaps: int = 0
+    doubled: int = 0
+    by_replaced_owner: int = 0  # counted although another reigned
+    ignored: int = 0  # of stale owners: rightly not counted by anybody
+    lost_deltas: int = 0
+    epochs: int = 0
+
+
+async def audit(settings: Settings) -> Audit:
+    """Read every record of every shard, without the reader that production uses."""
+    found = Audit()
+    logs = make_logs(settings)
+    for shard in range(settings.shards.count):
+        log, deltas = await logs.open(DECISIONS, shard), await logs.open(DELTAS, shard)
+        end, after = await log.end(), -1
+        epoch, owner, seq, consumed = 0, b"", 0, -1
+        seen: set[int] = set()
+        while after < end - 1:
+            for record in await log.read(after, limit=1000, wait_ms=1000):
+                after = record.offset
+                decoded = decode(record.value)
+                stamp = decoded.stamp
+                if isinstance(decoded, EpochStarted):
+                    if stamp.epoch > epoch:
+                        epoch, owner = stamp.epoch, stamp.owner
+                        found.epochs += 1
+                    continue
+                if not isinstance(decoded, DecisionRecord):
+                    continue
+                if (stamp.epoch, stamp.owner) != (epoch, owner):
+                    found.ignored += 1
+                    continue
+                number = decoded.decided.seq
+                if number in seen:
+                    continue  # the same record again, after an append in doubt
+                seen.add(number)
+                found.gaps += number != seq + 1
+                found.doubled += number <= seq
+                seq, consumed = number, decoded.decided.last_delta
+                found.decisions += 1
+        found.lost_deltas += await deltas.end() - 1 - consumed
+        await log.close()
+        await deltas.close()
+    await logs.close()
+    return found
+
+
+async def next_decision(settings: Settings, shard: int, owner: bytes, since_ms: int) -> int:
+    """Return when the log took the first decision of another owner after ``since_ms``."""
+    logs = make_logs(settings)
+    log = await logs.open(DECISIONS, shard)
+    try:
+        after = max(await log.end() - 50, -1)
+        deadline = time.monotonic() + RECOVERY_S
+        while time.monotonic() < deadline:
+            for record in await log.read(after, limit=500, wait_ms=200):
+                after = record.offset
+                decoded = decode(record.value)
+                if (
+                    isinstance(decoded, DecisionRecord)
+                    and decoded.stamp.owner != owner
+                    and record.appended_ms >= since_ms
+                ):
+                    return record.appended_ms
+        raise NotReached(f"shard {shard}: no decision within {RECOVERY_S:.0f} s")
+    finally:
+        await log.close()
+        await logs.close()
+
+
+async def strike(settings: Settings, shard: int, kind: str) -> Blow:
+    """Kill or pause a shard's owner and wait for its successor's first decision."""
+    owners = [each for each in living_owners(settings.run_folder) if each.start.shard == shard]
+    owner = min(owners, key=lambda each: each.start.number)
+    struck_ms = time.time_ns() // 1_000_000
+    if kind == "kill":
+        os.kill(owner.pid, signal.SIGKILL)
+    else:
+        os.kill(owner.pid, signal.SIGSTOP)
+    waiting = asyncio.ensure_future(next_decision(settings, shard, owner.start.owner, struck_ms))
+    if kind == "pause":
+        await asyncio.sleep(PAUSE_S)
+        with contextlib.suppress(ProcessLookupError):  # it was replaced, and killed for it
+            os.kill(owner.pid, signal.SIGCONT)
+    decided_ms = await waiting
+    return Blow(
+        kind=kind,
+        shard=shard,
+        name=owner.start.name,
+        next_decision_s=round((decided_ms - struck_ms) / 1000, 3),
+    )
+
+
+async def storm(under_test: EngineUnderTest, kinds: list[str], draw: random.Random) -> list[Blow]:
+    """Strike at random moments, one after the other."""
+    settings = under_test.settings
+    blows = []
+    for kind in kinds:
+        await asyncio.sleep(draw.uniform(*BETWEEN_S))
+        await under_test.until(
+            lambda state: all_live(state, settings), "every shard live, standbys warm", 120
+        )
+        blows.append(await strike(settings, draw.randrange(settings.shards.count), kind))
+    return blows
+
+
+def all_live(state: dict[str, Any], settings: Settings) -> bool:
+    """Whether every shard has a live owner and, if there are to be any, a warm standby."""
+    phases = [(each.get("shard"), each.get("phase")) for each in state["shards"]]
+    wanted = {"live"} | ({"waiting"} if settings.shards.standby else set())
+    return all(
+        (shard, phase) in phases for shard in range(settings.shards.count) for phase in wanted
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Feed, strike, count."""
+    parser = argparse.ArgumentParser(prog="python -m perf.chaos_rows", description=__doc__)
+    parser.add_argument("--oj", type=Path)
+    parser.add_argument("--synthetic-oj", action="store_true")
+    parser.add_argument("--weeks", type=int, default=121)
+    parser.add_argument("--wire", choices=("json", "frames"), default="frames")
+    parser.add_argument("--speed", type=float, default=5000.0, help="deltas a second")
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--pauses", type=int, default=4)
+    parser.add_argument("--standby", action="store_true")
+    parser.add_argument("--embedded", action="store_true")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", action="store_true", help="one line of JSON (it always is)")
+    options = parser.parse_args(arguments)
+    draw = random.Random(options.seed)
+    kinds = ["kill"] * options.kills + ["pause"] * options.pauses
+    draw.shuffle(kinds)
+    with engine(
+        options.embedded,
+        **{
+            "shards.clock": "event",
+            "shards.spreads": {"dominicks": 2},
+            "shards.standby": options.standby,
+            "shards.checkpoint_s": 15,
+        },
+    ) as under_test:
+        under_test.start()
+        try:
+            words = [*feed_words(options, POLICY), "--speed", str(options.speed)]
+            feeding = under_test.begin_verb(*words)
+            blows = asyncio.run(storm(under_test, kinds, draw))
+            still_feeding = feeding.poll() is None
+            fed = end_verb(feeding)
+            asyncio.run(under_test.until_decided())
+            found = asyncio.run(audit(under_test.settings))
+            compared = asyncio.run(compare_stores(under_test.settings))
+            replayed = under_test.verb("replay")
+        finally:
+            left = under_test.stop()
+    times = {
+        kind: sorted(blow.next_decision_s for blow in blows if blow.kind == kind)
+        for kind in ("kill", "pause")
+    }
+    print_line(
+        {
+            "row": "e",
+            "machine": machine(),
+            "standby": options.standby,
+            "kills": options.kills,
+            "pauses": options.pauses,
+            "fed_during_all": still_feeding,
+            "deltas": fed["deltas"],
+            "decisions": found.decisions,
+            "epochs": found.epochs,
+            "gaps": found.gaps,
+            "doubled": found.doubled,
+            "lost_deltas": found.lost_deltas,
+            "by_replaced_owner": found.by_replaced_owner,
+            "stale_records_ignored": found.ignored,
+            "next_decision_s": times,
+            "stores_equal": compared.equal,
+            "stores_unequal": compared.unequal,
+            "replay_differences": replayed["differences"],
+            "processes_left": left,
+        }
+    )
+    wrong = found.gaps + found.doubled + found.lost_deltas + found.by_replaced_owner
+    return 0 if wrong == 0 and compared.equal and replayed["differences"] == 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
