@@ -1,0 +1,281 @@
+"""The life of an owner: start, decide, answer, checkpoint, stand by, fall, be replaced."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.shard_actor import DEATHS_BEFORE_SKIP, ShardActor
+from engine.deltas import ModeChanged, PricePinned
+from engine.errors import (
+    ClockFault,
+    DeadlinePassed,
+    FailedDependency,
+    LogRegressed,
+    LogTruncated,
+    MurderousBatch,
+    SettingsRefused,
+    StaleEpoch,
+)
+from persistence.memory_log import MemoryLog
+from persistence.ports import COMMANDS, DECISIONS, DELTAS
+from tests.actors.owned import Place
+from tests.sim.feed import KEYS, RETAILER, count, sale
+from tests.sim.watched import Killed, Watched
+
+LISTING = KEYS["a"]
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> Place:
+    made = Place(tmp_path)
+    await made.create()
+    return made
+
+
+async def live(owner: ShardActor, steps: int = 1) -> ShardActor:
+    """Start an owner and let it decide."""
+    await owner.start()
+    for _ in range(steps):
+        await owner.step()
+    return owner
+
+
+def murderous(shard: Any) -> Watched:
+    """Return a shard that dies of one listing."""
+    return Watched(
+        shard, murderous=KEYS["m"], on_murder=lambda: None, on_record=lambda decided: None
+    )
+
+
+async def test_a_successor_goes_on_where_its_predecessor_was(place: Place) -> None:
+    await place.send(count("a", 5, 1), sale("a", 2, event_id="one"))
+    first = await live(place.owner(), 2)
+    second = await live(place.owner())
+    assert second.different == 0
+    assert await second.read(LISTING, 100) == {"in_force_minor": 1018, "seq": 3} | {
+        "in_force_minor": (await first.read(LISTING, 100) or {})["in_force_minor"]
+    }
+    with pytest.raises(StaleEpoch):
+        await first.step()
+
+
+async def test_a_checkpoint_shortens_the_replay(place: Place) -> None:
+    await place.send(count("a", 5, 1))
+    first = await live(place.owner())
+    taking = asyncio.create_task(first.checkpoint())
+    while not taking.done():
+        await first.step()
+    name = taking.result()
+    assert name in await place.files.names()
+    await first.step()
+    starts = [one for one in await place.accepted() if one.started]
+    assert [one.started.first_offset for one in starts if one.started] == [-1, 0]
+    decisions = await place.logs.open(DECISIONS, 0)
+    assert isinstance(decisions, MemoryLog)
+    decisions.truncate(3)
+    second = await live(place.owner())
+    assert second._shard.table(LISTING) == (5, 0)  # type: ignore[attr-defined]
+
+
+async def test_a_head_that_is_gone_stops_the_start(place: Place) -> None:
+    await live(place.owner(), 3)
+    decisions = await place.logs.open(DECISIONS, 0)
+    assert isinstance(decisions, MemoryLog)
+    decisions.truncate(2)
+    with pytest.raises(LogTruncated):
+        await place.owner().start()
+
+
+async def test_deltas_that_are_gone_stop_the_owner(place: Place) -> None:
+    await place.send(count("a", 5, 1), count("a", 6, 2))
+    deltas = await place.logs.open(DELTAS, 0)
+    assert isinstance(deltas, MemoryLog)
+    deltas.truncate(1)
+    with pytest.raises(LogTruncated):
+        await live(place.owner(), 3)
+
+
+async def test_a_log_that_lost_what_it_acknowledged_stops_the_owner(place: Place) -> None:
+    owner = await live(place.owner(), 3)
+    decisions = await place.logs.open(DECISIONS, 0)
+    assert isinstance(decisions, MemoryLog)
+    decisions.regress(2)
+    with pytest.raises(LogRegressed):
+        await owner.step()
+    assert not owner._gate.is_open
+
+
+async def test_commands_come_first(place: Place) -> None:
+    await place.send(*(count("a", units, units) for units in range(5_000)))
+    pin = PricePinned(
+        retailer=RETAILER, channel="web", sku="a", price_minor=777, observed_ms=1, command_id="c"
+    )
+    await place.send(pin, topic=COMMANDS)
+    owner = await live(place.owner())
+    await asyncio.sleep(0.05)
+    await owner.step()
+    assert owner._shard.last_command == 0
+    assert owner._shard.last_delta < 4_999, "a burst is bounded"
+
+
+async def test_a_standby_waits_and_is_at_the_end_when_called(place: Place) -> None:
+    first = await live(place.owner(), 2)
+    standby = place.owner(standby=True)
+    starting = asyncio.create_task(standby.start())
+    while standby.phase != "waiting":
+        await asyncio.sleep(0.001)
+    await place.send(count("a", 9, 1))
+    await first.step()
+    await asyncio.sleep(0.05)
+    assert standby._shard.seq == 3
+    assert not starting.done()
+    await standby.take_over()
+    await starting
+    await standby.step()
+    with pytest.raises(StaleEpoch):
+        await first.step()
+
+
+async def test_an_owner_that_does_nothing_still_marks(place: Place) -> None:
+    owner = await live(place.owner(), 4)
+    decided = [one for one in await place.accepted() if one.decided]
+    assert len(decided) == 4
+    assert owner.status()["seq"] == 4
+
+
+async def test_nobody_reads_between_apply_and_record(place: Place) -> None:
+    """A reader waits at the gate, sees what was recorded, or is told to come again."""
+    owner = await live(place.owner())
+    await place.send(count("a", 50, 1))
+    assert owner._reign is not None
+    appender = owner._reign._appender
+    assert appender is not None
+    held = asyncio.Event()
+    append = appender.append
+
+    async def slowly(value: bytes, **given: Any) -> Any:
+        held.set()
+        await asyncio.sleep(0.1)
+        return await append(value, **given)
+
+    appender.append = slowly  # type: ignore[method-assign]
+    stepping = asyncio.create_task(owner.step())
+    await held.wait()
+    with pytest.raises(DeadlinePassed):
+        await owner.read(LISTING, 10)
+    reading = asyncio.create_task(owner.read(LISTING, 5_000))
+    await asyncio.sleep(0.01)
+    assert not reading.done()
+    await stepping
+    assert await reading == {"in_force_minor": 1050, "seq": 2}
+
+
+async def test_a_strong_read_wants_a_later_mark(place: Place) -> None:
+    owner = place.owner(heartbeat_ms=60_000)
+    await owner.start()
+    reading = asyncio.create_task(owner.strong_read(LISTING, 5_000))
+    await asyncio.sleep(0.01)
+    assert not reading.done()
+    await owner.step()  # woken at once, long before its heartbeat
+    await reading
+    with pytest.raises(DeadlinePassed):
+        await owner.strong_read(LISTING, 10)
+
+
+async def test_a_zombie_answers_no_strong_read(place: Place) -> None:
+    zombie = await live(place.owner())
+    await live(place.owner())
+    reading = asyncio.create_task(zombie.strong_read(LISTING, 100))
+    with pytest.raises(StaleEpoch):
+        while True:
+            await zombie.step()
+    with pytest.raises(DeadlinePassed):
+        await reading
+
+
+async def test_before_it_lives_it_answers_nobody(place: Place) -> None:
+    with pytest.raises(FailedDependency, match="not live"):
+        await place.owner().read(LISTING, 100)
+
+
+async def test_what_murders_two_cautious_owners_is_skipped_and_nothing_else(place: Place) -> None:
+    await place.send(count("a", 1, 1), count("m", 1, 2), count("b", 3, 3))
+    with pytest.raises(Killed):
+        await live(place.owner(shard=murderous), 5)
+    for _ in range(DEATHS_BEFORE_SKIP):
+        with pytest.raises(Killed):
+            await live(place.owner(shard=murderous, cautious=True), 9)
+    survivor = await live(place.owner(shard=murderous, cautious=True), 9)
+    assert survivor.skipped == 1
+    assert survivor.status()["cautious"] is False, "it has passed the place"
+    refused = [
+        (one.position.offset, one.verdict)
+        for found in await place.accepted()
+        if found.decided
+        for one in found.decided.exceptions
+    ]
+    assert refused == [(1, "skipped")]
+    later = await live(place.owner(shard=murderous))
+    assert later.different == 0
+    assert [later._shard.table(KEYS[sku])[0] for sku in "amb"] == [1, -1, 3]  # type: ignore[attr-defined]
+
+
+async def test_an_empty_batch_that_kills_twice_stops_the_shard(place: Place) -> None:
+    """There is no record to blame, so nothing can be skipped."""
+
+    class Dying:
+        def __init__(self, shard: Any) -> None:
+            self._shard = shard
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._shard, name)
+
+        def apply(self, *_: Any) -> Any:
+            raise Killed
+
+    for _ in range(DEATHS_BEFORE_SKIP):
+        with pytest.raises(Killed):
+            await live(place.owner(shard=Dying, cautious=True))
+    with pytest.raises(MurderousBatch, match="empty batch"):
+        await live(place.owner(shard=Dying, cautious=True))
+
+
+async def test_settings_that_contradict_the_log_are_refused(place: Place) -> None:
+    await live(place.owner())
+    with pytest.raises(SettingsRefused, match="partitions"):
+        await place.owner(partitions=2).start()
+    with pytest.raises(SettingsRefused, match="generation"):
+        await place.owner(generation=2).start()
+    with pytest.raises(SettingsRefused, match="clock"):
+        await place.owner(clock="event").start()
+
+
+async def test_event_time_is_what_the_deltas_say(place: Place) -> None:
+    owner = await live(place.owner(clock="event"))
+    assert owner._shard.decided_ms == 0
+    await place.send(ModeChanged(retailer=RETAILER, mode="live", observed_ms=4_200), topic=COMMANDS)
+    await asyncio.sleep(0.05)
+    await owner.step()
+    assert owner._shard.decided_ms == 4_200
+
+
+async def test_a_clock_that_differs_from_the_logs_stops_the_start(tmp_path: Path) -> None:
+    """Wrong from the beginning, it never jumps; the seal's own time tells."""
+    place = Place(tmp_path, wall_ms=lambda: 1_000_000)
+    await place.create()
+    with pytest.raises(ClockFault):
+        await place.owner().start()
+    assert [one for one in await place.accepted() if one.decided] == []
+
+
+async def test_an_owner_that_ends_says_so(place: Place) -> None:
+    owner = place.owner()
+    running = asyncio.create_task(owner.run())
+    while owner.phase != "live":
+        await asyncio.sleep(0.001)
+    await live(place.owner())
+    with pytest.raises(StaleEpoch):
+        await running
+    assert owner.phase == "stopped"
