@@ -9,7 +9,7 @@ import pytest
 from actors import shipping as shipping_module
 from actors.shipping import Shipping
 from engine.errors import CorruptCheckpoint, FailedDependency, StaleEpoch
-from persistence.checkpoints import CheckpointFiles, Increment, stem_of
+from persistence.checkpoints import CheckpointFiles, Increment, encode_increment, stem_of
 from persistence.decision_records import LogPosition
 from persistence.ports import Statement, TableStore
 from persistence.sqlite_series import SqliteSeries
@@ -54,7 +54,7 @@ async def chain(folder: Path, count: int = 3, *, epoch: int = 1) -> CheckpointFi
     """Write a base and increments."""
     files, parent = CheckpointFiles(folder), ""
     for seq in range(1, count + 1):
-        part = bytes([seq]) * (2_500_000 if seq == 1 else 10)
+        part = bytes([seq]) * (800_000 if seq == 1 else 10)
         parent = stem_of(await files.save(increment(seq, epoch=epoch, parent=parent, part=part)))
     return files
 
@@ -73,7 +73,7 @@ async def test_a_chain_that_was_shipped_restores_elsewhere(
     assert name == (await files.names())[-1]
     rows = await tables.fetch("select part, length(content) as n from checkpoint_parts")
     assert max(row["n"] for row in rows) <= 1_000_000
-    assert len(rows) == 8 + 2
+    assert len(rows) == 3 + 2
     elsewhere = CheckpointFiles(tmp_path / "there")
     assert await of(elsewhere, tables).fetch() == name
     assert await parts_of(elsewhere) == await parts_of(files)
@@ -169,6 +169,19 @@ async def test_a_changed_copy_is_refused(tables: TableStore, tmp_path: Path) -> 
     with pytest.raises(CorruptCheckpoint):
         await of(elsewhere, tables).fetch()
     assert await elsewhere.load() is None
+
+
+async def test_another_checkpoint_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    """It verifies by itself, but it is not what the manifest says."""
+    files = CheckpointFiles(tmp_path / "here")
+    await files.save(increment(1))
+    tables = SqliteTables(sqlite_path(tmp_path))
+    await of(files, tables).ship()
+    other = b"".join(encode_increment(increment(1, part=b"trap")))
+    await tables.transact([Statement("update checkpoint_parts set content = $1", (other,))])
+    with pytest.raises(CorruptCheckpoint):
+        await of(CheckpointFiles(tmp_path / "there"), tables).fetch()
+    await tables.close()
 
 
 @pytest.mark.parametrize("kind", Faults.KINDS)
