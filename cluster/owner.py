@@ -206,7 +206,7 @@ class OwnerProcess:
 
 
 def warm_wire() -> None:
-    """Decode one frame, so that no live owner pays for what Arrow imports at its first: a second."""
+    """Decode one frame: at its first, Arrow imports for a second, and a live owner has none."""
     zero = np.zeros(1, np.int64)
     facts = FrameColumns(
         kind=zero.astype(np.uint8) + STOCK_COUNTED,

@@ -83,15 +83,13 @@ def ray_environment(settings: Settings) -> dict[str, str]:
     """Return the environment of everything that is Ray's, with what the owners inherit."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     root = str(Path(__file__).resolve().parent.parent)
+    others = inherited.get("PYTHONPATH", "")
     return {
         **inherited,
         **ONE_THREAD,
         TREE_VARIABLE: tree_mark(settings.folder),
-        # A successor loads the kernels its predecessor compiled, instead of compiling for seconds.
-        "JAX_COMPILATION_CACHE_DIR": str(settings.folder / "kernels"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        "PYTHONPATH": root,
+        **compiled_kernels(settings),
+        "PYTHONPATH": f"{root}{os.pathsep}{others}" if others else root,  # ours come first
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_file(settings.run_folder)),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -101,6 +99,18 @@ def ray_environment(settings: Settings) -> dict[str, str]:
         "RAY_worker_niceness": "0",  # an owner is no batch job: Ray would make it yield by 15
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+
+
+def compiled_kernels(settings: Settings) -> dict[str, str]:
+    """Return the environment that keeps compiled kernels in the folder.
+
+    A successor loads what its predecessor compiled, instead of compiling for seconds.
+    """
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(settings.folder / "kernels"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
 
 

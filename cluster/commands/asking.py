@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from cluster.assembly import make_logs
 from cluster.commands.speaking import Common, NotFound, Voice, run, settings_of, table
-from cluster.placement import ONE_THREAD
+from cluster.placement import ONE_THREAD, compiled_kernels
 from cluster.settings import Settings
 from cluster.tree import make_keys, role_card
 from engine.decided import State, quote_id
@@ -242,8 +242,8 @@ def replay_one(settings_json: str, shard: int, begin: Literal["oldest", "checkpo
     """Re-execute one shard; in a process of its own, which imports jax."""
     import os
 
-    os.environ.update(ONE_THREAD)
+    settings = Settings.model_validate_json(settings_json)
+    os.environ.update(ONE_THREAD | compiled_kernels(settings))
     from cluster.replaying import replay_shard
 
-    settings = Settings.model_validate_json(settings_json)
     return msgspec.to_builtins(asyncio.run(replay_shard(settings, shard, begin=begin)))
