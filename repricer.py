@@ -158,7 +158,7 @@ def batch_of(
 
 
 def decide(shard: Shard, deltas: Iterable[AnyDelta], now_ms: int) -> Decided:
-    """Apply deltas as one microbatch and record what was decided: for simulations, without a log."""
+    """Apply deltas as one microbatch and record it: for simulations, without a log."""
     decided = shard.apply(batch_of(deltas, after=shard), now_ms)
     shard.record(decided)
     return decided

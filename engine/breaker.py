@@ -151,7 +151,8 @@ def explained(
     move = np.log(np.where(known, wanted_minor, 1) / np.where(known, before_minor, 1))
     same_way = np.sign(cause) == np.sign(move)
     moved = np.abs(cause) > 1e-6
-    return known & moved & same_way & (np.abs(move) <= np.abs(cause) + EXPLAINED_SLACK_LOG)
+    near = np.abs(move) <= np.abs(cause) + EXPLAINED_SLACK_LOG
+    return np.asarray(known & moved & same_way & near)
 
 
 def costs_shocked(
@@ -179,7 +180,7 @@ def costs_shocked(
 
 
 def reset(memory: Memory, number: int, now_ms: int) -> None:
-    """Begin a retailer's windows anew, because a person resumed; his word covers costs for a while."""
+    """Begin a retailer's windows anew: a person resumed, and his word covers costs for a while."""
     row = memory.retailers.table[number]
     for name in COUNTS:
         row[name] = 0

@@ -39,7 +39,10 @@ QUOTE_DTYPE = np.dtype(
         ("ceiling_minor", "<i4"),
         ("cost_minor", "<i4"),  # -1: unknown
         ("reasons", "<u4"),  # mask, kernels.reasons
-        ("binding", "u1"),  # index in kernels.reasons.RULES of the rule that set the price, 255: none
+        (
+            "binding",
+            "u1",
+        ),  # index in kernels.reasons.RULES of the rule that set the price, 255: none
         ("without_minor", "<i4"),  # what the price would be without the binding rule
         ("elasticity", "<f4"),  # posterior mean, negative
         ("elasticity_sd", "<f4"),
@@ -101,7 +104,7 @@ class Outcome(Struct, frozen=True, array_like=True):
 
 
 class Decided(Struct, frozen=True, kw_only=True, eq=False):
-    """Everything one microbatch caused, and all that replay needs to cut the logs in the same place.
+    """Everything one microbatch caused, and all that replay needs to cut the logs in one place.
 
     Two deltas to one SKU make one quote when they share a microbatch and two when they do not, so a
     successor must cut where its predecessor did, and at the same ``decided_ms``.

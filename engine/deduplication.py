@@ -1,4 +1,4 @@
-"""What was heard before, and what is older than what we know: facts may come twice and in any order.
+"""What was heard before, and what is older than what we know: facts come twice and in any order.
 
 Set-type facts (a price, a count, a cost) carry ``observed_ms``, and an older one never overwrites a
 newer. Sales add up, so each must be counted once: by a high-water mark a source, or by its id in a

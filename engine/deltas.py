@@ -165,7 +165,7 @@ class ModeChanged(Delta, frozen=True, kw_only=True, tag=True):
 
 
 class PolicyChanged(Delta, frozen=True, kw_only=True, tag=True):
-    """The fields of one scope of a retailer's policy were set. The fields named replace the scope's.
+    """The fields of one scope of a retailer's policy were set. Null unsets one.
 
     ``fields`` is decoded by ``engine.policy.PolicyFields``; what this version does not build is
     refused with ``not_supported``.

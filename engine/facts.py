@@ -24,7 +24,7 @@ from engine.offers import apply_offers
 from kernels.limits import PRICE_MINOR_MAX
 
 FUTURE_MS_MAX = 300_000
-"""How far ahead of the shard's clock a fact may be observed; a later one would shut out the rest."""
+"""How far ahead of the shard's clock a fact may be observed; a later one would shut out others."""
 
 UNITS_MAX = 2**31 - 1
 
@@ -169,7 +169,7 @@ def _set_stock(
     # Sales later than the count may have come before it; those we remember are subtracted again.
     later = listings["sale_ms"][row] > observed[:, None]
     listings["sold_since"][row] = (listings["sale_units"][row] * later).sum(axis=1)
-    return which[last]
+    return np.asarray(which[last])
 
 
 def _add_sales(
@@ -285,7 +285,7 @@ def _set_costs(
         )
         last = last[~shocked]
     set_cost(memory, row[last], cost[last], observed[last])
-    return which[last]
+    return np.asarray(which[last])
 
 
 def set_cost(memory: Memory, rows: np.ndarray, cost: np.ndarray, observed_ms: np.ndarray) -> None:

@@ -21,7 +21,7 @@ SALES_KEPT = 4
 """Newest sales a row remembers one by one, to subtract them again from a count that comes late."""
 
 CHANGE_SLOTS = 8
-"""Ten-minute slots in which a row counts its price changes: an hour, the running one, and a spare."""
+"""Ten-minute slots in which a row counts its changes: an hour, the running one, and a spare."""
 
 REMOVED, KVI, RELEASED = 1, 2, 4
 """Bits of ``flags``. RELEASED: a person resumed after the breaker had held ``held_minor``."""
@@ -107,7 +107,7 @@ def new_row(key: int) -> np.ndarray:
 
 
 EMPTY, FORGOTTEN = -1, -2
-"""What a place of the key index holds when it names no row; a forgotten one is still probed past."""
+"""What a place of the key index holds that names no row; a forgotten one is probed past."""
 
 
 class KeyIndex:

@@ -2,7 +2,7 @@
 
 The order of the log is kept: a microbatch is a tuple of *runs*, each either one delta as an object
 (catalogue, policy, command: few) or a block of facts as columns (rivals' prices, stock, sales,
-costs: many). Inside a block the last value of a cell wins and sales add up; across runs order holds.
+costs: many). In a block the last value of a cell wins and sales add up; across runs order holds.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from engine.routing import key64, name64
 
 Lane = Literal["commands", "deltas"]
 LANES: tuple[Lane, Lane] = ("commands", "deltas")
-"""In this order a microbatch takes them: a kill switch never waits behind a flood of feed data."""
+"""In this order a microbatch takes them: a kill switch never waits behind a flood of data."""
 
 COMPETITOR_PRICED, STOCK_COUNTED, UNITS_SOLD, COST_CHANGED = 1, 2, 3, 4
 """Codes in ``FactColumns.kind``."""
@@ -26,7 +26,7 @@ FLAG_IN_STOCK, FLAG_CONDITION_NEW = 1, 2
 
 
 class Position(Struct, frozen=True, array_like=True, order=True):
-    """Where a delta stands: lane (index in ``LANES``), offset of its record, index in the record."""
+    """Where a delta stands: lane (index in ``LANES``), its record's offset, index in the record."""
 
     lane: int
     offset: int

@@ -160,7 +160,7 @@ def _shift_changes(listings: np.ndarray, now_ms: int) -> np.ndarray:
         old = np.take_along_axis(listings["changes"][moved], np.maximum(source, 0), axis=1)
         listings["changes"][moved] = np.where(source >= 0, old, 0)
     listings["change_slot"] = slot
-    return listings["changes"][:, :7].sum(axis=1, dtype=np.int32)
+    return np.asarray(listings["changes"][:, :7].sum(axis=1, dtype=np.int32))
 
 
 def _decide(
@@ -267,7 +267,7 @@ def _exempt(memory: Memory, sight: _Sight, wanted: np.ndarray, mask: np.ndarray)
     unit = unit_cost(inputs)
     by_cost = breaker.explained(wanted, in_force, unit, listings["basis_unit"])
     by_rate = breaker.explained(wanted, in_force, sight.reference.rate, listings["basis_rate"])
-    return (in_force == 0) | said | released | by_cost | by_rate
+    return np.asarray((in_force == 0) | said | released | by_cost | by_rate)
 
 
 def unit_cost(inputs: np.ndarray) -> np.ndarray:
@@ -371,7 +371,7 @@ def _due(sight: _Sight, mask: np.ndarray, state: np.ndarray, now_ms: int) -> np.
     # A slot of changes leaves the hour when the next begins; then a price on its way steps on, too.
     limited = (mask & (1 << reasons.RATE | 1 << reasons.STEP)) != 0
     due = np.where(limited, np.minimum(due, (now_ms // SLOT_MS + 1) * SLOT_MS), due)
-    return np.maximum(due, now_ms + 1)
+    return np.asarray(np.maximum(due, now_ms + 1))
 
 
 def removed_quotes(memory: Memory, looked: Looked, seq: int, index: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from kernels.limits import PRICE_MINOR_MAX
 OFFERS_A_BLOCK = 4
 PLACES = 6
 OFFERS_MAX = OFFERS_A_BLOCK * PLACES
-"""Most offers a listing remembers; a further one takes the place of the oldest, if that is stale."""
+"""Most offers a listing remembers; another takes the place of the oldest, if that is stale."""
 
 OFFER_IN_STOCK, OFFER_NEW, OFFER_UNPROVEN, OFFER_USED = 1, 2, 64, 128
 """Bits of an offer's ``flags``; the first two as in ``FactColumns``. USED: the place is taken.
@@ -92,7 +92,7 @@ class RivalTable:
         blocks = self.offers.view(BLOCK_DTYPE).reshape(-1)
         # Block 0 stays empty, for the places that are not taken.
         offers = blocks.take(np.maximum(places, 0)).reshape(-1)
-        return offers.view(OFFER_DTYPE).reshape(len(rows), width * OFFERS_A_BLOCK)
+        return np.asarray(offers.view(OFFER_DTYPE).reshape(len(rows), width * OFFERS_A_BLOCK))
 
     def find(self, offers: np.ndarray, rivals: np.ndarray, sources: np.ndarray) -> np.ndarray:
         """Return int64[n], where in its row of ``offers`` each offer stands, -1: nowhere."""
@@ -161,7 +161,7 @@ class RivalTable:
 def converted(
     offers: np.ndarray, currencies: Currencies, retailers: np.ndarray, own: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rate (float64, 0: missing) of each offer into its listing's currency, and its time.
+    """Return the rate (float64, 0: missing) of each offer into its listing's currency, and when.
 
     Args:
         offers: OFFER_DTYPE[rows, offers].
@@ -270,4 +270,4 @@ def distinct_rivals(rival: np.ndarray, usable: np.ndarray) -> np.ndarray:
     """Return uint16[rows], how many rivals stand behind the usable offers (of several sources)."""
     names = np.sort(np.where(usable, rival, 0), axis=1)
     changes = (names[:, 1:] != names[:, :-1]).sum(axis=1)
-    return (changes + (names[:, 0] != 0)).astype(np.uint16)
+    return np.asarray((changes + (names[:, 0] != 0)).astype(np.uint16))

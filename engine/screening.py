@@ -33,7 +33,7 @@ SAME_LOG = 0.05
 """Two sources nearer than this say the same."""
 
 REPEAT_LOG = 0.02
-"""A source nearer than this to what it said before repeats it; a slow slide must not pass for one."""
+"""A source nearer than this to what it said repeats it; a slow slide must not pass for that."""
 
 ABSURD_LOG = 2.302585
 """A factor of ten: no repetition makes such a price believed."""

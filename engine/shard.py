@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Any
 
-import jaxlib
 import msgspec
 import numpy as np
+from jaxlib import version as jaxlib_version
 from msgspec import Struct
 
 from engine import approvals, catalogue, pricing
@@ -219,7 +219,7 @@ class Shard:
         return slice_part(self._memory, rows)
 
     def checkpoint_close(self) -> bytes:
-        """Copy the last changed rows and all small state: with the slices, the shard at this mark."""
+        """Copy the last rows and all small state: with the slices, the shard at this mark."""
         assert self.pending is None, "a checkpoint holds recorded state only"
         rows = np.flatnonzero(self._memory.unsaved[: self._memory.listings.rows])
         self._memory.unsaved[rows] = False
@@ -376,7 +376,8 @@ class Shard:
 
     def _revenue(self, rows: np.ndarray) -> np.ndarray:
         listings = self._memory.listings.listings
-        return listings["units_sold"][rows] * listings["in_force_minor"][rows].astype(np.float64)
+        price = listings["in_force_minor"][rows].astype(np.float64)
+        return np.asarray(listings["units_sold"][rows] * price)
 
     def _tell_tripped(self, work: Work, seq: int, tripped: list[tuple[int, str]]) -> None:
         """Tell followers that the breaker stopped a retailer; all his listings become halted."""
@@ -462,7 +463,7 @@ def replay_domain() -> str:
     ladder = "-".join(str(rows) for rows in pricing.LADDER)
     parts = (
         f"engine {ENGINE_VERSION}",
-        f"jaxlib {jaxlib.__version__}",
+        f"jaxlib {jaxlib_version.__version__}",
         f"numpy {np.__version__}",
         f"{platform.system()} {platform.machine()}",
         instruction_set(),
@@ -472,7 +473,7 @@ def replay_domain() -> str:
 
 
 def instruction_set() -> str:
-    """Return the widest vector instructions that numpy found: results may differ in the last bit."""
+    """Return the widest vector instructions found: another may differ in the last bit."""
     found = np.show_config(mode="dicts")
     simd = found.get("SIMD Extensions", {}) if isinstance(found, dict) else {}
     names = [*simd.get("baseline", ()), *simd.get("found", ())]

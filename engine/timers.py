@@ -117,4 +117,4 @@ class Backlog:
 
 def standing(revenue: np.ndarray) -> np.ndarray:
     """Return int8[rows], revenue by powers of two: equal standing is left to the row's number."""
-    return np.frexp(np.maximum(revenue, 0.0))[1].astype(np.int8)
+    return np.asarray(np.frexp(np.maximum(revenue, 0.0))[1].astype(np.int8))

@@ -1,4 +1,4 @@
-"""The breaker stops an engine that runs away before a price is appended, and a feed of wrong costs."""
+"""The breaker stops an engine that runs away, and a feed of wrong costs, in time."""
 
 from typing import Any
 

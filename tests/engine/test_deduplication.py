@@ -1,5 +1,7 @@
 """Facts may come twice, late and in any order, and in any cut: the judgement is the same."""
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,7 +67,7 @@ def test_a_mark_counts_each_sequence_once_in_any_cut(
             highest[retailer, source] = sequence
     found: list[bool] = []
     bounds = [0, *sorted(cut for cut in cuts if cut < len(sales)), len(sales)]
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in pairwise(bounds):
         part = sales[start:stop]
         if part:
             columns = [np.array(column) for column in zip(*part, strict=True)]

@@ -151,7 +151,7 @@ def not_(shows: Shows) -> Shows:
 
 
 def tight(**fields: Any) -> dict[str, Any]:
-    """Return thresholds that no story of thirty listings stays below, with the share in question."""
+    """Return thresholds that only the share in question can exceed."""
     loose = {
         "breaker_moved_share": 1.0,
         "breaker_floor_share": 1.0,
