@@ -10,7 +10,6 @@ from cyclopts import App, CycloptsError
 from cluster.commands import asking, demo, feeding, living, setting
 from cluster.commands.speaking import FAILURE, USAGE, fail
 from cluster.telemetry import version_of_repricer
-from engine.errors import PricingError
 
 
 def make_app() -> App:
@@ -55,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has enough; do not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
-    except (PricingError, Exception) as error:
+    except Exception as error:
         return fail(error, as_json="--json" in tokens)
 
 

@@ -29,6 +29,7 @@ from cluster.assembly import make_logs
 from cluster.control import ControlClient, control_token
 from cluster.placement import (
     RayNode,
+    RayRefused,
     living_owners,
     ray_environment,
     ray_file,
@@ -333,7 +334,7 @@ class Tree:
         LOGGER.warning("Ray's head is gone; starting another")
         try:
             await self._start_ray()
-        except Exception as error:
+        except (RayRefused, OSError) as error:
             LOGGER.error("Ray did not start again: %s", error)
             await asyncio.sleep(5)
 

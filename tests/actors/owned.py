@@ -19,7 +19,7 @@ from tests.sim.toy_shard import ToyShard
 SETTINGS = OwnerSettings(heartbeat_ms=20, checkpoint_interval_ms=10**9)
 
 
-class Place:
+class Home:
     """One shard's logs and files."""
 
     def __init__(self, folder: Path, wall_ms: Callable[[], int] | None = None) -> None:

@@ -13,7 +13,7 @@ from persistence.decision_reader import Accepted
 from persistence.decision_records import LogPosition
 from persistence.memory_log import MemoryLog
 from persistence.ports import DECISIONS, DELTAS
-from tests.actors.owned import Place
+from tests.actors.owned import Home
 from tests.sim.feed import count
 
 
@@ -43,9 +43,9 @@ class Table:
 
 
 @pytest.fixture
-async def place(tmp_path: Path) -> Place:
+async def place(tmp_path: Path) -> Home:
     """Return a log of five decisions."""
-    made = Place(tmp_path)
+    made = Home(tmp_path)
     await made.create()
     owner = made.owner()
     await owner.start()
@@ -55,7 +55,7 @@ async def place(tmp_path: Path) -> Place:
     return made
 
 
-async def follower(place: Place, sink: Table, records_max: int = 2) -> Follower:
+async def follower(place: Home, sink: Table, records_max: int = 2) -> Follower:
     log = await place.logs.open(DECISIONS, 0)
     made = Follower(0, log=log, sink=sink, generation=1, records_max=records_max)
     await made.begin()
@@ -73,7 +73,7 @@ async def follower(place: Place, sink: Table, records_max: int = 2) -> Follower:
     ids=["none", "down", "in doubt, written", "in doubt, not written"],
 )
 async def test_each_decision_is_written_once(
-    place: Place, trouble: list[tuple[Exception, bool]]
+    place: Home, trouble: list[tuple[Exception, bool]]
 ) -> None:
     sink = Table()
     sink.to_raise = list(trouble)
@@ -85,7 +85,7 @@ async def test_each_decision_is_written_once(
     assert following.lag_ms() < 60_000
 
 
-async def test_another_goes_on_at_the_cursor(place: Place) -> None:
+async def test_another_goes_on_at_the_cursor(place: Home) -> None:
     sink = Table()
     await (await follower(place, sink)).step()
     second = await follower(place, sink)
@@ -94,7 +94,7 @@ async def test_another_goes_on_at_the_cursor(place: Place) -> None:
     assert sink.written == [1, 2, 3, 4, 5]
 
 
-async def test_of_two_followers_one_is_fenced(place: Place) -> None:
+async def test_of_two_followers_one_is_fenced(place: Home) -> None:
     sink = Table()
     first, second = await follower(place, sink), await follower(place, sink)
     await second.step()
@@ -108,7 +108,7 @@ async def test_of_two_followers_one_is_fenced(place: Place) -> None:
     assert sink.written == [1, 2, 3]
 
 
-async def test_a_log_without_its_head_stops_it(place: Place) -> None:
+async def test_a_log_without_its_head_stops_it(place: Home) -> None:
     log = await place.logs.open(DECISIONS, 0)
     assert isinstance(log, MemoryLog)
     log.truncate(3)
@@ -118,7 +118,7 @@ async def test_a_log_without_its_head_stops_it(place: Place) -> None:
     assert following.stopped_by.startswith("LogTruncated")
 
 
-async def test_a_slow_follower_is_nobodys_business(place: Place) -> None:
+async def test_a_slow_follower_is_nobodys_business(place: Home) -> None:
     sink = Table()
     sink.to_raise = [(FailedDependency("down"), False)] * 100
     following = asyncio.create_task((await follower(place, sink)).run())
@@ -131,7 +131,7 @@ async def test_a_slow_follower_is_nobodys_business(place: Place) -> None:
     following.cancel()
 
 
-async def test_a_span_of_deltas_ends_at_the_mark(place: Place) -> None:
+async def test_a_span_of_deltas_ends_at_the_mark(place: Home) -> None:
     await place.send(*(count("a", units, units) for units in range(7)))
     log = await place.logs.open(DELTAS, 0)
     found = [record.offset async for record in read_span(log, 1, 4, limit=2)]

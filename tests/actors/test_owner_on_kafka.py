@@ -68,7 +68,7 @@ async def logs(witness: KafkaLogs, proxy: FaultProxy) -> AsyncIterator[KafkaLogs
     await made.close()
 
 
-class Place:
+class Home:
     """One shard of the broker, its own for each test."""
 
     def __init__(self, witness: KafkaLogs, folder: Path) -> None:
@@ -142,11 +142,11 @@ class Place:
 
 
 @pytest.fixture
-def place(witness: KafkaLogs, tmp_path: Path) -> Place:
-    return Place(witness, tmp_path)
+def place(witness: KafkaLogs, tmp_path: Path) -> Home:
+    return Home(witness, tmp_path)
 
 
-async def until_sold(owner: ShardActor, place: Place) -> None:
+async def until_sold(owner: ShardActor, place: Home) -> None:
     """Step until every sale is recorded."""
     for _ in range(200):
         await owner.step()
@@ -178,7 +178,7 @@ async def step_in_doubt(owner: ShardActor, proxy: FaultProxy, mode: Mode) -> Non
 
 @pytest.mark.parametrize("mode", [Mode.SWALLOW_ACK, Mode.SWALLOW_REQUEST])
 async def test_an_append_in_doubt_ends_as_one_record(
-    logs: KafkaLogs, proxy: FaultProxy, place: Place, mode: Mode
+    logs: KafkaLogs, proxy: FaultProxy, place: Home, mode: Mode
 ) -> None:
     """Present: the owner finds it. Absent: it appends the very same decision, once."""
     owner = place.owner(logs)
@@ -198,7 +198,7 @@ async def test_an_append_in_doubt_ends_as_one_record(
     assert set((await place.copies()).values()) == {1}
 
 
-async def test_a_late_arrival_is_ignored(logs: KafkaLogs, proxy: FaultProxy, place: Place) -> None:
+async def test_a_late_arrival_is_ignored(logs: KafkaLogs, proxy: FaultProxy, place: Home) -> None:
     """The append is held, the owner gives it up, and then it arrives after all."""
     owner = place.owner(logs)
     await owner.start()
@@ -213,7 +213,7 @@ async def test_a_late_arrival_is_ignored(logs: KafkaLogs, proxy: FaultProxy, pla
     assert owner._shard.seq == len(accepted)
 
 
-async def test_a_replaced_owner_stops_at_its_next_append(logs: KafkaLogs, place: Place) -> None:
+async def test_a_replaced_owner_stops_at_its_next_append(logs: KafkaLogs, place: Home) -> None:
     """Its record lies in the log, behind the successor's seal, and nobody takes it."""
     zombie, successor = place.owner(logs), place.owner(logs)
     await zombie.start()
@@ -232,7 +232,7 @@ async def test_a_replaced_owner_stops_at_its_next_append(logs: KafkaLogs, place:
     assert (await place.copies())[2] == 2, "the zombie's second decision is there, and ignored"
 
 
-async def test_of_two_successors_the_first_in_the_log_reigns(logs: KafkaLogs, place: Place) -> None:
+async def test_of_two_successors_the_first_in_the_log_reigns(logs: KafkaLogs, place: Home) -> None:
     """Both seal the same epoch at once; the broker's order decides."""
     first = place.owner(logs)
     await first.start()

@@ -20,7 +20,7 @@ from engine.errors import (
 )
 from persistence.memory_log import MemoryLog
 from persistence.ports import COMMANDS, DECISIONS, DELTAS
-from tests.actors.owned import Place
+from tests.actors.owned import Home
 from tests.sim.feed import KEYS, RETAILER, count, sale
 from tests.sim.watched import Killed, Watched
 
@@ -28,8 +28,8 @@ LISTING = KEYS["a"]
 
 
 @pytest.fixture
-async def place(tmp_path: Path) -> Place:
-    made = Place(tmp_path)
+async def place(tmp_path: Path) -> Home:
+    made = Home(tmp_path)
     await made.create()
     return made
 
@@ -49,7 +49,7 @@ def murderous(shard: Any) -> Watched:
     )
 
 
-async def test_a_successor_goes_on_where_its_predecessor_was(place: Place) -> None:
+async def test_a_successor_goes_on_where_its_predecessor_was(place: Home) -> None:
     await place.send(count("a", 5, 1), sale("a", 2, event_id="one"))
     first = await live(place.owner(), 2)
     second = await live(place.owner())
@@ -61,7 +61,7 @@ async def test_a_successor_goes_on_where_its_predecessor_was(place: Place) -> No
         await first.step()
 
 
-async def test_a_checkpoint_shortens_the_replay(place: Place) -> None:
+async def test_a_checkpoint_shortens_the_replay(place: Home) -> None:
     await place.send(count("a", 5, 1))
     first = await live(place.owner())
     taking = asyncio.create_task(first.checkpoint())
@@ -79,7 +79,7 @@ async def test_a_checkpoint_shortens_the_replay(place: Place) -> None:
     assert second._shard.table(LISTING) == (5, 0)  # type: ignore[attr-defined]
 
 
-async def test_a_head_that_is_gone_stops_the_start(place: Place) -> None:
+async def test_a_head_that_is_gone_stops_the_start(place: Home) -> None:
     await live(place.owner(), 3)
     decisions = await place.logs.open(DECISIONS, 0)
     assert isinstance(decisions, MemoryLog)
@@ -88,7 +88,7 @@ async def test_a_head_that_is_gone_stops_the_start(place: Place) -> None:
         await place.owner().start()
 
 
-async def test_deltas_that_are_gone_stop_the_owner(place: Place) -> None:
+async def test_deltas_that_are_gone_stop_the_owner(place: Home) -> None:
     await place.send(count("a", 5, 1), count("a", 6, 2))
     deltas = await place.logs.open(DELTAS, 0)
     assert isinstance(deltas, MemoryLog)
@@ -97,7 +97,7 @@ async def test_deltas_that_are_gone_stop_the_owner(place: Place) -> None:
         await live(place.owner(), 3)
 
 
-async def test_a_log_that_lost_what_it_acknowledged_stops_the_owner(place: Place) -> None:
+async def test_a_log_that_lost_what_it_acknowledged_stops_the_owner(place: Home) -> None:
     owner = await live(place.owner(), 3)
     decisions = await place.logs.open(DECISIONS, 0)
     assert isinstance(decisions, MemoryLog)
@@ -107,7 +107,7 @@ async def test_a_log_that_lost_what_it_acknowledged_stops_the_owner(place: Place
     assert not owner._gate.is_open
 
 
-async def test_commands_come_first(place: Place) -> None:
+async def test_commands_come_first(place: Home) -> None:
     await place.send(*(count("a", units, units) for units in range(5_000)))
     pin = PricePinned(
         retailer=RETAILER, channel="web", sku="a", price_minor=777, observed_ms=1, command_id="c"
@@ -120,7 +120,7 @@ async def test_commands_come_first(place: Place) -> None:
     assert owner._shard.last_delta < 4_999, "a burst is bounded"
 
 
-async def test_a_standby_waits_and_is_at_the_end_when_called(place: Place) -> None:
+async def test_a_standby_waits_and_is_at_the_end_when_called(place: Home) -> None:
     first = await live(place.owner(), 2)
     standby = place.owner(standby=True)
     starting = asyncio.create_task(standby.start())
@@ -138,14 +138,14 @@ async def test_a_standby_waits_and_is_at_the_end_when_called(place: Place) -> No
         await first.step()
 
 
-async def test_an_owner_that_does_nothing_still_marks(place: Place) -> None:
+async def test_an_owner_that_does_nothing_still_marks(place: Home) -> None:
     owner = await live(place.owner(), 4)
     decided = [one for one in await place.accepted() if one.decided]
     assert len(decided) == 4
     assert owner.status()["seq"] == 4
 
 
-async def test_nobody_reads_between_apply_and_record(place: Place) -> None:
+async def test_nobody_reads_between_apply_and_record(place: Home) -> None:
     """A reader waits at the gate, sees what was recorded, or is told to come again."""
     owner = await live(place.owner())
     await place.send(count("a", 50, 1))
@@ -172,7 +172,7 @@ async def test_nobody_reads_between_apply_and_record(place: Place) -> None:
     assert await reading == {"in_force_minor": 1050, "seq": 2}
 
 
-async def test_a_strong_read_wants_a_later_mark(place: Place) -> None:
+async def test_a_strong_read_wants_a_later_mark(place: Home) -> None:
     owner = place.owner(heartbeat_ms=60_000)
     await owner.start()
     reading = asyncio.create_task(owner.strong_read(LISTING, 5_000))
@@ -184,7 +184,7 @@ async def test_a_strong_read_wants_a_later_mark(place: Place) -> None:
         await owner.strong_read(LISTING, 10)
 
 
-async def test_a_zombie_answers_no_strong_read(place: Place) -> None:
+async def test_a_zombie_answers_no_strong_read(place: Home) -> None:
     zombie = await live(place.owner())
     await live(place.owner())
     reading = asyncio.create_task(zombie.strong_read(LISTING, 100))
@@ -195,12 +195,12 @@ async def test_a_zombie_answers_no_strong_read(place: Place) -> None:
         await reading
 
 
-async def test_before_it_lives_it_answers_nobody(place: Place) -> None:
+async def test_before_it_lives_it_answers_nobody(place: Home) -> None:
     with pytest.raises(FailedDependency, match="not live"):
         await place.owner().read(LISTING, 100)
 
 
-async def test_what_murders_two_cautious_owners_is_skipped_and_nothing_else(place: Place) -> None:
+async def test_what_murders_two_cautious_owners_is_skipped_and_nothing_else(place: Home) -> None:
     await place.send(count("a", 1, 1), count("m", 1, 2), count("b", 3, 3))
     with pytest.raises(Killed):
         await live(place.owner(shard=murderous), 5)
@@ -222,7 +222,7 @@ async def test_what_murders_two_cautious_owners_is_skipped_and_nothing_else(plac
     assert [later._shard.table(KEYS[sku])[0] for sku in "amb"] == [1, -1, 3]  # type: ignore[attr-defined]
 
 
-async def test_an_empty_batch_that_kills_twice_stops_the_shard(place: Place) -> None:
+async def test_an_empty_batch_that_kills_twice_stops_the_shard(place: Home) -> None:
     """There is no record to blame, so nothing can be skipped."""
 
     class Dying:
@@ -242,7 +242,7 @@ async def test_an_empty_batch_that_kills_twice_stops_the_shard(place: Place) -> 
         await live(place.owner(shard=Dying, cautious=True))
 
 
-async def test_settings_that_contradict_the_log_are_refused(place: Place) -> None:
+async def test_settings_that_contradict_the_log_are_refused(place: Home) -> None:
     await live(place.owner())
     with pytest.raises(SettingsRefused, match="partitions"):
         await place.owner(partitions=2).start()
@@ -252,7 +252,7 @@ async def test_settings_that_contradict_the_log_are_refused(place: Place) -> Non
         await place.owner(clock="event").start()
 
 
-async def test_event_time_is_what_the_deltas_say(place: Place) -> None:
+async def test_event_time_is_what_the_deltas_say(place: Home) -> None:
     owner = await live(place.owner(clock="event"))
     assert owner._shard.decided_ms == 0
     await place.send(ModeChanged(retailer=RETAILER, mode="live", observed_ms=4_200), topic=COMMANDS)
@@ -263,14 +263,14 @@ async def test_event_time_is_what_the_deltas_say(place: Place) -> None:
 
 async def test_a_clock_that_differs_from_the_logs_stops_the_start(tmp_path: Path) -> None:
     """Wrong from the beginning, it never jumps; the seal's own time tells."""
-    place = Place(tmp_path, wall_ms=lambda: 1_000_000)
+    place = Home(tmp_path, wall_ms=lambda: 1_000_000)
     await place.create()
     with pytest.raises(ClockFault):
         await place.owner().start()
     assert [one for one in await place.accepted() if one.decided] == []
 
 
-async def test_an_owner_that_ends_says_so(place: Place) -> None:
+async def test_an_owner_that_ends_says_so(place: Home) -> None:
     owner = place.owner()
     running = asyncio.create_task(owner.run())
     while owner.phase != "live":
