@@ -416,7 +416,9 @@ def forge_checkpoint(world: World, truth: Truth) -> None:
     before = replaced(truth, decisions=truth.decisions[:-1])
     shard, _ = replayed(world, before, world.broker.partition(DELTAS).everything)
     decoder = Decoder(0, 1, {})
-    forged = [Record(0, 0, b"acme", encode_delta(count("a", 77, BASE_MS)), "application/json")]
+    forged = [
+        Record(0, 0, b"acme", encode_delta(count("a", 77, BASE_MS + 90_000)), "application/json")
+    ]
     mark = last.decided
     batch = decoder.decode([], forged, last_command=mark.last_command, last_delta=mark.last_delta)
     batch = replaced(batch, last_delta=mark.last_delta)
