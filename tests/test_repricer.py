@@ -1,0 +1,58 @@
+"""The documented Python surface works as its pages say."""
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+import repricer
+from engine.deltas import AnyDelta
+from engine.microbatch import VERDICTS
+from repricer import CostChanged, ListingChanged, RetailerAdded, Shard, batch_of
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_simulation_in_the_documentation_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "engine.md").read_text()
+    example = re.search(r"executed by tests/test_repricer.py -->\n```python\n(.*?)```", page, re.S)
+    assert example is not None
+    exec(compile(example[1], "docs/engine.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert any("kvi" in line for line in lines)
+    assert int(lines[-1]) > 230
+
+
+def test_the_example_of_the_module_runs() -> None:
+    assert repricer.__doc__ is not None
+    example = re.search(r"::\n\n(.*)\n\n``docs", repricer.__doc__, re.S)
+    assert example is not None
+    names: dict[str, object] = {}
+    exec(compile(re.sub("(?m)^    ", "", example[1]), "repricer.py", "exec"), names)
+    assert isinstance(names["shard"], Shard)
+    assert names["shard"].seq == 1
+
+
+def test_every_name_is_there() -> None:
+    for name in repricer.__all__:
+        assert getattr(repricer, name) is not None
+
+
+def test_a_batch_follows_what_the_shard_has_consumed() -> None:
+    shard = Shard()
+    retailer = RetailerAdded(retailer="a", currency="EUR", observed_ms=1)
+    listing = ListingChanged(retailer="a", channel="c", sku="s", observed_ms=1)
+    cost = CostChanged(retailer="a", channel="c", sku="s", cost_minor=5, observed_ms=1)
+    first = batch_of([retailer, listing, cost, cost], after=shard)
+    assert (first.last_command, first.last_delta, first.deltas) == (-1, 3, 4)
+    assert [len(run) if hasattr(run, "kind") else 1 for run in first.runs] == [1, 1, 2]
+    shard.record(shard.apply(first, 2))
+    second = batch_of([cost], after=shard, lane=0)
+    assert (second.last_command, second.last_delta) == (0, 3)
+
+
+def test_every_delta_and_verdict_is_documented() -> None:
+    page = (ROOT / "docs" / "engine.md").read_text()
+    for name in (*(kind.__name__ for kind in get_args(AnyDelta)), *VERDICTS):
+        assert f"`{name}`" in page, name
