@@ -233,9 +233,7 @@ class Cache(Protocol):
 
     async def put(self, key: str, value: bytes, *, ttl_ms: int) -> None: ...
 
-    async def put_versioned(
-        self, entries: Sequence[tuple[str, int, bytes]], *, ttl_ms: int
-    ) -> int:
+    async def put_versioned(self, entries: Sequence[tuple[str, int, bytes]], *, ttl_ms: int) -> int:
         """Put (key, version, value), never an older version over a newer; return how many won."""
         ...
 
