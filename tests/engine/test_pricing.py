@@ -29,6 +29,14 @@ def rows(count: int, **values: float) -> np.ndarray:
     return inputs
 
 
+@pytest.fixture
+def fresh_kernel() -> Iterator[None]:
+    """Let a test patch what the kernel calls: forget what was compiled, before and after."""
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
 def test_random_cases_obey_precedence(capsys: pytest.CaptureFixture[str]) -> None:
     assert cases.main(["--cases", "60000", "--seed", "7", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -62,7 +70,7 @@ def test_the_judge_sees_a_rule_that_is_left_out(
     assert precedence.judge(plain, priced["price_minor"])[wrong].any()
 
 
-def test_nothing_compiles_after_warming() -> None:
+def test_nothing_compiles_after_warming(fresh_kernel: None) -> None:
     pricing.warm()
     shapes = pricing.compiled_shapes()
     for count in (1, 63, 64, 65, 300, 1024, 4096, 5000, 9000):
@@ -80,14 +88,6 @@ def test_neither_the_padding_nor_the_neighbours_change_a_row() -> None:
 
 def test_no_rows_are_no_prices() -> None:
     assert len(pricing.price(rows(0))) == 0
-
-
-@pytest.fixture
-def fresh_kernel() -> Iterator[None]:
-    """Let a test patch what the kernel calls: forget what was compiled, before and after."""
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
 
 
 @pytest.mark.parametrize("figure", [np.nan, np.inf, -np.inf, -5.0, 0.0])
