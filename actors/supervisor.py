@@ -499,9 +499,12 @@ class Supervisor:
     async def _acknowledged(self) -> bool:
         deadline_s = self._settings.canary_deadline_ms / 1000
         try:
-            if self._appender is None:
-                self._appender = await asyncio.wait_for(self._canary_log.appender(), deadline_s)
-            await asyncio.wait_for(self._appender.append(self._canary()), deadline_s)
+            async with asyncio.timeout(deadline_s):
+                if self._appender is None:
+                    self._appender = await self._canary_log.appender()
+            # Opening a session may take its own time; only the append is what proves.
+            async with asyncio.timeout(deadline_s):
+                await self._appender.append(self._canary())
         except (TimeoutError, AppendInDoubt):
             if self._appender is not None:
                 self._appender.abandon()
@@ -523,7 +526,8 @@ class Supervisor:
     async def _end(self, shard: int) -> int | None:
         deadline_s = self._settings.canary_deadline_ms / 1000
         try:
-            return await asyncio.wait_for(self._decisions[shard].log.end(), deadline_s)
+            async with asyncio.timeout(deadline_s):
+                return await self._decisions[shard].log.end()
         except (TimeoutError, PricingError):
             return None
 
