@@ -65,7 +65,7 @@ class Follower:
         log: Log,
         sink: Sink,
         generation: int,
-        records_max: int = 256,
+        records_max: int = 64,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.failures = 0  # writes and reads that the sink or the log did not do, and were repeated

@@ -22,6 +22,13 @@ READ_WAIT_MS = 500
 """How long one read of a lane waits for news; it returns at once when there is some."""
 
 
+AHEAD_BYTES_MAX = 8 * 1024 * 1024
+"""So much of a lane is read ahead; a frame may be a hundred thousand bytes, a fact a hundred."""
+
+RECORD_BYTES_FIRST = 128 * 1024
+"""A record is taken for so big until one was seen."""
+
+
 class InboxLimits(Struct, frozen=True):
     """How much one microbatch takes; a burst becomes a bigger batch, up to here."""
 
@@ -40,6 +47,7 @@ class Lane:
         self._bytes_max = bytes_max
         self._grown = grown
         self._buffer: deque[Record] = deque()
+        self._buffered_bytes = 0
         self._taken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -72,6 +80,7 @@ class Lane:
             elif record.offset > through:
                 break
             taken.append(buffer.popleft())
+            self._buffered_bytes -= len(record.value)
         if taken:
             self.consumed = taken[-1].offset
             self._taken.set()
@@ -95,13 +104,15 @@ class Lane:
 
     async def _read_ahead(self, after: int) -> None:
         patience = Patience()
+        record_bytes = RECORD_BYTES_FIRST
         while True:
-            if len(self._buffer) >= self._records_max:
+            if len(self._buffer) >= self._records_max or self._buffered_bytes >= AHEAD_BYTES_MAX:
                 self._taken.clear()
                 await self._taken.wait()
                 continue
+            limit = max(1, min(self._records_max, AHEAD_BYTES_MAX // record_bytes))
             try:
-                records = await self._log.read(after, limit=self._records_max, wait_ms=READ_WAIT_MS)
+                records = await self._log.read(after, limit=limit, wait_ms=READ_WAIT_MS)
             except FailedDependency:
                 await patience.wait()
                 continue
@@ -112,6 +123,9 @@ class Lane:
             if records:
                 after = records[-1].offset
                 self._buffer.extend(records)
+                size = sum(len(record.value) for record in records)
+                self._buffered_bytes += size
+                record_bytes = max(size // len(records), 1)
                 self._grown.set()
 
 

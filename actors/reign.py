@@ -29,7 +29,7 @@ from persistence.ports import Appended, Appender, Log
 Take = Callable[[Accepted], Awaitable[None]]
 """What is done with each record that counts, in order, while reading up to a seal."""
 
-READ_RECORDS_MAX = 256
+READ_RECORDS_MAX = 64
 READ_WAIT_MS = 100
 
 

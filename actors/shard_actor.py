@@ -38,7 +38,7 @@ from persistence.wire import Decoder
 
 LOGGER = logging.getLogger("repricer.shard")
 
-FOLLOW_RECORDS_MAX = 256
+FOLLOW_RECORDS_MAX = 64
 DEATHS_BEFORE_SKIP = 2
 """On so many cautious owners' deaths at one place the record there is skipped."""
 

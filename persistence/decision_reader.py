@@ -106,6 +106,7 @@ class DecisionReader:
             )
         if self._is_stale(stamp):
             return None
+        self.log_id = self.log_id or stamp.log_id
         if isinstance(decoded, Trying):
             return self._accepted(record, stamp, trying=decoded)
         decided = decoded.decided
@@ -152,7 +153,8 @@ class DecisionReader:
         first_offset = started.first_offset if started.first_offset >= 0 else record.offset
         if not self._reigns(stamp, first_offset):
             return None
-        if not self.log_id:
+        # In the middle of a log, who had seen nothing cannot be told from the one that named it.
+        if not self.log_id and (self.seq != SEQ_UNKNOWN or started.from_offset >= 0):
             self.log_id = stamp.log_id
         if stamp.epoch != self.epoch or stamp.owner != self.owner:
             self.first_offset = first_offset

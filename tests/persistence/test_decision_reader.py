@@ -150,6 +150,14 @@ def test_a_second_first_owner_drops_its_name_for_the_log() -> None:
     ) == [(1, 1), (3, 2)]
 
 
+def test_nor_does_its_name_mislead_a_reader_in_the_middle() -> None:
+    """Its start may be the first that such a reader meets; its decisions tell the log's name."""
+    reading = reader(after=9)
+    owner = stamp(2, B)
+    assert accepted(reading, start(stamp(2, B, OTHER_LOG)), decision(owner, 7)) == [(11, 7)]
+    assert reading.position == LogPosition(LOG_ID, 11, 2, B, 7)
+
+
 @pytest.mark.parametrize(
     ("value", "error"),
     [

@@ -1,0 +1,124 @@
+"""How two lanes are cut into microbatches, as they come and as a decision says."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from actors.inbox import AHEAD_BYTES_MAX, Inbox, InboxLimits, Lane
+from engine.errors import LogRegressed, LogTruncated
+from engine.microbatch import Microbatch
+from persistence.memory_log import MemoryLog
+from persistence.ports import COMMANDS, DELTAS
+from persistence.wire import Decoder
+from tests.actors.owned import Home
+from tests.sim.feed import count
+
+LIMITS = InboxLimits(commands_max=2, deltas_max=4)
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> Home:
+    made = Home(tmp_path)
+    await made.create()
+    return made
+
+
+async def inbox(place: Home, limits: InboxLimits = LIMITS) -> Inbox:
+    lanes = [await place.logs.open(topic, 0) for topic in (COMMANDS, DELTAS)]
+    made = Inbox(lanes[0], lanes[1], Decoder(0, 1, {}), limits)
+    made.begin(-1, -1)
+    return made
+
+
+def marks(batch: Microbatch) -> tuple[int, int, int]:
+    return batch.last_command, batch.last_delta, batch.deltas
+
+
+async def filled(place: Home, commands: int, deltas: int) -> Inbox:
+    """Return an inbox that has read ahead what it may."""
+    await place.send(*(count("a", units, units) for units in range(commands)), topic=COMMANDS)
+    await place.send(*(count("a", units, units) for units in range(deltas)))
+    made = await inbox(place)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    return made
+
+
+async def test_commands_come_first_and_both_are_bounded(place: Home) -> None:
+    reading = await filled(place, 3, 6)
+    assert marks(await reading.read(wait_ms=1_000)) == (1, 3, 6)
+    assert marks(await reading.read(wait_ms=1_000))[0] == 2
+    await reading.close()
+
+
+async def test_one_at_a_time_a_command_first(place: Home) -> None:
+    reading = await filled(place, 1, 2)
+    found = [marks(await reading.read(wait_ms=1_000, one=True)) for _ in range(3)]
+    assert found == [(0, -1, 1), (0, 0, 1), (0, 1, 1)]
+    await reading.close()
+
+
+async def test_nothing_comes_and_it_says_so(place: Home) -> None:
+    reading = await filled(place, 0, 0)
+    assert marks(await reading.read(wait_ms=10)) == (-1, -1, 0)
+    waiting = asyncio.create_task(reading.read(wait_ms=60_000))
+    await asyncio.sleep(0.01)
+    reading.wake()
+    assert marks(await waiting) == (-1, -1, 0)
+    await reading.close()
+
+
+async def test_exactly_what_a_decision_consumed(place: Home) -> None:
+    """Beyond the limits, too: another owner may have had others."""
+    reading = await filled(place, 3, 6)
+    assert marks(await reading.read_exactly(-1, 4)) == (-1, 4, 5)
+    assert marks(await reading.read_exactly(2, 4)) == (2, 4, 3)
+    waiting = asyncio.create_task(reading.read_exactly(2, 6))
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    await place.send(count("a", 7, 7))
+    assert marks(await waiting) == (2, 6, 2)
+    await reading.close()
+
+
+async def test_a_decision_of_a_record_that_never_was(place: Home) -> None:
+    """A lane that leaves a hole where a decision saw a record has lost it."""
+    deltas = await place.logs.open(DELTAS, 0)
+    assert isinstance(deltas, MemoryLog)
+    await place.send(count("a", 1, 1))
+    deltas.skip(1)
+    await place.send(count("a", 2, 2))
+    reading = await inbox(place)
+    with pytest.raises(LogRegressed):
+        await reading.read_exactly(-1, 1)
+    await reading.close()
+
+
+async def test_what_is_gone_is_told_to_who_waits(place: Home) -> None:
+    await place.send(count("a", 1, 1), count("a", 2, 2))
+    deltas = await place.logs.open(DELTAS, 0)
+    assert isinstance(deltas, MemoryLog)
+    deltas.truncate(1)
+    reading = await inbox(place)
+    with pytest.raises(LogTruncated):
+        for _ in range(3):
+            await reading.read(wait_ms=1_000)
+
+
+async def test_big_records_are_not_read_ahead_by_the_thousand(place: Home) -> None:
+    """What is held is bounded in bytes; every record still comes, one at least in each batch."""
+    deltas = await place.logs.open(DELTAS, 0)
+    assert isinstance(deltas, MemoryLog)
+    for _ in range(200):
+        deltas.append(b"x" * 500_000, b"acme", "application/json")
+    lane = Lane(deltas, 2_048, 600_000, asyncio.Event())
+    lane.begin(-1)
+    taken = 0
+    while taken < 200:
+        await asyncio.sleep(0)
+        assert lane.waiting() * 500_000 <= 5 * AHEAD_BYTES_MAX
+        found = lane.take(2_048)
+        assert len(found) <= 1
+        taken += len(found)
+    await lane.close()
