@@ -1,0 +1,139 @@
+"""Checkpoints hold all of a shard, in slices, increments and merged bases; gateways read them."""
+
+import subprocess
+import sys
+
+import msgspec
+import pytest
+
+from engine.checkpoint import FORMAT, Part, merge_parts, read_catalogue
+from engine.decided import State
+from engine.deltas import ListingRemoved, PublishingHalted
+from engine.errors import CorruptCheckpoint
+from engine.replay import Agreement
+from engine.shard import Shard
+from repricer import batch_of
+from tests.engine.builders import DAY, HOUR, World
+
+
+def busy(listings: int = 40) -> World:
+    world = World()
+    world.send(*(world.listing(f"S{n}", kvi=True, category="c") for n in range(listings)))
+    world.send(*(world.rival(1500 + n, sku=f"S{n}", source="a") for n in range(listings)))
+    world.send(world.sold(1, "S1", event_id="e"), world.about(ListingRemoved, "S2"))
+    world.send(world.policy(scope="category", key="c", min_margin=0.2))
+    return world
+
+
+def whole(shard: Shard) -> bytes:
+    """Return everything a shard is, as one part."""
+    shard.checkpoint_restart()
+    return shard.checkpoint_close()
+
+
+def test_slices_hold_only_what_changed_and_close_the_rest() -> None:
+    world = busy()
+    shard = world.shard
+    slices = [shard.checkpoint_slice(rows_max=16), shard.checkpoint_slice(rows_max=16)]
+    assert None not in slices
+    world.send(world.cost(1100, "S0"))  # after its copy
+    assert shard.checkpoint_slice(rows_max=16) is None  # nine rows are left for the close
+    parts = [part for part in slices if part is not None] + [shard.checkpoint_close()]
+    assert [len(msgspec.msgpack.decode(part, type=Part).texts) for part in parts] == [16, 16, 9]
+    assert whole(Shard.restore(parts)) == whole(shard)
+
+
+def test_an_increment_is_small_and_adds_up() -> None:
+    world = busy()
+    base = [world.shard.checkpoint_close()]
+    world.send(world.cost(1100, "S0"), world.sold(1, "S1", event_id="f"))
+    increment = [world.shard.checkpoint_close()]
+    part = msgspec.msgpack.decode(increment[0], type=Part)
+    assert len(part.texts) == 2
+    restored = Shard.restore([*base, *increment])
+    assert whole(restored) == whole(world.shard)
+    decided = restored.apply(batch_of([world.sold(1, "S1", event_id="e")], after=restored), world.now_ms)
+    assert decided.exceptions[0].verdict == "duplicate"
+
+
+def test_a_merged_base_says_the_same() -> None:
+    world = busy()
+    parts = [world.shard.checkpoint_close()]
+    for cost in (1100, 1200):
+        world.send(world.cost(cost, "S3"))
+        parts.append(world.shard.checkpoint_close())
+    merged = merge_parts(parts)
+    assert whole(Shard.restore(merged)) == whole(world.shard)
+    assert merge_parts(merged) == merged
+
+
+def test_work_that_waits_survives() -> None:
+    """The backlog, timers, held moves and windows of the breaker are in the checkpoint, too."""
+    world = World()
+    world.send(world.policy(step_max=1.0))
+    count = 4200
+    for start in range(0, count, 4000):
+        stop = min(start + 4000, count)
+        world.send(*(world.listing(f"S{n}") for n in range(start, stop)))
+    world.send(world.whole(PublishingHalted, channel="shop"))
+    assert world.shard.backlog == 104
+    twin = Shard.restore([world.shard.checkpoint_close()])
+    assert twin.backlog == 104
+    for now_ms in (world.now_ms + 1, world.now_ms + DAY):
+        batch = batch_of([], after=world.shard)
+        decided = world.shard.apply(batch, now_ms)
+        world.shard.record(decided)
+        assert twin.replay(batch, decided) is Agreement.EXACT
+    assert twin.backlog == 0
+
+
+def test_a_tombstone_survives_and_is_reused_alike() -> None:
+    world = busy()
+    twin = Shard.restore([world.shard.checkpoint_close()])
+    for delta in (world.listing("NEW"), world.listing("NEWER")):
+        batch = batch_of([delta], after=world.shard)
+        decided = world.shard.apply(batch, world.now_ms + 2 * DAY)
+        world.shard.record(decided)
+        assert twin.replay(batch, decided) is Agreement.EXACT
+    assert whole(twin) == whole(world.shard)
+
+
+@pytest.mark.parametrize(
+    "change", [{"format": FORMAT + 1}, {"layout": b"12345678"}, {"kind": "rows"}]
+)
+def test_what_cannot_be_read_is_refused(change: dict[str, object]) -> None:
+    part = msgspec.msgpack.decode(busy().shard.checkpoint_close(), type=Part)
+    broken = msgspec.msgpack.encode(msgspec.structs.replace(part, **change))
+    with pytest.raises(CorruptCheckpoint):
+        Shard.restore([broken])
+    with pytest.raises(CorruptCheckpoint):
+        Shard.restore([b"\xc1"])
+    with pytest.raises(CorruptCheckpoint):
+        Shard.restore([])
+
+
+def test_a_gateway_reads_the_catalogue() -> None:
+    world = busy()
+    world.send(world.whole(PublishingHalted, channel="shop"), after_ms=HOUR)
+    catalogue = read_catalogue([world.shard.checkpoint_close()])
+    assert catalogue.mark["seq"] == world.shard.seq
+    assert len(catalogue.listings) == 39
+    first = catalogue.listings[0]
+    assert (first.retailer, first.fields["sku"], first.fields["kvi"]) == ("acme", "S0", True)
+    assert first.quote is not None
+    assert first.quote["state"].tolist() == [State.HALTED]
+    assert (first.quote_seq, first.quote_index) == tuple(world.live("S0")["quote"])
+    retailer = catalogue.retailers[0]
+    assert (retailer.retailer, retailer.halted, retailer.halted_channels) == (
+        "acme",
+        False,
+        ("shop",),
+    )
+    assert retailer.fields["mode"] == "live"
+    assert catalogue.policies == (("acme", "category", "c", 0, {"min_margin": 0.2}),)
+
+
+def test_reading_a_checkpoint_imports_no_jax() -> None:
+    code = "import sys, engine.checkpoint; print('jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
