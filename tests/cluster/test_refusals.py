@@ -1,0 +1,88 @@
+"""A start refuses what contradicts the log, and packages that are not ours."""
+
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cluster.settings import Settings, load
+from cluster.tree import (
+    PACKAGES,
+    prepare_logs,
+    recorded_generation,
+    refuse_shadowed_packages,
+    topics_of,
+)
+from cluster.watching import Canary, generation_of
+from engine.errors import SettingsRefused
+from persistence.memory_log import MemoryLogs
+from persistence.ports import WATCH
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def settings(**shards: object) -> Settings:
+    return load({"shards": shards})
+
+
+async def logs_of(first: Settings) -> MemoryLogs:
+    """Return logs on which an engine with these settings ran."""
+    logs = MemoryLogs()
+    await prepare_logs(first, logs)
+    log = await logs.open(WATCH, 0)
+    appender = await log.appender()
+    canary = Canary(cut=generation_of(first), sent_ms=1, pid=1)
+    await appender.append(msgspec.json.encode(canary))
+    return logs
+
+
+async def test_the_log_remembers_how_it_was_cut() -> None:
+    logs = await logs_of(settings(count=3, spreads={"big": 2}))
+    recorded = await recorded_generation(logs)
+    assert recorded == generation_of(settings(count=3, spreads={"big": 2}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "names"),
+    [
+        ({"generation": 2}, "shards.generation"),
+        ({"spreads": {"big": 4}}, "shards.spreads"),
+        ({"spreads": {}}, "shards.spreads"),
+        ({"clock": "event"}, "shards.clock"),
+    ],
+)
+async def test_another_cut_is_refused(changed: dict[str, object], names: str) -> None:
+    logs = await logs_of(settings(count=3, spreads={"big": 2}))
+    wanted = settings(**({"count": 3, "spreads": {"big": 2}} | changed))
+    with pytest.raises(SettingsRefused, match=names):
+        await prepare_logs(wanted, logs)
+
+
+async def test_another_number_of_partitions_is_refused() -> None:
+    logs = await logs_of(settings(count=3))
+    with pytest.raises(SettingsRefused):
+        await prepare_logs(settings(count=4), logs)
+
+
+async def test_the_same_cut_starts_again() -> None:
+    first = settings(count=3, spreads={"big": 2})
+    logs = await logs_of(first)
+    await prepare_logs(first, logs)
+    assert set(topics_of(first).values()) == {3, 1}
+
+
+def test_our_packages_are_ours() -> None:
+    refuse_shadowed_packages(ROOT)
+
+
+def test_a_shadowed_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`kernels` is also the name of another distribution's package."""
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "__init__.py").write_text("")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    for name in [name for name in sys.modules if name.partition(".")[0] == "kernels"]:
+        monkeypatch.delitem(sys.modules, name)
+    assert "kernels" in PACKAGES
+    with pytest.raises(SettingsRefused, match="kernels"):
+        refuse_shadowed_packages(ROOT)
