@@ -97,11 +97,14 @@ class HighWaterMarks:
 
         A mark of ``NO_ROOM`` says that there are too many sources to remember another.
         """
-        pairs = np.empty(len(sources), dtype=[("retailer", "<i8"), ("source", "<u8")])
-        pairs["retailer"], pairs["source"] = retailers, sources
-        distinct, inverse = np.unique(pairs, return_inverse=True)
-        numbers = np.array([self._number(*pair) for pair in distinct.tolist()], dtype=np.int64)
-        number = numbers[inverse]
+        # A pair as one number, because sorting records costs ten times as much.
+        names, name = np.unique(sources, return_inverse=True)
+        several = int(retailers.max(initial=0)) + 1
+        pairs, inverse = np.unique(name * several + retailers, return_inverse=True)
+        numbers = [
+            self._number(pair % several, int(names[pair // several])) for pair in pairs.tolist()
+        ]
+        number = np.array(numbers, dtype=np.int64)[inverse]
         known = np.where(number < 0, NO_ROOM, self._marks[number])
         # Equal sequences say the same, whatever else they hold: the second is a duplicate.
         same = np.zeros(len(number), dtype=np.int64)

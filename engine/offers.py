@@ -50,12 +50,16 @@ def apply_offers(
     if not possible.all():
         reason = "/shipping_minor: price and shipping together are more than a price may be"
         refused.append((which[~possible], "rejected", reason))
-    at, full = _places(memory, row, rival, source, possible, work.now_ms)
+    offers = memory.rivals.offers_of(row)
+    at = memory.rivals.find(offers, rival, source)
+    full = np.zeros(len(at), dtype=bool)
+    if not (at >= 0).all():
+        full = _make_places(memory, at, row, rival, source, possible, work.now_ms)
+        offers = memory.rivals.offers_of(row)
     if full.any():
         reason = f"/rival: the listing has {OFFERS_MAX} fresh offers already; send fewer rivals"
         refused.append((which[full], "rejected", reason))
 
-    offers = memory.rivals.offers_of(row)
     held = _held(offers, at)
     cells = np.where(at >= 0, row * OFFERS_MAX + at, -1 - np.arange(len(at)))
     judged = newest(
@@ -65,7 +69,7 @@ def apply_offers(
         held["observed_ms"],
         _said(held["landed_minor"], held["currency"], held["flags"]),
     )
-    usable = at >= 0
+    usable = (at >= 0) & possible
     candidates = judged.effective & usable
     touched = []
     for _ in range(ROUNDS):
@@ -92,17 +96,17 @@ def apply_offers(
     )
 
 
-def _places(
+def _make_places(
     memory: Memory,
+    at: np.ndarray,
     row: np.ndarray,
     rival: np.ndarray,
     source: np.ndarray,
     possible: np.ndarray,
     now_ms: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return where each offer stands in its row (-1: nowhere), making room for new ones."""
+) -> np.ndarray:
+    """Write into ``at`` where offers that stand nowhere shall stand; return which find no room."""
     rivals = memory.rivals
-    at = rivals.find(rivals.offers_of(row), rival, source)
     full = np.zeros(len(at), dtype=bool)
     stale_ms = memory.groups.policy["rival_stale_ms"]
     made: dict[tuple[int, int, int], int] = {}
@@ -119,8 +123,7 @@ def _places(
                 rivals.put(np.array([key[0]]), np.array([place]), empty)
         at[one] = made[key]
         full[one] = made[key] < 0
-    at[~possible] = -1
-    return at, full
+    return full
 
 
 def _held(offers: np.ndarray, at: np.ndarray) -> np.ndarray:
