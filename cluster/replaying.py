@@ -4,10 +4,13 @@ The recorded decision wins: after each comparison the shard goes on from what wa
 difference is counted once and does not hide the next.
 """
 
+import asyncio
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
+import msgspec
 from msgspec import Struct
 
 from actors.inbox import Inbox, InboxLimits
@@ -166,3 +169,15 @@ async def _horizon(
         f"shard {shard_number}: the log's head was removed by retention and no checkpoint reaches "
         "back to what is left"
     )
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read the settings from standard input, replay one shard, print one line."""
+    settings = Settings.model_validate_json(sys.stdin.buffer.read())
+    begin: From = "checkpoint" if arguments[1] == "checkpoint" else "oldest"
+    replayed = asyncio.run(replay_shard(settings, int(arguments[0]), begin=begin))
+    print(msgspec.json.encode(replayed).decode(), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

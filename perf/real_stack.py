@@ -138,7 +138,7 @@ class EngineUnderTest:
                 return state
             if time.monotonic() > deadline:
                 raise NotReached(f"not within {wait_s:.0f} s: {what}: {json.dumps(state)[:2000]}")
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1.0)
 
     async def until_decided(self, wait_s: float = 900.0) -> dict[str, Any]:
         """Return once every delta sent is decided and every follower has written it."""

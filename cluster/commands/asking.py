@@ -1,9 +1,10 @@
 """``price``, ``explain``, ``tail``, ``replay``: what was decided, and why."""
 
 import asyncio
-import multiprocessing
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
-from concurrent.futures import ProcessPoolExecutor
 from typing import Annotated, Any, Literal
 
 import aiohttp
@@ -211,15 +212,10 @@ def replay(
     """Re-execute every decision in another process, and count the differences."""
     voice, settings = Voice(common), settings_of(common)
     shards = list(range(settings.shards.count)) if shard is None else [shard]
-    settings_json = settings.model_dump_json()
-    # Spawned: forking after jax was imported locks up.
-    with ProcessPoolExecutor(
-        max_workers=1, mp_context=multiprocessing.get_context("spawn")
-    ) as processes:
-        replayed = []
-        for number in shards:
-            voice.say(f"replaying shard {number}")
-            replayed.append(processes.submit(replay_one, settings_json, number, begin).result())
+    replayed = []
+    for number in shards:
+        voice.say(f"replaying shard {number}")
+        replayed.append(_replay_apart(settings, number, begin))
     totals = {
         key: sum(each[key] for each in replayed)
         for key in ("decisions", "quotes", "deltas", "differences", "expected")
@@ -238,12 +234,23 @@ def replay(
     return 1 if totals["differences"] else 0
 
 
-def replay_one(settings_json: str, shard: int, begin: Literal["oldest", "checkpoint"]) -> Any:
-    """Re-execute one shard; in a process of its own, which imports jax."""
-    import os
+def _replay_apart(settings: Settings, shard: int, begin: str) -> dict[str, Any]:
+    """Re-execute one shard in a process of its own, which imports jax and nothing of ours before.
 
-    settings = Settings.model_validate_json(settings_json)
-    os.environ.update(ONE_THREAD | compiled_kernels(settings))
-    from cluster.replaying import replay_shard
-
-    return msgspec.to_builtins(asyncio.run(replay_shard(settings, shard, begin=begin)))
+    Raises:
+        FailedDependency: it ended without an answer.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "cluster.replaying", str(shard), begin],
+        input=settings.model_dump_json().encode(),
+        env={**os.environ, **ONE_THREAD, **compiled_kernels(settings)},
+        capture_output=True,
+        check=False,
+    )
+    lines = done.stdout.splitlines()
+    if done.returncode or not lines:
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        why = " ".join(last) or f"it ended with {done.returncode}"
+        raise FailedDependency(f"shard {shard} was not replayed: {why}")
+    answer: dict[str, Any] = msgspec.json.decode(lines[-1])
+    return answer

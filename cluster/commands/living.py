@@ -137,15 +137,13 @@ async def _add_ends(logs: Any, state: dict[str, Any]) -> None:
     if "shard" not in state:
         return
     with contextlib.suppress(FailedDependency):
-        deltas = await logs.open(DELTAS, state["shard"])
-        decisions = await logs.open(DECISIONS, state["shard"])
-        try:
-            state["delta_end"] = await deltas.end()
-            state["decision_end"] = await decisions.end()
-            state["lag_records"] = state["delta_end"] - 1 - state.get("last_delta", -1)
-        finally:
-            await deltas.close()
-            await decisions.close()
+        for key, topic in (("delta_end", DELTAS), ("decision_end", DECISIONS)):
+            log = await logs.open(topic, state["shard"])
+            try:
+                state[key] = await log.end()
+            finally:
+                await log.close()
+        state["lag_records"] = state["delta_end"] - 1 - state.get("last_delta", -1)
 
 
 async def _ask(control: ControlClient, settings: Settings, role: str) -> dict[str, Any]:
