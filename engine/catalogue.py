@@ -365,8 +365,11 @@ def change_mode(memory: Memory, work: Work, position: Position, delta: ModeChang
 def change_policy(memory: Memory, work: Work, position: Position, delta: PolicyChanged) -> Answer:
     """Set the fields of one scope, and let what resolves otherwise now be priced again."""
     number = retailer_number(memory, delta.retailer)
+    known_ms = memory.groups.policy_ms.get((number, delta.scope, delta.key), -1)
+    if delta.observed_ms < known_ms:
+        raise not_newer(delta.observed_ms, known_ms)
     groups = memory.groups.change_policy(
-        number, delta.scope, delta.key, delta.fields, delta.priority
+        number, delta.scope, delta.key, delta.fields, delta.priority, delta.observed_ms
     )
     _reprice_groups(memory, groups)
     if delta.scope == "listing":

@@ -50,6 +50,7 @@ class Groups:
         self._retailers = retailers
         self.book = PolicyBook() if book is None else book
         self.fees: dict[tuple[int, str, str], Fees] = {}  # category "": every category
+        self.policy_ms: dict[tuple[int, str, str], int] = {}  # (retailer, scope, key)
         self.table = np.zeros(16, dtype=GROUP_DTYPE)
         self.policy = np.zeros(16, dtype=POLICY_DTYPE)
         self._numbers: dict[GroupKey, int] = {}
@@ -82,6 +83,7 @@ class Groups:
         key: str,
         fields: dict[str, object],
         priority: int,
+        observed_ms: int,
     ) -> np.ndarray:
         """Set a scope's fields; return the numbers of the groups whose policy is another now.
 
@@ -89,6 +91,7 @@ class Groups:
             NotSupported, RejectedInput: nothing has changed.
         """
         self.book.change(self._retailers.ids[retailer], scope, key, fields, priority)
+        self.policy_ms[retailer, scope, key] = observed_ms
         changed = []
         for group in self._by_retailer.get(retailer, ()):
             number, policy = self._numbers[group], self._resolve(group)
@@ -134,6 +137,7 @@ class Groups:
             "book": self.book.state(),
             "fees": [[*place, *_plain(fees)] for place, fees in self.fees.items()],
             "groups": list(self._numbers),
+            "policy_ms": [[*place, at_ms] for place, at_ms in self.policy_ms.items()],
         }
 
     @classmethod
@@ -142,6 +146,8 @@ class Groups:
         groups = cls(retailers, PolicyBook.restore(state["book"]))
         for retailer, channel, category, *fees in state["fees"]:
             groups.fees[retailer, channel, category] = Fees(*fees)
+        for retailer, scope, key, at_ms in state["policy_ms"]:
+            groups.policy_ms[retailer, scope, key] = at_ms
         for retailer, channel, category, tags, own in state["groups"]:
             number = groups._number_again((retailer, channel, category, tuple(tags), own))
             assert number == len(groups._numbers) - 1

@@ -173,9 +173,11 @@ def _decide(
     proposed = priced["price_minor"].copy()
 
     _never_lower_below_ourselves(sight, proposed, mask)
-    unpublishable = (priced["unpublishable"] != 0) | seen.stale_rate
+    # Only a KVI is bound by its rivals; no other listing needs their currencies' rates.
+    stale_rate = seen.stale_rate & (inputs["kvi"] != 0)
+    unpublishable = (priced["unpublishable"] != 0) | stale_rate
     unpublishable |= (mask & reasons.MODEL_INVALID) != 0
-    mask[seen.stale_rate] |= reasons.STALE_RATE
+    mask[stale_rate] |= reasons.STALE_RATE
     mask[seen.all_stale] |= reasons.STALE_RIVALS
     withheld = sight.policy["publish"] == 0
     mask[withheld] |= reasons.UNPUBLISHED

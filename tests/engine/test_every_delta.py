@@ -201,7 +201,6 @@ SET_TYPE = [
     if row[0]
     not in (
         UnitsSold,
-        PolicyChanged,
         RetailerAdded,
         PromotionScheduled,
         ExperimentStarted,
