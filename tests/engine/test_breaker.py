@@ -209,7 +209,7 @@ def test_an_injected_bug_meets_a_full_reprice_and_nothing_gets_out(
     bug: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hundredth of a whole catalogue must not get a wrong price; here nothing does."""
-    world = shop(6000)
+    world = shop(600)
     honest = pricing.price
 
     def wrong(inputs: np.ndarray) -> np.ndarray:
@@ -221,6 +221,15 @@ def test_an_injected_bug_meets_a_full_reprice_and_nothing_gets_out(
     decided = [world.send(world.policy(min_margin=0.06)), *world.drain()]
     assert sum(len(moved(one)) for one in decided) == 0
     assert any(breaker_told(one) for one in decided)
+
+
+def test_what_a_part_of_big_work_shows_is_expected_of_the_rest() -> None:
+    """Of 6,000 listings 5,400 may move, and the first 4,096 all would: that is told at once."""
+    world = shop(6000)
+    world.send(world.policy(breaker_moved_share=0.9, breaker_floor_share=1.0))
+    decided = [world.send(world.policy(ceiling_minor=1300)), *world.drain()]
+    assert sum(len(moved(one)) for one in decided) == 0
+    assert "6000 of 6000" in breaker_told(decided[0])[0]
 
 
 # ----- costs -------------------------------------------------------------------------------------

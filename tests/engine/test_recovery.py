@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.decided import Decided
@@ -117,7 +117,8 @@ KINDS: tuple[Any, ...] = (
             {"approval": "auto"},
             {"endings": ["99", "49"]},
             {"rival_stale_ms": DAY},
-        ][random.integers(0, 5)],
+            {"breaker_listings_min": 1, "breaker_moved_share": 0.04},
+        ][random.integers(0, 6 if number % 3 == 0 else 5)],
     ),
     lambda one, whole, command, price, number, random: PolicyChanged(
         **whole, scope="listing", key=f"shop\x1f{one['sku']}", fields={"step_max": 0.05}
@@ -165,26 +166,32 @@ def decided_all(
     return decided, slices
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=20)
 @given(
     seed=st.integers(0, 10_000),
-    cuts=st.sets(st.integers(1, 250), max_size=40),
-    checkpoint_at=st.integers(0, 40),
-    slices_at=st.sets(st.integers(0, 40), max_size=6),
+    pieces_of=st.integers(1, 40),
+    checkpoint_after=st.floats(0.1, 0.9),
+    slices=st.integers(0, 6),
 )
+@example(seed=0, pieces_of=7, checkpoint_after=0.5, slices=3)
+@example(seed=4, pieces_of=5, checkpoint_after=0.6, slices=0)
 def test_a_successor_repeats_every_decision(
-    seed: int, cuts: set[int], checkpoint_at: int, slices_at: set[int]
+    seed: int, pieces_of: int, checkpoint_after: float, slices: int
 ) -> None:
     """Decide every microbatch; then lose all but a checkpoint, replay, and compare.
 
     Equality is exact, prices, reasons, times and digests alike. Slices of the checkpoint are taken
     on the way, so that rows change after their copy.
     """
-    pieces = cut(history(seed), cuts)
-    survives = min(checkpoint_at, len(pieces))
+    random = np.random.default_rng(seed)
+    deltas = history(seed)
+    cuts = set((np.cumsum(random.integers(1, 2 * pieces_of, 400)) + 10).tolist())
+    pieces = cut(deltas, {at for at in cuts if at < len(deltas)})
+    survives = int(checkpoint_after * len(pieces))
+    slices_at = set(random.integers(0, len(pieces), slices).tolist())
     shard = Shard()
-    _, slices = decided_all(shard, pieces[:survives], slices_at)
-    parts = [*slices, shard.checkpoint_close()]
+    _, first_slices = decided_all(shard, pieces[:survives], slices_at)
+    parts = [*first_slices, shard.checkpoint_close()]
     recorded, more_slices = decided_all(shard, pieces[survives:], slices_at)
     increment = [*more_slices, shard.checkpoint_close()]
 
