@@ -99,7 +99,7 @@ class Stores(Struct, frozen=True, eq=False):
 
 def make_sinks(settings: Settings, logs: Logs) -> tuple[Stores, dict[str, Sink]]:
     """Return every sink by name, and the stores behind them."""
-    from actors.sinks.cache import PriceCache
+    from actors.sinks.cache import Opening, PriceCache, opening_at_checkpoint
     from actors.sinks.dead_letters import DeadLetters
     from actors.sinks.history import History
     from actors.sinks.ledger import PriceLedger
@@ -107,10 +107,26 @@ def make_sinks(settings: Settings, logs: Logs) -> tuple[Stores, dict[str, Sink]]
     generation = settings.shards.generation
     lanes = (DeltaLanes(logs), DeltaLanes(logs))
     stores = Stores(make_tables(settings), make_series(settings), make_cache(settings), lanes)
+
+    async def opening(shard: int) -> Opening | None:
+        """Begin the cache at the newest checkpoint: retention may have cut the log's beginning."""
+        log = await logs.open(DECISIONS, shard)
+        try:
+            return await opening_at_checkpoint(
+                make_checkpoints(settings, shard), log, shard=shard, generation=generation
+            )
+        finally:
+            await log.close()
+
     sinks: tuple[Sink, ...] = (
         PriceLedger(stores.tables, generation=generation),
         History(stores.series, lanes[0], generation=generation),
-        PriceCache(stores.cache, generation=generation, ttl_ms=settings.cache.ttl_s * 1000),
+        PriceCache(
+            stores.cache,
+            generation=generation,
+            opening=opening,
+            ttl_ms=settings.cache.ttl_s * 1000,
+        ),
         DeadLetters(logs, lanes[1], settings.folder / "cursors", generation=generation),
     )
     return stores, {sink.name: sink for sink in sinks}

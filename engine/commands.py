@@ -70,5 +70,11 @@ class CommandWindow:
 
 
 def body_of(delta: AnyDelta) -> bytes:
-    """Return eight bytes that differ where two commands do."""
-    return blake2b(msgspec.msgpack.encode(delta), digest_size=8).digest()
+    """Return eight bytes that differ where two commands do.
+
+    When a command was given is not what it says: a caller who repeats it a minute later, with the
+    same id, means the same command and gets the same answer.
+    """
+    body = msgspec.to_builtins(delta)
+    body.pop("observed_ms", None)
+    return blake2b(msgspec.msgpack.encode(body), digest_size=8).digest()

@@ -256,7 +256,10 @@ def test_a_command_is_answered_and_answered_alike_again(
         first[0], position=again.outcomes[0].position
     )
     assert verdicts(again) == ["duplicate"]
-    other = msgspec.structs.replace(delta, observed_ms=delta.observed_ms + 1)
+    # Whoever repeats a command later means the same one; another body under its id is a mistake.
+    later = msgspec.structs.replace(delta, observed_ms=delta.observed_ms + 1)
+    assert world.send(later, lane=0).outcomes[0].status == first[0].status
+    other = msgspec.structs.replace(delta, actor="bob")
     assert world.send(other, lane=0).outcomes[0].status == "conflict"
 
 
