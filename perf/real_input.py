@@ -253,7 +253,9 @@ def run_once(options: argparse.Namespace, policy: Path | None) -> dict[str, Any]
         "store_rows": {"prices": compared.prices, **compared.facts},
         "replay": {
             begin: {
-                key: each.get(key) for key in ("decisions", "quotes", "differences", "exit_code")
+                key: each.get(key)
+                for key in ("decisions", "quotes", "differences", "exit_code", "error")
+                if key in each
             }
             | {"horizons": [shard["horizon"] for shard in each.get("shards", [])]}
             for begin, each in replayed.items()
@@ -291,7 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         and result["against_precedence"] == 0
         and result["listings_priced"] == result["listings"]
         and result["stores_equal"]
-        and all(each["differences"] == 0 for each in result["replay"].values())
+        and all(each.get("differences") == 0 for each in result["replay"].values())
     )
     return 0 if good else 1
 

@@ -73,14 +73,14 @@ class EngineUnderTest:
     def start(self) -> float:
         """Start it and return after how many seconds every shard is live."""
         began = time.monotonic()
-        log = (self.folder / "up.log").open("ab")
-        self._up = subprocess.Popen(
-            [sys.executable, "-m", "cluster", "up", "--json", *self.flags],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            start_new_session=True,
-        )
+        with (self.folder / "up.log").open("ab") as log:
+            self._up = subprocess.Popen(
+                [sys.executable, "-m", "cluster", "up", "--json", *self.flags],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
         assert self._up.stdout is not None
         line = self._up.stdout.readline()
         answer = json.loads(line) if line else {"error": {"detail": "it ended"}}
@@ -97,6 +97,8 @@ class EngineUnderTest:
                 self._up.wait(90)
             except subprocess.TimeoutExpired:
                 self._up.kill()
+        if self._up is not None and self._up.stdout is not None:
+            self._up.stdout.close()
         return len(leftovers(tree_mark(self.settings.folder)))
 
     def verb(self, *words: str, wait_s: float = 1800) -> dict[str, Any]:

@@ -54,8 +54,7 @@ def explain(
     voice, settings = Voice(common), settings_of(common)
     parameters = {"channel": channel, "retailer": retailer}
     answer = run(_get(settings, f"/products/{_quoted(sku)}/explanation", parameters))
-    text = answer.get("text") or answer.get("explanation", {}).get("text") or _plain(answer)
-    voice.answer(answer, str(text))
+    voice.answer(answer, str(answer["text"]))
     return 0
 
 
@@ -249,7 +248,8 @@ def _replay_apart(settings: Settings, shard: int, begin: str) -> dict[str, Any]:
     )
     lines = done.stdout.splitlines()
     if done.returncode or not lines:
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        told = done.stderr.decode(errors="replace").strip().splitlines()
+        last = [line for line in told if "Error" in line or "Fault" in line][-1:] or told[-1:]
         why = " ".join(last) or f"it ended with {done.returncode}"
         raise FailedDependency(f"shard {shard} was not replayed: {why}")
     answer: dict[str, Any] = msgspec.json.decode(lines[-1])

@@ -1,0 +1,116 @@
+#!/bin/sh
+# Every verb of `repricer` once, on embedded stores, its answer checked. `make test` runs it.
+#
+#     sh docs/tour.sh
+#
+# It works in a temporary folder, prints what it does on standard error, and one line of JSON at the end.
+set -eu
+
+REPRICER="${REPRICER:-repricer}"
+ROOT=$(cd "$(dirname "$0")/.." && pwd)
+PLACE=$(mktemp -d "${TMPDIR:-/tmp}/repricer-tour-XXXXXX")
+UP=""
+
+finish() {
+    code=$?
+    if [ -n "$UP" ] && kill -0 "$UP" 2>/dev/null; then
+        kill -TERM "$UP"
+        wait "$UP" || true
+    fi
+    [ "$code" = 0 ] || { echo "tour: failed; the logs were:" >&2; tail -n 5 "$PLACE"/data/logs/*.log >&2 || true; }
+    rm -rf "$PLACE"
+    exit "$code"
+}
+trap finish EXIT
+trap 'exit 1' INT TERM
+
+say() { echo "tour: $*" >&2; }
+# answer EXPRESSION: check the last line of JSON in $PLACE/out with a Python expression over `answer`.
+answer() {
+    python3 - "$PLACE/out" "$1" <<'PYTHON'
+import json, sys
+lines = open(sys.argv[1]).read().strip().splitlines()
+answer = json.loads(lines[-1])
+if not eval(sys.argv[2], {"answer": answer, "lines": lines}):
+    sys.exit(f"tour: not so: {sys.argv[2]}\n{json.dumps(answer)[:2000]}")
+PYTHON
+}
+verb() {
+    say "repricer $*"
+    $REPRICER "$@" --json > "$PLACE/out"
+}
+
+cd "$PLACE"
+cat > repricer.toml <<'TOML'
+folder = "data"
+[shards]
+clock = "event"
+spreads = { dominicks = 2 }
+[gateway]
+port = 0
+[ray]
+dashboard_port = 0
+TOML
+
+say "repricer doctor"
+$REPRICER doctor --json > "$PLACE/out" || true
+answer 'any(each["what"] == "settings" and each["verdict"] == "ok" for each in answer["findings"])'
+
+verb config show --origin
+answer 'answer["shards.clock"]["origin"] == "repricer.toml"'
+verb config schema
+answer 'answer["title"] == "Settings"'
+
+say "repricer up"
+$REPRICER up --json > "$PLACE/up.out" 2> "$PLACE/up.err" &
+UP=$!
+waited=0
+until [ -s "$PLACE/up.out" ]; do
+    kill -0 "$UP" || { cat "$PLACE/up.err" >&2; exit 1; }
+    sleep 1
+    waited=$((waited + 1))
+    [ "$waited" -lt 240 ] || { say "up did not become ready"; exit 1; }
+done
+cp "$PLACE/up.out" "$PLACE/out"
+answer 'answer["gateway"].startswith("http://127.0.0.1:") and answer["shards"] == 2'
+
+verb feed --synthetic-oj --weeks 2 --clock event \
+    --mapping "$ROOT/docs/examples/oj.json" --policy "$ROOT/docs/examples/oj-policy.json"
+answer 'answer["deltas"] == answer["sent"] > 10000 and answer["rejected"] == 0'
+
+waited=0
+until verb status && answer 'all(each.get("lag_records") == 0 for each in answer["shards"])' 2>/dev/null; do
+    sleep 1
+    waited=$((waited + 1))
+    [ "$waited" -lt 120 ] || { say "not decided in time"; exit 1; }
+done
+answer 'answer["running"] and answer["stores"]["tables"]["up"] and len(answer["followers"]) == 8'
+
+verb price "Grove 64" --retailer dominicks
+answer 'answer["recommended_price"]["currency"] == "USD" and answer["quote_id"]'
+verb explain "Grove 64" --retailer dominicks
+answer 'len(answer["text"]) > 20'
+verb checkpoint
+answer 'set(answer) == {"0", "1"}'
+verb tail --no-follow --lines 200 --heartbeats
+answer 'answer["seq"] > 0 and len(lines) > 10'
+verb replay
+answer 'answer["differences"] == 0 and answer["decisions"] > 10'
+verb replay --from checkpoint
+answer 'answer["differences"] == 0'
+
+say "what is wrong says so"
+code=0
+$REPRICER price "no such thing" --retailer dominicks --json > "$PLACE/out" || code=$?
+[ "$code" = 3 ] || { say "exit code $code, not 3"; exit 1; }
+answer '"next" in answer["error"]'
+
+say "stopping"
+kill -TERM "$UP"
+wait "$UP"
+UP=""
+
+verb demo --seconds 5 --port 0
+answer 'answer["prices_outside_guardrails"] == 0 and answer["first_price_s"] > 0'
+
+echo '{"tour": "done"}'

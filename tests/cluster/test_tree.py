@@ -1,0 +1,170 @@
+"""The whole engine on embedded stores: it decides, survives kills, and leaves nothing behind.
+
+One tree serves all of these tests, in their order, because a Ray node takes long to start.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.placement import living_owners, read_node, refuse_open_job_api
+from cluster.processes import leftovers, tree_mark
+from cluster.tree import role_card
+from perf.chaos_rows import audit, strike
+from perf.real_stack import EngineUnderTest
+
+ROOT = Path(__file__).resolve().parents[2]
+EVENT_TIME = {
+    "shards.clock": "event",
+    "shards.spreads": {"dominicks": 2},
+    "shards.checkpoint_s": 5,
+    # Other tests keep the cores busy; what is tested is that somebody takes over, not how soon.
+    "supervisor.silence_ms": 6000,
+}
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineUnderTest]:
+    under_test = EngineUnderTest(tmp_path_factory.mktemp("engine"), EVENT_TIME)
+    under_test.start()
+    yield under_test
+    under_test.stop()
+
+
+def feed(engine: EngineUnderTest, weeks: int) -> dict[str, object]:
+    words = ["feed", "--synthetic-oj", "--weeks", str(weeks), "--clock", "event"]
+    mapping = ROOT / "docs" / "examples" / "oj.json"
+    policy = ROOT / "docs" / "examples" / "oj-policy.json"
+    return engine.verb(*words, "--mapping", str(mapping), "--policy", str(policy))
+
+
+def listening(pids: set[int]) -> list[str]:
+    """Return the addresses on which any of these processes listens beyond loopback."""
+    inodes = set()
+    for pid in pids:
+        try:
+            for entry in os.scandir(f"/proc/{pid}/fd"):
+                link = os.readlink(entry.path)
+                if link.startswith("socket:["):
+                    inodes.add(link[8:-1])
+        except OSError:
+            continue
+    found = []
+    for table, loopback in (("tcp", "0100007F"), ("tcp6", "0000000000000000FFFF00000100007F")):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            address = fields[1].rpartition(":")[0]
+            local = {loopback, "00000000000000000000000001000000"}
+            if fields[3] == "0A" and fields[9] in inodes and address not in local:
+                found.append(fields[1])
+    return found
+
+
+def test_everything_listens_on_loopback_only(engine: EngineUnderTest) -> None:
+    pids = leftovers(tree_mark(engine.settings.folder))
+    assert len(pids) > 5
+    assert listening(pids) == []
+
+
+def test_ray_turns_strangers_away(engine: EngineUnderTest) -> None:
+    node = read_node(engine.settings.run_folder)
+    assert node is not None
+    assert node.dashboard.startswith("http://127.0.0.1:")
+    refuse_open_job_api(node)
+    assert Path(node.token_file).stat().st_mode & 0o077 == 0
+
+
+def test_a_second_engine_on_the_folder_is_refused(engine: EngineUnderTest) -> None:
+    answer = engine.verb("up")
+    assert answer["exit_code"] == 4
+    assert "another `repricer up`" in answer["error"]["detail"]
+
+
+def test_a_killed_actor_is_followed_by_another_and_nothing_is_lost(
+    engine: EngineUnderTest,
+) -> None:
+    fed = feed(engine, weeks=2)
+    assert fed["rejected"] == 0
+    asyncio.run(strike(engine.settings, 0, "kill"))
+    asyncio.run(engine.until_decided())
+    found = asyncio.run(audit(engine.settings))
+    assert (found.gaps, found.doubled, found.by_replaced_owner, found.lost_deltas) == (0, 0, 0, 0)
+    assert found.epochs >= 3
+
+
+def test_a_paused_actor_is_replaced(engine: EngineUnderTest) -> None:
+    asyncio.run(strike(engine.settings, 1, "pause"))
+    found = asyncio.run(audit(engine.settings))
+    assert (found.gaps, found.doubled) == (0, 0)
+
+
+def test_prices_are_served_and_explained(engine: EngineUnderTest) -> None:
+    name = "Grove 64"
+    price = engine.verb("price", name, "--retailer", "dominicks")
+    assert price["exit_code"] == 0, price
+    explained = engine.verb("explain", name, "--retailer", "dominicks")
+    assert explained["exit_code"] == 0, explained
+    assert engine.verb("price", "no such thing", "--retailer", "dominicks")["exit_code"] == 3
+
+
+def test_replay_agrees_from_the_start_and_from_a_checkpoint(engine: EngineUnderTest) -> None:
+    taken = engine.verb("checkpoint")
+    assert set(taken) >= {"0", "1"}
+    for begin in ("oldest", "checkpoint"):
+        replayed = engine.verb("replay", "--from", begin)
+        assert replayed["differences"] == 0
+        assert replayed["exit_code"] == 0
+
+
+def test_a_killed_gateway_and_supervisor_come_back(engine: EngineUnderTest) -> None:
+    settings = engine.settings
+    owners = {each.start.name for each in living_owners(settings.run_folder)}
+    before = {}
+    for role in ("gateway", "supervisor"):
+        card = role_card(settings, role)
+        assert card is not None
+        before[role] = card.process
+        os.kill(card.process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        cards = {role: role_card(settings, role) for role in before}
+        if all(card is not None and card.process != before[role] for role, card in cards.items()):
+            break
+        time.sleep(0.2)
+    assert all(card is not None for card in cards.values())
+    assert {each.start.name for each in living_owners(settings.run_folder)} == owners, (
+        "a supervisor that begins anew adopts who lives"
+    )
+
+
+def test_ray_heads_death_stops_no_shard(engine: EngineUnderTest) -> None:
+    settings = engine.settings
+    owners = {each.start.name for each in living_owners(settings.run_folder)}
+    before = asyncio.run(engine.status())
+    (head,) = [
+        pid
+        for pid in leftovers(tree_mark(settings.folder))
+        if Path(f"/proc/{pid}/comm").read_text().startswith("gcs_server")
+    ]
+    os.kill(head, signal.SIGKILL)
+    seqs = {each["shard"]: each["seq"] for each in before["shards"]}
+
+    def went_on(state: dict[str, list[dict[str, int]]]) -> bool:
+        return all(each.get("seq", 0) > seqs[each["shard"]] + 8 for each in state["shards"])
+
+    asyncio.run(engine.until(went_on, "the shards decide on without Ray's head", 120))
+    assert {each.start.name for each in living_owners(settings.run_folder)} == owners
+
+
+def test_it_drains_and_leaves_nothing_behind(engine: EngineUnderTest) -> None:
+    assert engine.stop() == 0
+    assert living_owners(engine.settings.run_folder) == []
+    checkpoints = engine.settings.folder / "checkpoints"
+    assert len(list(checkpoints.glob("*/*.checkpoint"))) >= 2
