@@ -172,7 +172,7 @@ def test_a_floor_of_ones_own_is_told_as_such() -> None:
     book.change("r", "listing", "shop\x1fA1", {"floor_minor": 1600})
     won = book.winners("r", "shop", "juice", (), "shop\x1fA1")
     found = explain(moved_by("floor", 1600), listing(policy=won))
-    assert "The floor, set by the policy of listing shop / A1, raised it to 16.00 EUR" in found.text
+    assert ". The floor, set by the policy of listing shop / A1, raised it to 16.00" in found.text
     assert found.binding is not None
     assert (found.binding.setting, found.binding.value) == ("floor_minor", 1600)
 
@@ -193,10 +193,13 @@ def test_a_price_that_no_rule_moved_is_the_models() -> None:
     found = explain(quote(), listing())
     assert found.binding is None
     assert found.moved_by == ()
-    assert "No rule moved it: it is the price at which the model expects most profit." in found.text
+    assert (
+        " No rule moved it: it is the price at which the model expects most profit." in found.text
+    )
 
 
 def test_nothing_proposed_is_not_called_the_models_price() -> None:
+    assert "No rule moved it" in explain(quote(proposed_minor=1), listing()).text
     for values in ({"proposed_minor": 0}, {"reasons": reasons.MODEL_INVALID}):
         assert "No rule moved it" not in explain(quote(**values), listing()).text
 
@@ -428,9 +431,10 @@ def test_the_currencies_without_two_decimals_are_these() -> None:
 
 
 def test_ratios_are_written_as_percents() -> None:
-    assert [percent(ratio) for ratio in (0.2, 0.0425, 1.05, 0.0)] == [
+    assert [percent(ratio) for ratio in (0.2, 0.0425, 1.05, 0.0, 1 / 3)] == [
         "20 %",
         "4.25 %",
         "105 %",
         "0 %",
+        "33.33 %",
     ]
