@@ -16,7 +16,7 @@ from msgspec import Struct
 from actors.inbox import Inbox, InboxLimits
 from cluster.assembly import make_checkpoints, make_logs
 from cluster.settings import Settings
-from engine.errors import LogTruncated, RejectedInput
+from engine.errors import LogTruncated, PricingError, RejectedInput
 from engine.replay import Agreement
 from engine.shard import Shard, ShardSettings
 from persistence.checkpoints import Chain, stands_in_log
@@ -76,11 +76,17 @@ async def _replay(
 ) -> Replayed:
     began = time.monotonic()
     generation = settings.shards.generation
-    decisions = await logs.open(DECISIONS, shard_number)
-    commands = await logs.open(COMMANDS, shard_number)
-    deltas = await logs.open(DELTAS, shard_number)
-    end = await decisions.end()
-    chain, horizon = await _horizon(settings, shard_number, begin, decisions, [commands, deltas])
+    opened = [await logs.open(topic, shard_number) for topic in (DECISIONS, COMMANDS, DELTAS)]
+    decisions, commands, deltas = opened
+    try:
+        end = await decisions.end()
+        chain, horizon = await _horizon(
+            settings, shard_number, begin, decisions, [commands, deltas]
+        )
+    except BaseException:
+        for log in opened:
+            await log.close()
+        raise
     shard_settings = ShardSettings(shard=shard_number, generation=generation)
     shard = Shard(shard_settings) if chain is None else Shard.restore(chain.parts, shard_settings)
     reader = DecisionReader(
@@ -120,7 +126,8 @@ async def _replay(
                 break
     finally:
         await inbox.close()
-        await decisions.close()
+        for log in opened:
+            await log.close()
     return Replayed(
         shard=shard_number,
         horizon=horizon,
@@ -175,7 +182,10 @@ def main(arguments: Sequence[str]) -> None:
     """Read the settings from standard input, replay one shard, print one line."""
     settings = Settings.model_validate_json(sys.stdin.buffer.read())
     begin: From = "checkpoint" if arguments[1] == "checkpoint" else "oldest"
-    replayed = asyncio.run(replay_shard(settings, int(arguments[0]), begin=begin))
+    try:
+        replayed: object = asyncio.run(replay_shard(settings, int(arguments[0]), begin=begin))
+    except PricingError as error:
+        replayed = {"problem": str(error), "missing": isinstance(error, RejectedInput)}
     print(msgspec.json.encode(replayed).decode(), flush=True)
 
 

@@ -220,6 +220,7 @@ def run_once(options: argparse.Namespace, policy: Path | None) -> dict[str, Any]
             decided_s = time.monotonic() - began
             findings = asyncio.run(gather(under_test, policy))
             compared = asyncio.run(compare_stores(under_test.settings))
+            under_test.verb("checkpoint")
             replayed = {
                 begin: under_test.verb("replay", "--from", begin)
                 for begin in (("checkpoint", "oldest") if options.replay else ())

@@ -17,7 +17,7 @@ from cluster.placement import ONE_THREAD, compiled_kernels
 from cluster.settings import Settings
 from cluster.tree import make_keys, role_card
 from engine.decided import State, quote_id
-from engine.errors import FailedDependency, RejectedInput
+from engine.errors import FailedDependency, LogFault, RejectedInput
 from persistence.decision_reader import Accepted, DecisionReader
 from persistence.ports import DECISIONS, Logs
 
@@ -248,9 +248,11 @@ def _replay_apart(settings: Settings, shard: int, begin: str) -> dict[str, Any]:
     )
     lines = done.stdout.splitlines()
     if done.returncode or not lines:
-        told = done.stderr.decode(errors="replace").strip().splitlines()
-        last = [line for line in told if "Error" in line or "Fault" in line][-1:] or told[-1:]
-        why = " ".join(last) or f"it ended with {done.returncode}"
+        told = done.stderr.decode(errors="replace").strip().splitlines()[-3:]
+        why = " ".join(told) or f"it ended with {done.returncode}"
         raise FailedDependency(f"shard {shard} was not replayed: {why}")
     answer: dict[str, Any] = msgspec.json.decode(lines[-1])
+    if "problem" in answer:
+        kind = NotFound if answer["missing"] else LogFault
+        raise kind(answer["problem"])
     return answer
