@@ -119,9 +119,9 @@ def change_listing(memory: Memory, work: Work, position: Position, delta: Listin
         row = table.add(key, text, work.now_ms)
         memory.fit()
         _begin_listing(memory, row, retailer)
-    before = _snapshot(memory, row)
+    before = None if new else _snapshot(memory, row)
     _set_listing(memory, work, row, text, delta)
-    if not new and _snapshot(memory, row) == before:
+    if before is not None and _snapshot(memory, row) == before:
         if delta.observed_ms == known_ms:
             raise Refused("duplicate", "says what is known; nothing to do", listing=key)
         table.listings["listing_ms"][row] = delta.observed_ms
@@ -140,7 +140,7 @@ def _begin_listing(memory: Memory, row: int, retailer: int) -> None:
 
 
 def _snapshot(memory: Memory, row: int) -> tuple[bytes, bytes]:
-    listing = memory.listings.listings[row].copy()
+    listing = memory.listings.listings.take([row])
     listing["listing_ms"] = listing["price_ms"] = listing["cost_ms"] = 0
     return listing.tobytes(), memory.listings.texts[row]
 

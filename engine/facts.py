@@ -291,8 +291,9 @@ def _set_costs(
 def set_cost(memory: Memory, rows: np.ndarray, cost: np.ndarray, observed_ms: np.ndarray) -> None:
     """Set the cost of rows, and the status quo's where none was known."""
     listings = memory.listings.listings
-    first = listings["cost_minor"][rows] < 0
-    np.add.at(memory.retailers.table["costs"], listings["retailer"][rows[first]], 1)
+    first = rows[listings["cost_minor"][rows] < 0]
+    if len(first):
+        np.add.at(memory.retailers.table["costs"], listings["retailer"][first], 1)
     listings["cost_minor"][rows] = cost
     listings["cost_ms"][rows] = observed_ms
     unset = rows[

@@ -94,10 +94,9 @@ class ListingText(Struct, frozen=True, array_like=True):
     tags: tuple[str, ...] = ()
 
 
-def new_row(key: int) -> np.ndarray:
-    """Return a listing of which nothing is known, as one ``LISTING_DTYPE`` record."""
-    row = np.zeros((), dtype=LISTING_DTYPE)
-    row["key"] = key
+def new_row() -> np.ndarray:
+    """Return a listing of which nothing is known, not even its key: LISTING_DTYPE[1]."""
+    row = np.zeros(1, dtype=LISTING_DTYPE)
     for name in ("listing_ms", "cost_ms", "stock_ms", "price_ms", "approval_ms"):
         row[name] = -1
     row["cost_minor"] = row["counted"] = row["status_quo_cost_minor"] = -1
@@ -202,6 +201,7 @@ class ListingTable:
         self.index = KeyIndex()
         self._tombstones: list[tuple[int, int]] = []  # (removed at, row), oldest first
         self._text_encoder = msgspec.msgpack.Encoder()
+        self._new_row = new_row()
         self._text_decoder = msgspec.msgpack.Decoder(ListingText)
 
     @property
@@ -224,8 +224,9 @@ class ListingTable:
             row = self.rows
             self.rows += 1
             self.texts.append(b"")
-        self.listings[row] = new_row(key)
-        self.quotes[row] = np.zeros((), dtype=QUOTE_DTYPE)
+        put(self.listings, np.array([row]), self._new_row)
+        self.listings["key"][row] = key
+        put(self.quotes, np.array([row]), np.zeros(1, dtype=QUOTE_DTYPE))
         self.set_text(row, text)
         self.index.insert(key, row)
         self.live += 1

@@ -64,6 +64,8 @@ class Memory:
     def fit(self) -> None:
         """Make room beside the listing table after it grew."""
         rows = self.listings.capacity
+        if len(self.unsaved) == rows:
+            return
         self.rivals.fit(rows)
         self.timers.fit(rows)
         self.backlog.fit(rows)

@@ -181,6 +181,16 @@ def test_one_retailer_trips_alone() -> None:
     assert len(moved(decided)) == 1
 
 
+@pytest.mark.parametrize("window_ms", [MINUTE, 20 * MINUTE])
+def test_a_window_of_another_length_begins_anew(window_ms: int) -> None:
+    world = shop()
+    world.send(world.policy(ceiling_minor=1850))
+    world.send(world.policy(breaker_window_ms=window_ms))
+    ceilings = (1740, 1620, 1500)
+    decided = [world.send(world.policy(ceiling_minor=c), after_ms=MINUTE // 4) for c in ceilings]
+    assert count(decided[-1], State.HELD) == LISTINGS
+
+
 # ----- bugs of our own, injected -----------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from engine import pricing
 from engine.decided import Cause, Given, State
-from engine.deltas import ListingRemoved, RetailerAdded
+from engine.deltas import ListingRemoved, RateChanged, RetailerAdded
 from engine.microbatch import Microbatch, Position, Refusal
 from engine.shard import Shard, replay_domain
 from kernels.limits import DUE_ROWS_MAX, ROWS_PER_DECISION_MAX
@@ -215,6 +215,22 @@ def test_retailers_share_a_shard_and_nothing_else() -> None:
     decided = world.send(world.sold(1, source="till", source_seq=3))
     assert not decided.exceptions
     assert world.price("A") == 1871
+
+
+def test_one_retailers_rates_are_his_own() -> None:
+    world = World()
+    for retailer in ("acme", "other"):
+        world.retailer = retailer
+        if retailer == "other":
+            world.add_retailer("other")
+        rate = 0.5 if retailer == "other" else 1.0
+        world.send(world.whole(RateChanged, currency="USD", into="EUR", rate=rate))
+        world.send(world.listing(kvi=True, own_rival_names=("us",)))
+    for retailer, rival in (("acme", 1500), ("other", 1000)):
+        world.retailer = retailer
+        fair = 1500 if retailer == "acme" else 2000
+        world.send(world.rival(fair, currency="USD"))
+        assert world.live()["rival_minor"] == rival
 
 
 def test_the_domain_names_what_replay_depends_on() -> None:
