@@ -126,11 +126,13 @@ def _tripped(
     old &= now_ms - retailers["history_ms"] >= retailers["breaker_history_ms"]
     usual = retailers["breaker_rate_factor"] * retailers["usual"]
     limit = np.maximum(np.maximum(usual, retailers["breaker_moved_share"] * listings), least)
-    for at in np.flatnonzero(old & (total > limit)).tolist():
+    ahead = np.where(priced > 0, counts["decided"] / np.maximum(priced, 1), 0.0)
+    total_ahead = total + ahead * retailers["waiting"]
+    for at in np.flatnonzero(old & (total_ahead > limit) & (total > least)).tolist():
         reasons.append(
             (
                 int(numbers[at]),
-                f"{int(total[at])} prices would change within breaker_window_ms; usual are "
+                f"{int(total_ahead[at])} prices would change within breaker_window_ms; usual are "
                 f"{retailers['usual'][at]:.1f}, breaker_rate_factor allows {int(limit[at])}",
             )
         )

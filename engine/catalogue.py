@@ -288,7 +288,9 @@ def change_rate(memory: Memory, work: Work, position: Position, delta: RateChang
     known_ms = memory.currencies.known_ms(retailer, here, there)
     if delta.observed_ms < known_ms:
         raise not_newer(delta.observed_ms, known_ms)
-    memory.currencies.change(retailer, here, there, delta.rate, delta.observed_ms)
+    change = memory.currencies.change(retailer, here, there, delta.rate, delta.observed_ms)
+    if change not in (0.0, 1.0):
+        memory.retailers.table[retailer]["rate_ms"] = work.now_ms
     rows = _rows_of(memory, retailer)
     offers = memory.rivals.places[rows, 0] >= 0
     memory.mark(rows[offers])

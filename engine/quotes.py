@@ -64,7 +64,7 @@ def quote_rows(memory: Memory, looked: Looked, seq: int, now_ms: int) -> Quoted:
     mask, wanted, state = _decide(sight, priced, now_ms)
 
     moving = (wanted != before_minor) & np.isin(state, (State.LIVE,))
-    exempt = _exempt(memory, sight, wanted, mask)
+    exempt = _exempt(memory, looked.rows, sight, wanted, mask, now_ms)
     numbers, tripped = breaker.judge(
         memory,
         looked.rows,
@@ -258,25 +258,41 @@ def _pins(listings: np.ndarray, now_ms: int) -> np.ndarray:
     return listings["pinned_minor"] > 0
 
 
-def _exempt(memory: Memory, sight: _Sight, wanted: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return which moves the breaker does not count."""
-    listings, inputs = sight.listings, sight.inputs
+def _exempt(
+    memory: Memory,
+    rows: np.ndarray,
+    sight: _Sight,
+    wanted: np.ndarray,
+    mask: np.ndarray,
+    now_ms: int,
+) -> np.ndarray:
+    """Return which moves the breaker does not count.
+
+    What explains a move is read from the tables that accepted deltas wrote, never from what pricing
+    was given: a bug on the way there must not excuse itself.
+    """
+    listings = sight.listings
     in_force = listings["in_force_minor"]
     said = (mask & (reasons.APPROVED | reasons.PINNED)) != 0
     held = listings["held_minor"]
     released = ((listings["flags"] & RELEASED) != 0) & (held > 0)
     released &= np.abs(wanted - held) <= RELEASE_SLACK * held
-    unit = unit_cost(inputs)
+    unit = accepted_unit_cost(memory, rows)
     by_cost = breaker.explained(wanted, in_force, unit, listings["basis_unit"])
     by_rate = breaker.explained(wanted, in_force, sight.reference.rate, listings["basis_rate"])
+    retailer = memory.retailers.table.take(listings["retailer"])
+    by_rate &= now_ms - retailer["rate_ms"] < retailer["breaker_window_ms"]
     return np.asarray((in_force == 0) | said | released | by_cost | by_rate)
 
 
-def unit_cost(inputs: np.ndarray) -> np.ndarray:
+def accepted_unit_cost(memory: Memory, rows: np.ndarray) -> np.ndarray:
     """Return float32[rows], the cost in which VAT and fees are counted; 0: unknown."""
-    net = 1.0 / (1.0 + inputs["vat"]) - inputs["commission"]
-    owed = inputs["cost_minor"].astype(np.float64) + inputs["fixed_fee_minor"]
-    known = (inputs["cost_minor"] > 0) & (net > 0.0)
+    listings = memory.listings.listings
+    fees = memory.groups.table.take(listings["group"][rows])
+    cost = listings["cost_minor"][rows]
+    net = 1.0 / (1.0 + fees["vat"]) - fees["commission"]
+    owed = cost.astype(np.float64) + fees["fixed_fee_minor"]
+    known = (cost > 0) & (net > 0.0)
     return np.where(known, owed / np.where(known, net, 1.0), 0.0).astype(np.float32)
 
 
@@ -296,7 +312,7 @@ def _finish(
     listings, rows = sight.listings, looked.rows
     last = memory.listings.quotes.take(rows)
     changed = listings["in_force_minor"] != in_force
-    _note_changes(sight, changed, in_force, now_ms)
+    _note_changes(sight, accepted_unit_cost(memory, rows), changed, in_force, now_ms)
 
     quotes = np.zeros(len(rows), dtype=QUOTE_DTYPE)
     for name in (
@@ -347,9 +363,10 @@ def _finish(
     return Quoted(news_quotes, tripped, listings.tobytes() + due_ms.tobytes())
 
 
-def _note_changes(sight: _Sight, changed: np.ndarray, in_force: np.ndarray, now_ms: int) -> None:
-    listings = sight.listings
-    unit, which = unit_cost(sight.inputs), np.flatnonzero(changed)
+def _note_changes(
+    sight: _Sight, unit: np.ndarray, changed: np.ndarray, in_force: np.ndarray, now_ms: int
+) -> None:
+    listings, which = sight.listings, np.flatnonzero(changed)
     listings["changes"][which, 0] = np.minimum(
         listings["changes"][which, 0].astype(np.int64) + 1, 255
     )

@@ -24,6 +24,7 @@ RETAILER_DTYPE = np.dtype(
         ("waiting", "<i4"),  # listings in the backlog
         ("added_ms", "<i8"),
         ("mode_ms", "<i8"),
+        ("rate_ms", "<i8"),  # when a currency rate last changed, -1: never
         ("halt_ms", "<i8"),  # newest word on halting the whole retailer
         ("costs_trusted_until_ms", "<i8"),  # a person resumed: big changes of cost pass until then
         ("history_ms", "<i8"),  # first change of a price, -1: none yet
@@ -80,7 +81,7 @@ class Retailers:
             self.table = grown(self.table)
         row = self.table[number]
         row["added_ms"] = now_ms
-        row["mode_ms"] = row["halt_ms"] = row["history_ms"] = row["window"] = -1
+        row["mode_ms"] = row["rate_ms"] = row["halt_ms"] = row["history_ms"] = row["window"] = -1
         row["slot"] = row["cost_slot"] = -1
         row["costs_trusted_until_ms"] = -1
         return number
