@@ -18,7 +18,9 @@ from engine.microbatch import (
     STOCK_COUNTED,
     UNITS_SOLD,
     FactColumns,
+    ObjectDelta,
     Position,
+    facts_of,
 )
 from engine.offers import apply_offers
 from kernels.limits import PRICE_MINOR_MAX
@@ -65,6 +67,28 @@ def refuse(
             reason if isinstance(reason, str) else reason(fact),
             int(facts.listing[fact]),
         )
+
+
+def without_skipped(
+    work: Work, run: ObjectDelta | FactColumns, skipped: frozenset[Position]
+) -> ObjectDelta | FactColumns:
+    """Take out what killed two owners, and say so. An index of -1 names a whole record."""
+    reason = "isolated: two owners fell while they applied it"
+    if isinstance(run, ObjectDelta):
+        position = run.position
+        whole = Position(position.lane, position.offset, -1)
+        if position in skipped or whole in skipped:
+            work.refuse(position, "skipped", reason)
+            return facts_of([])
+        return run
+    keep = np.ones(len(run), dtype=bool)
+    for lane, offset, index in ((of.lane, of.offset, of.index) for of in sorted(skipped)):
+        hit = (run.lane == lane) & (run.offset == offset)
+        keep &= ~(hit & ((run.index == index) | (index < 0)))
+    for fact in np.flatnonzero(~keep).tolist():
+        position = Position(int(run.lane[fact]), int(run.offset[fact]), int(run.index[fact]))
+        work.refuse(position, "skipped", reason, int(run.listing[fact]))
+    return FactColumns(**{name: getattr(run, name)[keep] for name in run.__struct_fields__})
 
 
 def _sound(memory: Memory, work: Work, facts: FactColumns, rows: np.ndarray) -> np.ndarray:
@@ -307,8 +331,8 @@ def _set_offers(
 ) -> np.ndarray:
     outcome = apply_offers(memory, work, facts, rows, which)
     _refuse_old(work, facts, which, outcome.late, outcome.duplicate)
-    for facts_of, verdict, reason in outcome.refused:
-        refuse(work, facts, facts_of, verdict, reason)
+    for refused, verdict, reason in outcome.refused:
+        refuse(work, facts, refused, verdict, reason)
     return outcome.touched
 
 

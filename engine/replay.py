@@ -1,7 +1,9 @@
 """Deciding again what was decided, and saying whether it came out the same."""
 
 from enum import Enum
+from hashlib import blake2b
 
+import msgspec
 import numpy as np
 
 from engine.decided import Decided
@@ -44,3 +46,18 @@ def differences(ours: Decided, recorded: Decided) -> tuple[str, ...]:
 def same_quotes(ours: np.ndarray, recorded: np.ndarray) -> bool:
     """Return whether two arrays of quotes are equal bit by bit (a NaN equals itself)."""
     return ours.dtype == recorded.dtype and ours.tobytes() == recorded.tobytes()
+
+
+def chained(previous: int, decided: Decided, changed: list[bytes]) -> int:
+    """Return the digest that follows ``previous``: of the decided and of the state that changed."""
+    state = blake2b(digest_size=8)
+    state.update(previous.to_bytes(8, "little"))
+    head = (decided.seq, decided.last_command, decided.last_delta, decided.decided_ms)
+    state.update(repr(head).encode())
+    state.update(decided.quotes.tobytes())
+    if decided.catalogue or decided.exceptions or decided.outcomes:
+        told = (decided.catalogue, decided.exceptions, decided.outcomes)
+        state.update(msgspec.msgpack.encode(told))
+    for piece in changed:
+        state.update(piece)
+    return int.from_bytes(state.digest(), "little")

@@ -7,7 +7,6 @@ microbatch step by step.
 
 import platform
 from collections.abc import Callable, Iterable
-from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -41,18 +40,17 @@ from engine.deltas import (
     UnitsSold,
 )
 from engine.errors import NotSupported, RejectedInput
-from engine.facts import apply_facts
+from engine.facts import apply_facts, without_skipped
 from engine.memory import Memory, Work
 from engine.microbatch import (
     LANES,
-    FactColumns,
     Microbatch,
     ObjectDelta,
     Position,
     facts_of,
 )
 from engine.quotes import Looked, is_removed, quote_rows, removed_quotes, stock_of
-from engine.replay import Agreement, agreement
+from engine.replay import Agreement, agreement, chained
 from kernels import reasons
 from kernels.limits import DUE_ROWS_MAX, ROWS_PER_DECISION_MAX
 
@@ -257,7 +255,7 @@ class Shard:
     def _apply_runs(self, batch: Microbatch, work: Work, skipped: frozenset[Position]) -> None:
         for run in batch.runs:
             if skipped:
-                run = _without_skipped(work, run, skipped)
+                run = without_skipped(work, run, skipped)
             if isinstance(run, ObjectDelta):
                 self._apply_object(work, run.position, run.delta)
             else:
@@ -414,48 +412,6 @@ class Shard:
         for row, key in zip(rows.tolist(), extra.tolist(), strict=True):
             listings.listings["in_force_minor"][row] = before[key]
             listings.quotes["in_force_minor"][row] = before[key]
-
-
-def _without_skipped(
-    work: Work, run: ObjectDelta | FactColumns, skipped: frozenset[Position]
-) -> ObjectDelta | FactColumns:
-    """Take out what killed two owners, and say so. An index of -1 names a whole record."""
-    reason = "isolated: two owners fell while they applied it"
-    if isinstance(run, ObjectDelta):
-        position = run.position
-        whole = Position(position.lane, position.offset, -1)
-        if position in skipped or whole in skipped:
-            work.refuse(position, "skipped", reason)
-            return no_facts()
-        return run
-    keep = np.ones(len(run), dtype=bool)
-    for lane, offset, index in ((of.lane, of.offset, of.index) for of in sorted(skipped)):
-        hit = (run.lane == lane) & (run.offset == offset)
-        keep &= ~(hit & ((run.index == index) | (index < 0)))
-    for fact in np.flatnonzero(~keep).tolist():
-        position = Position(int(run.lane[fact]), int(run.offset[fact]), int(run.index[fact]))
-        work.refuse(position, "skipped", reason, int(run.listing[fact]))
-    return FactColumns(**{name: getattr(run, name)[keep] for name in run.__struct_fields__})
-
-
-def no_facts() -> FactColumns:
-    """Return an empty block."""
-    return facts_of([])
-
-
-def chained(previous: int, decided: Decided, changed: list[bytes]) -> int:
-    """Return the digest that follows ``previous``: of the decided and of the state that changed."""
-    state = blake2b(digest_size=8)
-    state.update(previous.to_bytes(8, "little"))
-    head = (decided.seq, decided.last_command, decided.last_delta, decided.decided_ms)
-    state.update(repr(head).encode())
-    state.update(decided.quotes.tobytes())
-    if decided.catalogue or decided.exceptions or decided.outcomes:
-        told = (decided.catalogue, decided.exceptions, decided.outcomes)
-        state.update(msgspec.msgpack.encode(told))
-    for piece in changed:
-        state.update(piece)
-    return int.from_bytes(state.digest(), "little")
 
 
 def replay_domain() -> str:
