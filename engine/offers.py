@@ -23,6 +23,13 @@ ROUNDS = 3
 """How often, in one block, an offer that is quarantined gives way to the one before it."""
 
 
+UNJUDGED = (
+    f"/price_minor: came in one block with {ROUNDS} later prices of this rival and source that "
+    "were quarantined; send what it asks now"
+)
+"""Why an offer behind too many quarantined ones is not looked at."""
+
+
 class Applied(Struct, frozen=True, eq=False):
     """What became of the offers of a block."""
 
@@ -70,10 +77,14 @@ def apply_offers(
         _said(held["landed_minor"], held["currency"], held["flags"]),
     )
     usable = (at >= 0) & possible
-    candidates = judged.effective & usable
+    # What is older than another of its block is late only if that other one is believed.
+    overtaken = judged.late & (observed > held["observed_ms"])
+    candidates = (judged.effective | overtaken) & usable
+    late = judged.late & ~overtaken
+    order = np.argsort(observed, kind="stable")
     touched = []
     for _ in range(ROUNDS):
-        last = last_of(cells, candidates)
+        last = np.sort(order[last_of(cells[order], candidates[order])])
         if not len(last):
             break
         fresh = np.zeros(len(last), dtype=OFFER_DTYPE)
@@ -87,9 +98,13 @@ def apply_offers(
             refused.append((which[last[why == code]], "quarantined", _reason(code)))
         # An offer before the quarantined one, in the same block, may be believed instead.
         candidates[last] = False
-        candidates &= np.isin(cells, cells[last[~believed]])
+        settled = candidates & np.isin(cells, cells[last[believed]])
+        late |= settled & overtaken
+        candidates &= ~settled
+    if candidates.any():
+        refused.append((which[candidates], "quarantined", UNJUDGED))
     return Applied(
-        judged.late & usable,
+        late & usable,
         judged.duplicate & usable,
         which[np.sort(np.concatenate(touched))] if touched else which[:0],
         refused,

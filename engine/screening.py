@@ -117,6 +117,9 @@ def screen(
     again_log = np.abs(_log_ratio(landed_minor, suspect_minor, suspected))
     same = suspected & (again_log <= REPEAT_LOG)
     waited = (minute - held["suspect_minute"]) % MINUTES_MODULO
+    # What was observed before the suspect comes after it in a block: it has waited for nothing.
+    earlier = waited > MINUTES_MODULO // 2
+    waited = np.where(earlier, 0, waited)
     wait = np.where(why == SLOPE, REPEAT_SLOPE_MINUTES, REPEAT_MINUTES)
     again = same & (waited >= np.where(outside, REPEAT_FAR_MINUTES, wait))
     times = np.where(same, np.minimum(held["suspect_times"].astype(np.int64) + again, 255), 1)
@@ -144,8 +147,10 @@ def screen(
         np.where(known, np.where(same, held["suspect"], move), 0.0),
     )
     offers["suspect_times"] = np.where(believed, np.where(kept, held["suspect_times"], 0), times)
+    # A suspect was first seen when the earliest word of it was; later sightings count from there.
+    first = earlier & (held["suspect_times"] == 1)
     offers["suspect_minute"] = np.where(
-        (believed & kept) | (~believed & same & ~again), held["suspect_minute"], minute
+        (believed & kept) | (~believed & same & ~again & ~first), held["suspect_minute"], minute
     )
     return Screened(why, offers, np.where(believed, confirms, -1))
 

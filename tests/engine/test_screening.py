@@ -68,6 +68,58 @@ def test_the_same_report_twice_is_no_repetition() -> None:
     assert world.price() == 1800
 
 
+def test_what_was_seen_before_the_suspect_has_waited_for_nothing() -> None:
+    """Of one block the newest is judged first, so an older word of it repeats nothing."""
+    world = watched()
+    world.now_ms += 2 * MINUTE
+    offers = [world.rival(800, observed_ms=world.now_ms - ago) for ago in (2 * MINUTE, MINUTE, 0)]
+    assert verdicts(world.send(*offers)) == ["quarantined"] * 3
+    assert verdicts(seen(world, 800, after_ms=2 * MINUTE)) == ["quarantined"]
+    assert world.price() == 1800
+    # The suspect was first seen with the earliest word of it: an hour after that one is enough.
+    assert verdicts(seen(world, 800, after_ms=56 * MINUTE)) == ["quarantined"]
+    assert verdicts(seen(world, 800, after_ms=60 * MINUTE)) == []
+
+
+def test_an_offer_before_a_quarantined_one_is_believed_in_either_order() -> None:
+    for backwards in (False, True):
+        world = watched()
+        offers = [
+            world.rival(price, observed_ms=world.now_ms + ago)
+            for price, ago in ((1780, MINUTE), (800, 2 * MINUTE))
+        ]
+        world.now_ms += HOUR
+        decided = world.send(*(reversed(offers) if backwards else offers))
+        assert verdicts(decided) == ["quarantined"]
+        assert world.price() == 1780
+
+
+def test_an_offer_behind_a_believed_one_of_its_block_is_late() -> None:
+    world = watched()
+    offers = [
+        world.rival(price, observed_ms=world.now_ms + ago)
+        for price, ago in ((1780, 2 * MINUTE), (1790, MINUTE))
+    ]
+    world.now_ms += HOUR
+    assert verdicts(world.send(*offers)) == ["late"]
+    assert world.price() == 1780
+
+
+def test_no_offer_of_a_block_is_lost_behind_quarantined_ones() -> None:
+    """Good, then three far off: what is not judged is refused, and never only dropped."""
+    world = watched()
+    offers = [
+        world.rival(price, observed_ms=world.now_ms + ago * MINUTE)
+        for ago, price in enumerate((1780, 700, 500, 400), start=1)
+    ]
+    world.now_ms += HOUR
+    refused = world.send(*offers).exceptions
+    assert [one.verdict for one in refused] == ["quarantined"] * 4
+    assert sum("send what it asks now" in one.reason for one in refused) == 1
+    assert len({one.position for one in refused}) == 4
+    assert world.price() == 1800
+
+
 def test_another_source_confirms_at_once() -> None:
     world = watched()
     world.send(world.rival(1800, source="feed"))
