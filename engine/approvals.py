@@ -7,7 +7,7 @@ position do not bind him. The newest word on a listing counts.
 import numpy as np
 
 from engine.catalogue import Answer, Refused, listing_row, not_newer, set_price_in_force
-from engine.decided import parse_quote_id
+from engine.decided import State, parse_quote_id
 from engine.deltas import (
     PriceApproved,
     PricePinned,
@@ -35,6 +35,7 @@ def approve(memory: Memory, work: Work, position: Position, delta: PriceApproved
             "rejected", "/price_minor: nothing is proposed; name a price", "conflict", listing=key
         )
     _check_bounds(memory, row, price, key)
+    _check_in_force(memory, work, listing, key)
     listing["approval_ms"] = delta.observed_ms
     listing["approved_minor"], listing["approved_over_minor"] = price, proposed
     listing["rejected_minor"] = 0
@@ -153,6 +154,21 @@ def _check_live(memory: Memory, listing: np.void, key: int, halted_too: bool = T
             "conflict",
             listing=key,
         )
+
+
+def _check_in_force(memory: Memory, work: Work, listing: np.void, key: int) -> None:
+    """Refuse an approval that would not put its price in force: it must not wait for that day."""
+    problem = ""
+    if listing["pinned_minor"] > 0 and listing["pin_until_ms"] > work.now_ms:
+        problem = f"is pinned at {int(listing['pinned_minor'])}; send PriceUnpinned first"
+    elif memory.groups.policy["publish"][listing["group"]] == 0:
+        problem = "is not published by its policy; send PolicyChanged with publish true first"
+    elif listing["state"] == State.UNPUBLISHABLE:
+        problem = "is unpublishable; send the cost or rate that its explanation misses first"
+    elif listing["state"] == State.INFEASIBLE:
+        problem = "is infeasible; correct its legal minimum, floor or ceiling first"
+    if problem:
+        raise Refused("rejected", f"/sku: {problem}", "conflict", listing=key)
 
 
 def _check_bounds(memory: Memory, row: int, price_minor: int, key: int) -> None:

@@ -1,5 +1,6 @@
 """A person's word on a price counts, within legal, floor and ceiling, until the world moves on."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -248,3 +249,79 @@ def test_what_the_channel_reports_is_believed_after_our_last_change() -> None:
     decided = world.send(world.about(PriceReported, price_minor=1860))
     quote = decided.quotes[0]
     assert (quote["previous_minor"], quote["in_force_minor"]) == (1860, 1871)  # and changed back
+
+
+def unpublished(world: World) -> None:
+    world.send(world.policy(publish=False))
+
+
+def without_a_rate(world: World) -> None:
+    world.send(world.listing(kvi=True, own_rival_names=("us",)))
+    world.send(world.rival(1500, currency="USD"))
+    assert world.state() is State.UNPUBLISHABLE
+
+
+def pinned(world: World) -> None:
+    say(world, PricePinned, price_minor=1777, until_ms=world.now_ms + 30 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "why"),
+    [
+        (unpublished, "publish"),
+        (without_a_rate, "unpublishable"),
+        (pinned, "pinned at 1777"),
+    ],
+)
+def test_an_approval_that_could_not_come_in_force_is_a_conflict(
+    prepare: Callable[[World], None], why: str
+) -> None:
+    world = World()
+    world.send(world.listing())
+    prepare(world)
+    world.drain()
+    before = world.price()
+    status, detail = answer(say(world, PriceApproved, price_minor=1900))
+    assert status == "conflict"
+    assert detail.startswith("/sku")
+    assert why in detail
+    assert world.price() == before
+
+
+def test_an_infeasible_listing_takes_no_approval_before_it_is_decided_anew() -> None:
+    world = World()
+    world.send(world.listing())
+    world.send(world.policy(ceiling_minor=1000))
+    world.drain()
+    assert world.state() is State.INFEASIBLE
+    lifted, approved = (
+        world.policy(ceiling_minor=5000),
+        world.about(PriceApproved, price_minor=1900, command_id="c"),
+    )
+    status, detail = answer(world.send(lifted, approved))
+    assert status == "conflict"
+    assert "infeasible" in detail
+    world.drain()
+    assert answer(say(world, PriceApproved, price_minor=1900))[0] == "done"
+    assert world.price() == 1900
+
+
+def test_no_approval_outlives_a_pin() -> None:
+    """Given while pinned, it would come in force when the pin expires, a month later."""
+    world = World()
+    world.send(world.listing())
+    pinned(world)
+    say(world, PriceApproved, price_minor=1500)
+    world.send(after_ms=30 * DAY + MINUTE)
+    assert world.state() is State.LIVE
+    assert world.price() != 1500
+    assert "approved" not in world.live()["reasons"]
+
+
+def test_a_pin_that_expired_no_longer_stands_against_an_approval() -> None:
+    world = World()
+    world.send(world.listing())
+    pinned(world)
+    approved = world.about(PriceApproved, price_minor=1900, command_id="c")
+    assert answer(world.send(approved, after_ms=30 * DAY + MINUTE))[0] == "done"
+    assert world.price() == 1900
