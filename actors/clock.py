@@ -22,6 +22,13 @@ BROKER_DIFFERENCE_MS = 1_000
 SLEW = 0.001
 """How much faster or slower than real time a disciplined clock may run; NTP slews half of this."""
 
+EVENT_JUMP_MS = 400 * 86_400_000
+"""How far one event time may lie ahead of the last decision; a longer gap in history is fed to a
+new generation, or bridged by a delta in between."""
+
+EVENT_MS_MAX = 4_102_444_800_000
+"""The year 2100: no event is later."""
+
 
 class Clock(Protocol):
     """What time it is, in milliseconds."""
@@ -97,16 +104,22 @@ def decision_ms(kind: ClockKind, *, previous_ms: int, wall_ms: int, batch: Micro
     """
     if kind == "wall":
         return max(previous_ms, wall_ms)
-    return max(previous_ms, event_ms(batch))
+    # The first event time of a shard is where its history begins, however long ago that is.
+    bound_ms = previous_ms + EVENT_JUMP_MS if previous_ms > 0 else EVENT_MS_MAX
+    return max(previous_ms, event_ms(batch, min(bound_ms, EVENT_MS_MAX)))
 
 
-def event_ms(batch: Microbatch) -> int:
-    """Return the largest event time in ``batch``, 0 if it holds none."""
+def event_ms(batch: Microbatch, bound_ms: int) -> int:
+    """Return the largest event time in ``batch`` that is no later than ``bound_ms``, 0 if none.
+
+    A later one is a mistake, such as microseconds, and time that it moved would never come back.
+    The shard then refuses it, for it lies ahead of the clock.
+    """
     latest_ms = 0
     for run in batch.runs:
         if isinstance(run, FactColumns):
-            if len(run):
-                latest_ms = max(latest_ms, int(run.observed_ms.max()))
-        else:
+            possible = run.observed_ms[run.observed_ms <= bound_ms]
+            latest_ms = max(latest_ms, int(possible.max(initial=0)))
+        elif run.delta.observed_ms <= bound_ms:
             latest_ms = max(latest_ms, run.delta.observed_ms)
     return latest_ms

@@ -2,10 +2,12 @@
 
 import pytest
 
-from actors.clock import ClockWatch, decision_ms
-from engine.deltas import ModeChanged
+from actors.clock import EVENT_JUMP_MS, EVENT_MS_MAX, ClockWatch, decision_ms
+from engine.deltas import ModeChanged, StockCounted
 from engine.errors import ClockFault
-from engine.microbatch import Microbatch, ObjectDelta, Position
+from engine.microbatch import Microbatch, ObjectDelta, Position, facts_of
+from repricer import batch_of
+from tests.engine.builders import World, only
 
 EMPTY = Microbatch(last_command=-1, last_delta=-1)
 
@@ -97,3 +99,57 @@ def test_event_time_is_that_of_the_newest_delta() -> None:
     assert decision_ms("event", previous_ms=100, wall_ms=10**12, batch=batch) == 700
     assert decision_ms("event", previous_ms=900, wall_ms=10**12, batch=batch) == 900
     assert decision_ms("event", previous_ms=900, wall_ms=10**12, batch=EMPTY) == 900
+
+
+def event_time(*observed_ms: int, previous_ms: int) -> int:
+    facts = [
+        StockCounted(retailer="acme", channel="shop", sku="A", units=1, observed_ms=at_ms)
+        for at_ms in observed_ms
+    ]
+    positions = [Position(1, 0, index) for index in range(len(facts))]
+    columns = facts_of(list(zip(positions, facts, strict=True)))
+    objects = tuple(
+        ObjectDelta(
+            position, ModeChanged(retailer="acme", mode="live", observed_ms=fact.observed_ms)
+        )
+        for position, fact in zip(positions, facts, strict=True)
+    )
+    times = {
+        decision_ms(
+            "event",
+            previous_ms=previous_ms,
+            wall_ms=0,
+            batch=Microbatch(runs=runs, last_command=-1, last_delta=0),
+        )
+        for runs in ((columns,), objects)
+    }
+    assert len(times) == 1
+    return times.pop()
+
+
+def test_a_wrong_event_time_does_not_move_the_clock() -> None:
+    """Microseconds for milliseconds, once, would leave every later fact 55,000 years late."""
+    begun = 1_700_000_000_000
+    assert event_time(begun * 1000, previous_ms=begun) == begun
+    assert event_time(begun + 5, begun * 1000, begun + 3, previous_ms=begun) == begun + 5
+    assert event_time(begun + EVENT_JUMP_MS, previous_ms=begun) == begun + EVENT_JUMP_MS
+    assert event_time(begun + EVENT_JUMP_MS + 1, previous_ms=begun) == begun
+    assert event_time(begun * 1000, previous_ms=0) == 0
+    assert event_time(begun, begun * 1000, previous_ms=0) == begun
+    assert event_time(EVENT_MS_MAX + 1, EVENT_MS_MAX - 1, previous_ms=EVENT_MS_MAX - 2) == (
+        EVENT_MS_MAX - 1
+    )
+
+
+def test_what_does_not_move_the_clock_is_refused_and_the_next_fact_counts() -> None:
+    world = World()
+    world.send(world.listing())
+    wrong = world.stock(1, observed_ms=world.now_ms * 1000)
+    batch = batch_of([wrong], after=world.shard)
+    now_ms = decision_ms("event", previous_ms=world.now_ms, wall_ms=0, batch=batch)
+    world.now_ms = now_ms
+    refusal = only(world.send(wrong, after_ms=0).exceptions)
+    assert refusal.verdict == "rejected"
+    assert refusal.reason.startswith("/observed_ms")
+    assert not world.send(world.stock(2)).exceptions
+    assert world.live()["stock"] == 2
