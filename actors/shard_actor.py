@@ -176,7 +176,7 @@ class ShardActor:
         self._answer_strong_reads()
         await self._checkpoint_between()
         if self._cautious:
-            self._leave_caution(batch)
+            self._leave_caution()
         return batch.deltas
 
     # ----- what others ask of it ---------------------------------------------------------------
@@ -444,7 +444,7 @@ class ShardActor:
         )
         return Given(skipped=positions_of(batch))
 
-    def _leave_caution(self, batch: Microbatch) -> None:
+    def _leave_caution(self) -> None:
         """Stop being cautious once the place is passed where a predecessor fell."""
         self._tried.clear()
         assert self._passed_place is not None
@@ -452,8 +452,9 @@ class ShardActor:
             return
         if self._shard.last_delta < self._passed_place[1]:
             return
-        # An empty batch may have been the murderer: one must have passed, timers and backlog too.
-        if batch.deltas == 0 and self._shard.backlog == 0:
+        # An empty batch may have been the murderer: timers and backlog must have passed, too. They
+        # are part of every batch; under a flood of deltas an empty one might never come.
+        if self._shard.backlog == 0:
             self._cautious = False
 
     async def _checkpoint_between(self) -> None:

@@ -198,7 +198,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             words = [*feed_words(options, POLICY), "--speed", str(options.speed)]
             feeding = under_test.begin_verb(*words)
-            blows = asyncio.run(storm(under_test, kinds, draw))
+            try:
+                blows = asyncio.run(storm(under_test, kinds, draw))
+            except NotReached:
+                print(under_test.last_words(), file=sys.stderr)
+                feeding.kill()
+                raise
             still_feeding = feeding.poll() is None
             fed = end_verb(feeding)
             asyncio.run(under_test.until_decided())

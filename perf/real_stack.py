@@ -101,6 +101,12 @@ class EngineUnderTest:
             self._up.stdout.close()
         return len(leftovers(tree_mark(self.settings.folder)))
 
+    def last_words(self) -> str:
+        """Return the ends of the processes' logs, for an error's message."""
+        logs = sorted((self.folder / "data" / "logs").glob("*.log"))
+        tails = (f"{path.name}: " + " | ".join(_tail(path)) for path in logs)
+        return "\n".join(tails)
+
     def verb(self, *words: str, wait_s: float = 1800) -> dict[str, Any]:
         """Run another verb on the same settings and return its last line."""
         done = subprocess.run(
@@ -149,6 +155,10 @@ class EngineUnderTest:
         return await self.until(
             lambda state: caught_up(state, count), "followers caught up", wait_s
         )
+
+
+def _tail(path: Path, lines: int = 4) -> list[str]:
+    return [line[:400] for line in path.read_text(errors="replace").splitlines()[-lines:]]
 
 
 def end_verb(process: "subprocess.Popen[bytes]", wait_s: float = 1800) -> dict[str, Any]:

@@ -28,6 +28,7 @@ MAGIC = b"RPCK"
 FORMAT_VERSION = 1
 DIGEST_BYTES = 16
 SUFFIX = ".checkpoint"
+STANDS_WAIT_MS = 2_000
 CHAIN_MAX = 10_000
 """Longest chain that is followed; a longer one is a loop or a base that was never merged."""
 
@@ -269,7 +270,8 @@ async def stands_in_log(position: LogPosition, log: Log, *, shard: int, generati
         )
     if position.offset < await log.start():
         return True
-    records = await log.read(position.offset - 1, limit=1, wait_ms=0)
+    # The record is there, so nobody waits in vain; asked to answer at once, a broker says nothing.
+    records = await log.read(position.offset - 1, limit=1, wait_ms=STANDS_WAIT_MS)
     if not records or records[0].offset != position.offset:
         return False
     try:
