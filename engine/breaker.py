@@ -20,6 +20,9 @@ COUNTED_MOVED, COUNTED_FLOORED = 1, 2
 EXPLAINED_SLACK_LOG = 0.05
 """How much further than its cause a move may go and still count as explained."""
 
+RELEASE_SLACK = 0.05
+"""How far from what the breaker held a released move may be."""
+
 USUAL_GAIN = 0.2
 """How fast the usual number of changes a window follows."""
 
@@ -155,6 +158,11 @@ def explained(
     moved = np.abs(cause) > 1e-6
     near = np.abs(move) <= np.abs(cause) + EXPLAINED_SLACK_LOG
     return np.asarray(known & moved & same_way & near)
+
+
+def like_held(price_minor: np.ndarray, held_minor: np.ndarray) -> np.ndarray:
+    """Return which prices are about what was held back."""
+    return np.asarray(np.abs(price_minor - held_minor) <= RELEASE_SLACK * held_minor)
 
 
 def costs_shocked(

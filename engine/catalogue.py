@@ -418,7 +418,11 @@ def resume(memory: Memory, work: Work, position: Position, delta: PublishingResu
         breaker.reset(memory, number, work.now_ms)
         rows = _rows_of(memory, number)
         listings = memory.listings.listings
-        listings["flags"][rows[listings["held_minor"][rows] > 0]] |= RELEASED
+        held = rows[listings["held_minor"][rows] > 0]
+        # The word covers what is still wanted; of the rest it says nothing.
+        wanted = breaker.like_held(listings["proposed_minor"][held], listings["held_minor"][held])
+        listings["flags"][held[wanted]] |= RELEASED
+        listings["held_minor"][held[~wanted]] = 0
         # The windows begin anew, so what has counted in the old ones counts again.
         listings["window_minor"][rows] = 0
     fields = {"channel": delta.channel, "breaker": tripped and delta.channel is None}

@@ -67,6 +67,7 @@ LISTING_DTYPE = np.dtype(
         ("proposed_ms", "<i8"),  # since when the proposal waits
         ("basis_unit", "<f4"),  # unit cost, fees included, behind the price in force; 0: unknown
         ("basis_rate", "<f4"),  # currency rate behind the reference rival then; 0: none
+        ("basis_currency", "u1"),  # and that currency's number, 0: the listing's own
         ("window_minor", "<i4"),  # price at the beginning of the row's breaker window
         ("window_ms", "<i8"),
         ("window_flags", "u1"),  # what the row has counted for in its window

@@ -20,9 +20,6 @@ from kernels.limits import PRICE_MINOR_MAX
 SLOT_MS = 600_000
 """Price changes are counted in slots of ten minutes."""
 
-RELEASE_SLACK = 0.05
-"""How far from what the breaker held a released move may be."""
-
 
 class Looked(Struct, frozen=True, eq=False):
     """The rows of a microbatch and why they are looked at, one element a row."""
@@ -152,7 +149,7 @@ def _shift_changes(listings: np.ndarray, now_ms: int) -> np.ndarray:
 
     The running slot and the six before it: an hour and up to ten minutes, never less than an hour.
     """
-    slot = now_ms // SLOT_MS
+    slot = min(now_ms // SLOT_MS, 2**31 - 1)  # an int32; no clock that is right gets there
     passed = np.clip(slot - listings["change_slot"].astype(np.int64), 0, CHANGE_SLOTS)
     moved = np.flatnonzero(passed)
     if len(moved):
@@ -216,7 +213,7 @@ def _never_lower_below_ourselves(sight: _Sight, proposed: np.ndarray, mask: np.n
     """Keep the price where a rival that moved it down may be ourselves, for all we were told."""
     listings, rival = sight.listings, sight.reference.landed_minor
     in_force = listings["in_force_minor"]
-    ours = (rival > 0) & (rival == in_force) & (listings["own"] == 0)
+    ours = (rival > 0) & (listings["own"] == 0)
     ours &= (mask & (1 << reasons.KVI)) != 0
     lowered = np.flatnonzero(ours & (proposed > 0) & (proposed < in_force))
     proposed[lowered] = np.minimum(in_force[lowered], sight.ceiling[lowered])
@@ -276,12 +273,20 @@ def _exempt(
     said = (mask & (reasons.APPROVED | reasons.PINNED)) != 0
     held = listings["held_minor"]
     released = ((listings["flags"] & RELEASED) != 0) & (held > 0)
-    released &= np.abs(wanted - held) <= RELEASE_SLACK * held
+    released &= breaker.like_held(wanted, held)
+    retailer = memory.retailers.table.take(listings["retailer"])
+    # A person's word ends with the hour in which it lets costs pass, too.
+    released &= now_ms < retailer["costs_trusted_until_ms"]
     unit = accepted_unit_cost(memory, rows)
     by_cost = breaker.explained(wanted, in_force, unit, listings["basis_unit"])
     by_rate = breaker.explained(wanted, in_force, sight.reference.rate, listings["basis_rate"])
-    retailer = memory.retailers.table.take(listings["retailer"])
     by_rate &= now_ms - retailer["rate_ms"] < retailer["breaker_window_ms"]
+    # Two currencies' rates tell nothing about a change of either.
+    currency = sight.reference.currency
+    by_rate &= (currency != 0) & (currency == listings["basis_currency"])
+    # A rate acts through the rival alone: it binds the price now, or bound it until now.
+    bound = mask | memory.listings.quotes["reasons"][rows]
+    by_rate &= (bound & (1 << reasons.KVI)) != 0
     return np.asarray((in_force == 0) | said | released | by_cost | by_rate)
 
 
@@ -312,7 +317,8 @@ def _finish(
     listings, rows = sight.listings, looked.rows
     last = memory.listings.quotes.take(rows)
     changed = listings["in_force_minor"] != in_force
-    _note_changes(sight, accepted_unit_cost(memory, rows), changed, in_force, now_ms)
+    _note_basis(sight, accepted_unit_cost(memory, rows), changed, in_force, mask)
+    _note_changes(sight, changed, in_force, state, now_ms)
 
     quotes = np.zeros(len(rows), dtype=QUOTE_DTYPE)
     for name in (
@@ -364,7 +370,7 @@ def _finish(
 
 
 def _note_changes(
-    sight: _Sight, unit: np.ndarray, changed: np.ndarray, in_force: np.ndarray, now_ms: int
+    sight: _Sight, changed: np.ndarray, in_force: np.ndarray, state: np.ndarray, now_ms: int
 ) -> None:
     listings, which = sight.listings, np.flatnonzero(changed)
     listings["changes"][which, 0] = np.minimum(
@@ -372,13 +378,32 @@ def _note_changes(
     )
     listings["in_force_minor"] = in_force
     listings["price_ms"][which] = np.maximum(listings["price_ms"][which], now_ms)
-    listings["held_minor"][which] = 0
-    listings["flags"][which] &= 255 - RELEASED
-    # Cost and rate behind the price in force, also when it was found and not decided.
-    unset = changed | (listings["basis_unit"] == 0.0)
-    listings["basis_unit"] = np.where(unset, unit, listings["basis_unit"])
+    # A row that is live and not held wants no more what was held; the word on that has ended.
+    settled = changed | (state == State.LIVE)
+    listings["held_minor"][settled] = 0
+    listings["flags"][settled] &= 255 - RELEASED
+
+
+def _note_basis(
+    sight: _Sight, unit: np.ndarray, changed: np.ndarray, in_force: np.ndarray, mask: np.ndarray
+) -> None:
+    """Note cost and rate behind the price in force, also when it was found and not decided.
+
+    Where step or rate keeps a price short of its new cost, the basis has gone as far as the price
+    has, and no further: what is left of the cost explains the next step.
+    """
+    listings = sight.listings
+    basis, before = listings["basis_unit"].astype(np.float64), listings["in_force_minor"]
+    short = changed & ((mask & (1 << reasons.STEP | 1 << reasons.RATE)) != 0)
+    short &= (basis > 0.0) & (unit > 0.0) & (before > 0)
+    short &= np.sign(unit - basis) == np.sign(in_force - before)
+    went = basis * (in_force / np.maximum(before, 1))
+    went = np.clip(went, np.minimum(basis, unit), np.maximum(basis, unit))
+    unset = changed | (basis == 0.0)
+    listings["basis_unit"] = np.where(short, went, np.where(unset, unit, basis))
     unset = changed | (listings["basis_rate"] == 0.0)
-    listings["basis_rate"] = np.where(unset, sight.reference.rate, listings["basis_rate"])
+    for name, now in (("rate", sight.reference.rate), ("currency", sight.reference.currency)):
+        listings[f"basis_{name}"] = np.where(unset, now, listings[f"basis_{name}"])
 
 
 def _due(sight: _Sight, mask: np.ndarray, state: np.ndarray, now_ms: int) -> np.ndarray:

@@ -53,6 +53,7 @@ class Reference(Struct, frozen=True, eq=False):
     landed_minor: np.ndarray  # int32, lowest comparable, in the listing's currency, 0: none
     rivals: np.ndarray  # uint16, distinct comparable rivals
     rate: np.ndarray  # float32, the rate that converted the lowest
+    currency: np.ndarray  # uint8, the lowest's currency, 0: the listing's own, or no reference
     stale_rate: np.ndarray  # boolean: a comparable offer waits for a fresh rate
     all_stale: np.ndarray  # boolean: offers are known, none is comparable
     stale_ms: np.ndarray  # int64, when the next comparable offer goes stale, NEVER: none
@@ -202,6 +203,7 @@ def reference(
             landed_minor=np.zeros(rows, dtype=np.int32),
             rivals=np.zeros(rows, dtype=np.uint16),
             rate=np.zeros(rows, dtype=np.float32),
+            currency=np.zeros(rows, dtype=np.uint8),
             stale_rate=nothing,
             all_stale=nothing,
             stale_ms=np.full(rows, NEVER, dtype=np.int64),
@@ -232,6 +234,7 @@ def reference(
         landed_minor=np.where(any_usable, landed[each, lowest], 0.0).astype(np.int32),
         rivals=distinct_rivals(rival, usable),
         rate=np.where(any_usable, rate[each, lowest], 0.0).astype(np.float32),
+        currency=np.where(any_usable, offers["currency"][each, lowest], 0).astype(np.uint8),
         stale_rate=(fresh & ~fresh_rate).any(axis=1),
         all_stale=(flags >= OFFER_USED).any(axis=1) & ~any_usable,
         stale_ms=expiry,

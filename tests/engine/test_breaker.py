@@ -7,7 +7,7 @@ import pytest
 
 from engine import pricing
 from engine.decided import Decided, State
-from engine.deltas import FeesChanged, PublishingResumed, RateChanged
+from engine.deltas import FeesChanged, ModeChanged, PublishingResumed, RateChanged
 from tests.engine.builders import HOUR, MINUTE, World, moved, verdicts
 
 LISTINGS = 200
@@ -148,17 +148,107 @@ def test_moves_beyond_an_accepted_change_of_cost_do_not(monkeypatch: pytest.Monk
 
 def test_moves_with_a_rate_pass() -> None:
     world = World()
-    world.send(world.policy(step_max=1.0, kvi_rival_ratio_max=1.0, rate_stale_ms=400 * 24 * HOUR))
+    policy = world.policy(step_max=1.0, kvi_rival_ratio_max=1.0, rate_stale_ms=30 * 24 * HOUR)
+    assert not world.send(policy).exceptions
     world.send(world.whole(RateChanged, currency="USD", into="EUR", rate=1.0))
     skus = [f"S{number}" for number in range(100)]
-    world.send(*(world.listing(sku, kvi=True, price_minor=1800) for sku in skus))
+    own = {"kvi": True, "own_rival_names": ("us",)}
+    world.send(*(world.listing(sku, price_minor=1800, **own) for sku in skus))
     world.send(
         *(world.rival(1800, sku=sku, currency="USD", rival="bob") for sku in skus), after_ms=HOUR
     )
     world.send(after_ms=20 * MINUTE)
-    decided = world.send(world.whole(RateChanged, currency="USD", into="EUR", rate=0.8))
+    decided = world.send(world.whole(RateChanged, currency="USD", into="EUR", rate=0.75))
     assert len(moved(decided)) == 100
+    assert (decided.quotes["in_force_minor"] < 0.85 * decided.quotes["previous_minor"]).all()
     assert not breaker_told(decided)
+
+
+@pytest.mark.parametrize(("currency", "price"), [("USD", 1800), (None, 1350)])
+def test_moves_with_a_reference_in_another_currency_do_not_pass(
+    currency: str | None, price: int
+) -> None:
+    """A feed that calls euros dollars moves everything by a rate that nobody changed."""
+    world = World()
+    policy = world.policy(step_max=1.0, kvi_rival_ratio_max=1.0, rate_stale_ms=30 * 24 * HOUR)
+    assert not world.send(policy).exceptions
+    world.send(world.whole(RateChanged, currency="USD", into="EUR", rate=0.75))
+    world.send(world.whole(RateChanged, currency="GBP", into="EUR", rate=1.25))
+    skus = [f"S{number}" for number in range(100)]
+    own = {"kvi": True, "own_rival_names": ("us",)}
+    world.send(*(world.listing(sku, price_minor=1800, **own) for sku in skus))
+    world.send(*(world.rival(1440, sku=sku, currency="GBP") for sku in skus), after_ms=HOUR)
+    world.send(after_ms=20 * MINUTE)
+    decided = []
+    for hour in range(4):
+        # Some rate changes, too, but not from the old currency's to the new one's.
+        world.now_ms += HOUR + MINUTE
+        rate = world.whole(RateChanged, currency="USD", into="EUR", rate=0.751 + hour / 1000)
+        offers = (world.rival(price, sku=sku, currency=currency) for sku in skus)
+        decided.append(world.send(rate, *offers))
+    assert not any(len(moved(one)) for one in decided)
+    assert any(breaker_told(one) for one in decided)
+
+
+def test_a_rate_explains_no_move_of_a_listing_that_follows_no_rival() -> None:
+    world = shop(kvi=False)
+    world.send(world.whole(RateChanged, currency="USD", into="EUR", rate=1.0))
+    offers = [world.rival(1800, sku=f"S{n}", currency="USD") for n in range(LISTINGS)]
+    world.send(*offers)
+    world.send(*(world.cost(1001, f"S{number}") for number in range(LISTINGS)), after_ms=HOUR)
+    world.send(after_ms=20 * MINUTE)
+    rate = world.whole(RateChanged, currency="USD", into="EUR", rate=0.7)
+    decided = [world.send(rate, world.policy(ceiling_minor=1400)), *world.drain()]
+    assert any(breaker_told(one) for one in decided)
+    assert all(world.price(f"S{number}") > 1700 for number in range(LISTINGS))
+
+
+def test_an_accepted_cost_that_takes_several_steps_trips_nothing() -> None:
+    """Forty costs rise by two thirds, and each price follows in steps of a fifth."""
+    world = shop(400)
+    world.send(world.policy(step_max=0.2))
+    world.drain()
+    world.send(after_ms=HOUR)
+    decided = [world.send(*(world.cost(1700, f"S{number}") for number in range(40)))]
+    assert not decided[0].exceptions
+    for _ in range(6):
+        decided.append(world.send(after_ms=10 * MINUTE))
+    assert not any(breaker_told(one) for one in decided)
+    assert world.price("S1") > 1.5 * 1871
+    assert sum(len(moved(one)) for one in decided) > 80
+    # What the cost explained is used up: another such move is nobody's word.
+    decided = [world.send(world.policy(ceiling_minor=2000), after_ms=HOUR)]
+    decided += world.drain()
+    assert any(breaker_told(one) for one in decided)
+
+
+def test_a_release_ends_where_the_move_is_no_longer_wanted() -> None:
+    """A wrong ceiling trips, is taken back, and is resumed; a month later it is wrong again."""
+    world = shop()
+    world.send(world.policy(ceiling_minor=1300))
+    world.drain()
+    world.send(world.policy(ceiling_minor=None))
+    world.drain()
+    world.send(world.whole(PublishingResumed))
+    world.drain()
+    decided = [world.send(world.policy(ceiling_minor=1300), after_ms=30 * 24 * HOUR)]
+    decided += world.drain()
+    assert not any(len(moved(one)) for one in decided)
+    assert any(breaker_told(one) for one in decided)
+
+
+def test_a_release_that_was_not_used_within_an_hour_ends() -> None:
+    world = shop()
+    world.send(world.policy(ceiling_minor=1300))
+    world.drain()
+    world.send(world.whole(ModeChanged, mode="shadow"))
+    world.drain()
+    world.send(world.whole(PublishingResumed))
+    world.drain()
+    decided = [world.send(world.whole(ModeChanged, mode="live"), after_ms=2 * HOUR)]
+    decided += world.drain()
+    assert not any(len(moved(one)) for one in decided)
+    assert any(breaker_told(one) for one in decided)
 
 
 def test_first_prices_pass_however_many() -> None:

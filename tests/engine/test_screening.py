@@ -204,13 +204,13 @@ def test_ourselves_among_the_rivals_are_no_rival() -> None:
 
 
 def test_a_rival_who_may_be_ourselves_never_lowers_the_price() -> None:
-    """Nobody told us our name, and somebody offers at exactly our price: 2 % below ourselves?"""
+    """Nobody told us our name, and somebody offers at our price or a coupon less: ourselves?"""
     world = World()
     world.send(world.policy(kvi_rival_ratio_max=0.98))
     world.send(world.listing(kvi=True))
-    for _ in range(5):
-        price = world.price()
-        decided = seen(world, price, rival="who knows")
+    price = world.price()
+    for coupon in (0, 0, 1, 1, 20, 20, 0):
+        decided = seen(world, price - coupon, rival="who knows")
         assert world.price() == price
     assert not len(decided.quotes)
     world.send(world.listing(own_rival_names=("us",)))
