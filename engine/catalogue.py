@@ -10,8 +10,10 @@ import numpy as np
 from msgspec import Struct
 
 from engine import breaker
+from engine.currencies import CURRENCIES_MAX, NO_ROOM
 from engine.decided import CatalogueChange
 from engine.deltas import (
+    RATE_MIN,
     FeesChanged,
     ListingChanged,
     ListingRemoved,
@@ -115,6 +117,8 @@ def change_listing(memory: Memory, work: Work, position: Position, delta: Listin
         text = text if new else held
         if not new:
             _check_cost(memory, work, row, delta, key)
+    if delta.currency is not None:
+        _currency(memory, delta.currency)  # or refuse, before anything of it is taken
     if new:
         row = table.add(key, text, work.now_ms)
         memory.fit()
@@ -158,9 +162,9 @@ def _set_listing(
         text.tags if delta.tags is None else delta.tags,
     )
     table.set_text(row, text)
-    listing["group"] = memory.groups.number(int(listing["retailer"]), text)
+    listing["group"] = memory.group_of(int(listing["retailer"]), text)
     if delta.currency is not None:
-        listing["currency"] = memory.currencies.number(delta.currency)
+        listing["currency"] = _currency(memory, delta.currency)
     if delta.rrp_minor is not None:
         listing["rrp_minor"] = delta.rrp_minor
     if delta.map_minor is not None:
@@ -281,10 +285,12 @@ def change_rate(memory: Memory, work: Work, position: Position, delta: RateChang
     retailer = retailer_number(memory, delta.retailer)
     if delta.currency == delta.into:
         raise Refused("rejected", "/into: is the same currency; a rate joins two")
-    here = memory.currencies.number(delta.currency)
-    there = memory.currencies.number(delta.into)
-    if not (here and there):
-        raise Refused("rejected", "/currency: this shard knows too many currencies already")
+    if not RATE_MIN <= delta.rate <= 1.0 / RATE_MIN:
+        raise Refused(
+            "rejected", f"/rate: is out of range; use {RATE_MIN} to {1 / RATE_MIN}, minor units"
+        )
+    here = _currency(memory, delta.currency)
+    there = _currency(memory, delta.into)
     known_ms = memory.currencies.known_ms(retailer, here, there)
     if delta.observed_ms < known_ms:
         raise not_newer(delta.observed_ms, known_ms)
@@ -297,6 +303,17 @@ def change_rate(memory: Memory, work: Work, position: Position, delta: RateChang
     fields = {"currency": delta.currency, "into": delta.into, "rate": delta.rate}
     tell(work, position, "rate", delta.retailer, fields)
     return Answer()
+
+
+def _currency(memory: Memory, currency: str) -> int:
+    """Return the number of a currency, or refuse."""
+    number = memory.currencies.number(currency)
+    if number == NO_ROOM:
+        raise Refused(
+            "rejected",
+            f"/currency: the shard knows {CURRENCIES_MAX} currencies already; use one of them",
+        )
+    return number
 
 
 def _rows_of(memory: Memory, retailer: int) -> np.ndarray:
@@ -320,10 +337,8 @@ def add_retailer(memory: Memory, work: Work, position: Position, delta: Retailer
     """Add a retailer, in shadow mode unless told otherwise; or change what is named of him."""
     retailers = memory.retailers
     number = retailers.numbers.get(delta.retailer)
-    currency = memory.currencies.number(delta.currency)
-    if currency == 0:
-        raise Refused("rejected", "/currency: this shard knows too many currencies already")
     if number is None:
+        currency = _currency(memory, delta.currency)
         number = retailers.add(delta.retailer, delta.observed_ms)
         row = retailers.table[number]
         row["currency"] = currency
@@ -333,7 +348,7 @@ def add_retailer(memory: Memory, work: Work, position: Position, delta: Retailer
         row = retailers.table[number]
         if delta.observed_ms < row["added_ms"]:
             raise not_newer(delta.observed_ms, int(row["added_ms"]))
-        if row["currency"] != currency:
+        if memory.currencies.name(int(row["currency"])) != delta.currency:
             raise Refused("rejected", "/currency: a retailer's cannot change; add another retailer")
         if (delta.mode == "live") != bool(row["live"]) and delta.mode == "live":
             raise Refused("rejected", "/mode: the retailer is there already; send ModeChanged")
@@ -392,7 +407,7 @@ def _regroup_listing(memory: Memory, delta: PolicyChanged) -> None:
     row = memory.listings.live_row(key64(delta.retailer, channel, sku))
     if row >= 0:
         listing = memory.listings.listings[row]
-        listing["group"] = memory.groups.number(int(listing["retailer"]), memory.listings.text(row))
+        listing["group"] = memory.group_of(int(listing["retailer"]), memory.listings.text(row))
         memory.mark(np.array([row]))
 
 
@@ -446,7 +461,12 @@ def _set_halted(
                     retailers.halted_channels[place] = False
         rows = _rows_of(memory, number)
     else:
-        place = retailers.channel(number, channel)
+        known = retailers.channels.get((number, channel))
+        if known is None:
+            raise Refused(
+                "rejected", "/channel: has no listing of this retailer; name one that has, or none"
+            )
+        place = known
         if observed_ms < retailers.channel_halt_ms[place]:
             raise not_newer(observed_ms, retailers.channel_halt_ms[place])
         retailers.channel_halt_ms[place] = observed_ms

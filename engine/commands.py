@@ -77,4 +77,8 @@ def body_of(delta: AnyDelta) -> bytes:
     """
     body = msgspec.to_builtins(delta)
     body.pop("observed_ms", None)
-    return blake2b(msgspec.msgpack.encode(body), digest_size=8).digest()
+    try:
+        encoded = msgspec.msgpack.encode(body)
+    except OverflowError:  # JSON's whole numbers have no end, those of MessagePack have
+        encoded = repr(body).encode()
+    return blake2b(encoded, digest_size=8).digest()

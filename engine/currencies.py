@@ -13,6 +13,9 @@ from engine.microbatch import currency_code, currency_name
 CURRENCIES_MAX = 250
 """Most currencies one shard knows; a rival's offer names one in a byte."""
 
+NO_ROOM = -1
+"""The number of a currency for which there is no room; 0 is the listing's own."""
+
 NO_RATE_MS = -1
 """When a rate that is missing was observed."""
 
@@ -27,15 +30,15 @@ class Currencies:
         self._sort()
 
     def number(self, currency: str) -> int:
-        """Return the number of a currency, giving it one; 0 when there is no room."""
+        """Return the number of a currency, giving it one; ``NO_ROOM`` when it is full."""
         return self.number_of_code(currency_code(currency))
 
     def number_of_code(self, code: int) -> int:
-        """Return the number of a currency given as ``currency_code``; 0 when there is no room."""
+        """Return the number of a currency given as ``currency_code``, or ``NO_ROOM``."""
         number = self._numbers.get(code)
         if number is None:
             if len(self._names) > CURRENCIES_MAX:
-                return 0
+                return NO_ROOM
             number = self._numbers[code] = len(self._names)
             self._names.append(currency_name(code))
         return number

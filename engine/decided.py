@@ -134,6 +134,10 @@ class Given(Struct, frozen=True, kw_only=True):
     artefacts: tuple[tuple[str, bool], ...] = ()  # model version -> could be had
 
 
+DIGITS_MAX = 19
+"""Most digits a part of a quote's id has: an int64's. Python refuses to read thousands."""
+
+
 def quote_id(generation: int, shard: int, seq: int, index: int) -> str:
     """Return the public name of a quote."""
     return f"q{generation}-{shard}-{seq}-{index}"
@@ -142,7 +146,9 @@ def quote_id(generation: int, shard: int, seq: int, index: int) -> str:
 def parse_quote_id(text: str) -> tuple[int, int, int, int] | None:
     """Return (generation, shard, seq, index), or ``None`` when ``text`` is no quote id."""
     parts = text[1:].split("-") if text.startswith("q") else []
-    if len(parts) != 4 or not all(part.isascii() and part.isdigit() for part in parts):
+    if len(parts) != 4 or not all(
+        part.isascii() and part.isdigit() and len(part) <= DIGITS_MAX for part in parts
+    ):
         return None
     generation, shard, seq, index = (int(part) for part in parts)
     return generation, shard, seq, index

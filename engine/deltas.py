@@ -28,6 +28,16 @@ Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$(?!\\n)")]
 Ratio = Annotated[float, Meta(ge=0.0, le=1e6)]
 Share = Annotated[float, Meta(ge=0.0, lt=1.0)]
 
+QuoteId = Annotated[str, Meta(max_length=100)]
+
+RATE_MIN = 1e-12
+"""Smallest rate between two currencies; its inverse is a rate, too, and the largest."""
+
+Rate = Annotated[float, Meta(ge=RATE_MIN, le=1.0 / RATE_MIN)]
+
+PRIORITY_MAX = 1_000_000
+"""Largest number that a tag's policy may carry."""
+
 ScopeKind = Literal["retailer", "channel", "category", "tag", "listing"]
 
 
@@ -138,7 +148,7 @@ class RateChanged(Delta, frozen=True, kw_only=True, tag=True):
 
     currency: Currency
     into: Currency
-    rate: Annotated[float, Meta(gt=0.0, le=1e12)]
+    rate: Rate
     observed_ms: Millis
 
 
@@ -154,7 +164,7 @@ class RetailerAdded(Delta, frozen=True, kw_only=True, tag=True):
     primary_channel: Name | None = None
     spread: Annotated[int, Meta(ge=1, le=1024)] = 1
     mode: Literal["shadow", "live"] = "shadow"
-    delta_quota_per_s: Annotated[int, Meta(gt=0)] | None = None
+    delta_quota_per_s: Annotated[int, Meta(gt=0, le=2**31 - 1)] | None = None
 
 
 class ModeChanged(Delta, frozen=True, kw_only=True, tag=True):
@@ -173,7 +183,7 @@ class PolicyChanged(Delta, frozen=True, kw_only=True, tag=True):
 
     scope: ScopeKind
     key: Annotated[str, Meta(max_length=401)] = ""  # "" for retailer; "channel\x1fsku" for listing
-    priority: Annotated[int, Meta(ge=0, le=1_000_000)] = 0  # of a tag: the higher wins
+    priority: Annotated[int, Meta(ge=0, le=PRIORITY_MAX)] = 0  # of a tag: the higher wins
     fields: dict[str, object] = {}
     observed_ms: Millis
 
@@ -188,7 +198,7 @@ class PriceApproved(Delta, frozen=True, kw_only=True, tag=True):
     sku: Name
     observed_ms: Millis
     price_minor: PriceMinor | None = None  # None: the proposed price as it stands
-    quote_id: str | None = None  # refused with ``conflict`` when another quote is proposed by now
+    quote_id: QuoteId | None = None  # ``conflict`` when another quote is proposed by now
 
 
 class PriceRejected(Delta, frozen=True, kw_only=True, tag=True):
@@ -197,7 +207,7 @@ class PriceRejected(Delta, frozen=True, kw_only=True, tag=True):
     channel: Name
     sku: Name
     observed_ms: Millis
-    quote_id: str | None = None
+    quote_id: QuoteId | None = None
 
 
 class PricePinned(Delta, frozen=True, kw_only=True, tag=True):

@@ -15,6 +15,9 @@ from engine.listing_table import ListingText, grown
 from engine.policy import POLICY_DTYPE, Policy, PolicyBook, policy_row
 from engine.retailers import Retailers
 
+SWEEP_MIN = 1024
+"""Fewest groups at which it is looked for those that no listing is in any more."""
+
 GROUP_DTYPE = np.dtype(
     [
         ("retailer", "<u4"),
@@ -54,6 +57,8 @@ class Groups:
         self.table = np.zeros(16, dtype=GROUP_DTYPE)
         self.policy = np.zeros(16, dtype=POLICY_DTYPE)
         self._numbers: dict[GroupKey, int] = {}
+        self._keys: list[GroupKey | None] = []  # by number, None: free
+        self._free: list[int] = []  # descending, so that a restored shard gives the same number
         self._policies: list[Policy] = []
         self._by_retailer: dict[int, list[GroupKey]] = {}
 
@@ -65,16 +70,35 @@ class Groups:
         key = (retailer, text.channel, text.category, tuple(sorted(set(text.tags))), own)
         number = self._numbers.get(key)
         if number is None:
-            number = self._numbers[key] = len(self._numbers)
-            if number == len(self.table):
-                self.table, self.policy = grown(self.table), grown(self.policy)
-            self._by_retailer.setdefault(retailer, []).append(key)
-            channel = self._retailers.channel(retailer, text.channel)
-            self.table[number]["retailer"], self.table[number]["channel"] = retailer, channel
-            self._policies.append(self._resolve(key))
-            self.policy[number] = policy_row(self._policies[number])
-            self._set_fees(number, key)
+            number = self._free.pop() if self._free else self._another()
+            self._begin(number, key)
         return number
+
+    @property
+    def full(self) -> bool:
+        """Return whether another group needs more memory; :meth:`free` first what is unused."""
+        return not self._free and len(self._keys) == len(self.table) >= SWEEP_MIN
+
+    def free(self, used: np.ndarray) -> None:
+        """Let the numbers of groups be given again that no listing is in.
+
+        Tags change, and without this each set of tags that ever was would stay. Where few are
+        unused nothing happens, so that looking costs little for each group that begins.
+
+        Args:
+            used: int[n], the groups' numbers of all listings.
+        """
+        unused = np.setdiff1d(np.arange(len(self._keys)), used)
+        if len(unused) < len(self.table) // 4:
+            return
+        self._free = unused[::-1].tolist()
+        for number in self._free:
+            key = self._keys[number]
+            assert key is not None
+            del self._numbers[key]
+            self._keys[number] = None
+        for retailer, keys in self._by_retailer.items():
+            self._by_retailer[retailer] = [key for key in keys if key in self._numbers]
 
     def change_policy(
         self,
@@ -136,7 +160,7 @@ class Groups:
         return {
             "book": self.book.state(),
             "fees": [[*place, *_plain(fees)] for place, fees in self.fees.items()],
-            "groups": list(self._numbers),
+            "groups": list(self._keys),
             "policy_ms": [[*place, at_ms] for place, at_ms in self.policy_ms.items()],
         }
 
@@ -148,15 +172,33 @@ class Groups:
             groups.fees[retailer, channel, category] = Fees(*fees)
         for retailer, scope, key, at_ms in state["policy_ms"]:
             groups.policy_ms[retailer, scope, key] = at_ms
-        for retailer, channel, category, tags, own in state["groups"]:
-            number = groups._number_again((retailer, channel, category, tuple(tags), own))
-            assert number == len(groups._numbers) - 1
+        for key in state["groups"]:
+            number = groups._another()
+            if key is None:
+                groups._free.insert(0, number)
+            else:
+                retailer, channel, category, tags, own = key
+                groups._begin(number, (retailer, channel, category, tuple(tags), own))
         return groups
 
-    def _number_again(self, key: GroupKey) -> int:
-        retailer, channel, category, tags, own = key
-        sku = own.partition("\x1f")[2]
-        return self.number(retailer, ListingText(channel, sku, "", category, tags))
+    def _another(self) -> int:
+        """Return a number that was never given, with memory behind it."""
+        number = len(self._keys)
+        if number == len(self.table):
+            self.table, self.policy = grown(self.table), grown(self.policy)
+        self._keys.append(None)
+        self._policies.append(Policy())
+        return number
+
+    def _begin(self, number: int, key: GroupKey) -> None:
+        retailer, channel = key[:2]
+        self._numbers[key], self._keys[number] = number, key
+        self._by_retailer.setdefault(retailer, []).append(key)
+        self.table[number]["retailer"] = retailer
+        self.table[number]["channel"] = self._retailers.channel(retailer, channel)
+        self._policies[number] = self._resolve(key)
+        self.policy[number] = policy_row(self._policies[number])
+        self._set_fees(number, key)
 
     def _resolve(self, key: GroupKey) -> Policy:
         retailer, channel, category, tags, own = key

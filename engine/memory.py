@@ -7,7 +7,7 @@ from engine.currencies import Currencies
 from engine.decided import CatalogueChange, Outcome
 from engine.deduplication import EventWindow, HighWaterMarks
 from engine.groups import Groups
-from engine.listing_table import ListingTable, grown
+from engine.listing_table import REMOVED, ListingTable, ListingText, grown
 from engine.microbatch import Position, Refusal
 from engine.retailers import Retailers
 from engine.rivals import OWN_NAMES_MAX, RivalTable
@@ -71,6 +71,13 @@ class Memory:
         self.backlog.fit(rows)
         while len(self.unsaved) < rows:
             self.unsaved = grown(self.unsaved)
+
+    def group_of(self, retailer: int, text: ListingText) -> int:
+        """Return the number of the group that a listing belongs to, making one if needed."""
+        if self.groups.full:
+            used = self.listings.listings[: self.listings.rows]
+            self.groups.free(np.unique(used["group"][used["flags"] & REMOVED == 0]))
+        return self.groups.number(retailer, text)
 
     def mark(self, rows: np.ndarray) -> None:
         """Put rows into the backlog."""

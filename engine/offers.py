@@ -3,6 +3,7 @@
 import numpy as np
 from msgspec import Struct
 
+from engine.currencies import CURRENCIES_MAX, NO_ROOM
 from engine.deduplication import last_of, newest
 from engine.listing_table import put
 from engine.memory import Memory, Work
@@ -18,6 +19,7 @@ from engine.rivals import (
     median,
 )
 from engine.screening import WHY, Evidence, release, screen
+from kernels.limits import PRICE_MINOR_MAX
 
 ROUNDS = 3
 """How often, in one block, an offer that is quarantined gives way to the one before it."""
@@ -46,17 +48,22 @@ def apply_offers(
     listings = memory.listings.listings
     row, rival, observed = rows[which], facts.rival[which], facts.observed_ms[which]
     source = memory.rivals.source_numbers(facts.source[which])
-    currency = memory.currencies.numbers_of_codes(facts.currency[which])
-    own = listings["currency"][row].astype(np.int64)
-    currency = np.where(currency == own, 0, currency)
     landed = facts.amount[which] + facts.shipping_minor[which]
+    possible = landed <= PRICE_MINOR_MAX
+    # What is refused gives no currency a number, for there are few and all retailers share them.
+    currency = memory.currencies.numbers_of_codes(np.where(possible, facts.currency[which], 0))
+    currency = np.where(currency == listings["currency"][row], 0, currency)
     flags = facts.flags[which] & (OFFER_IN_STOCK | OFFER_NEW)
     refused: list[tuple[np.ndarray, str, str]] = []
 
-    possible = (landed <= 2**30) & ((facts.currency[which] == 0) | (currency > 0) | (own > 0))
     if not possible.all():
         reason = "/shipping_minor: price and shipping together are more than a price may be"
         refused.append((which[~possible], "rejected", reason))
+    nameless = currency == NO_ROOM
+    if nameless.any():
+        reason = f"/currency: the shard knows {CURRENCIES_MAX} currencies already; use one of them"
+        refused.append((which[nameless], "rejected", reason))
+        possible &= ~nameless
     offers = memory.rivals.offers_of(row)
     at = memory.rivals.find(offers, rival, source)
     full = np.zeros(len(at), dtype=bool)
@@ -68,7 +75,7 @@ def apply_offers(
         refused.append((which[full], "rejected", reason))
 
     held = _held(offers, at)
-    cells = np.where(at >= 0, row * OFFERS_MAX + at, -1 - np.arange(len(at)))
+    cells = np.where((at >= 0) & possible, row * OFFERS_MAX + at, -1 - np.arange(len(at)))
     judged = newest(
         cells,
         observed,

@@ -20,7 +20,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import asdict
 from msgspec.structs import fields as struct_fields
 
-from engine.deltas import ScopeKind
+from engine.deltas import PRIORITY_MAX, ScopeKind
 from engine.errors import NotSupported, RejectedInput
 from kernels.limits import PRICE_MINOR_MAX
 
@@ -29,6 +29,9 @@ SCOPES: tuple[ScopeKind, ...] = ("listing", "tag", "category", "channel", "retai
 
 ENDINGS_MAX = 8
 """Most legal price endings a policy may name."""
+
+CHANGES_MAX = 255
+"""Most changes an hour that a policy may allow: what a row's slot counts in a byte."""
 
 SCOPES_PER_RETAILER_MAX = 200_000
 """Most scopes that may hold fields for one retailer: one more is refused."""
@@ -57,7 +60,7 @@ class PolicyFields(
     ceiling_minor: Money | UnsetType = UNSET
     max_discount: Ratio01 | UnsetType = UNSET
     step_max: Ratio01 | UnsetType = UNSET
-    changes_per_hour_max: Annotated[int, Meta(ge=0, le=1000)] | UnsetType = UNSET
+    changes_per_hour_max: Annotated[int, Meta(ge=0, le=CHANGES_MAX)] | UnsetType = UNSET
     kvi_rival_ratio_max: RivalRatio | UnsetType = UNSET
     endings: Endings | UnsetType = UNSET
     # publishing
@@ -131,6 +134,9 @@ class Policy(Struct, frozen=True, kw_only=True):
 
 FIELDS: tuple[str, ...] = tuple(field.name for field in struct_fields(Policy))
 """Every policy field, in the order of the documentation."""
+
+NUMBER_MAX = 2**53
+"""Beyond every field's range, and what float64 and JSON readers count exactly."""
 
 RETAILER_ONLY: frozenset[str] = frozenset(
     name for name in FIELDS if name.startswith(("breaker_", "cost_shock_"))
@@ -280,6 +286,11 @@ def _check_value(name: str, value: object) -> None:
         raise NotSupported(pointer, f"{value!r} is not built in this version", "use profit")
     if isinstance(value, float) and not isfinite(value):
         raise RejectedInput(pointer, "is not a finite number", "give a number")
+    # What lies far outside is refused by its range; a huge number has no decimals to count.
+    if isinstance(value, int | float) and abs(value) > NUMBER_MAX:
+        raise RejectedInput(
+            pointer, "is larger than any policy field may be", "see docs/policy.md for its range"
+        )
     if name in RATIOS and isinstance(value, float):
         parts = value * BASIS_POINTS
         if abs(parts - round(parts)) > 1e-6 * BASIS_POINTS / 1000:
@@ -348,6 +359,8 @@ class PolicyBook:
         """
         assert scope in SCOPES
         _check_key(scope, key)
+        if not 0 <= priority <= PRIORITY_MAX:
+            raise RejectedInput("/priority", "is out of range", f"use 0 to {PRIORITY_MAX}")
         scopes = self._scopes.get(retailer, {})
         before = scopes.get((scope, key))
         merged: dict[str, object] = {} if before is None else _plain(before.fields)

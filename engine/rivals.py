@@ -17,6 +17,9 @@ PLACES = 6
 OFFERS_MAX = OFFERS_A_BLOCK * PLACES
 """Most offers a listing remembers; another takes the place of the oldest, if that is stale."""
 
+SOURCES_MAX = 65_535
+"""The number that all sources share for which there is no other; it is not remembered for whom."""
+
 OFFER_IN_STOCK, OFFER_NEW, OFFER_UNPROVEN, OFFER_USED = 1, 2, 64, 128
 """Bits of an offer's ``flags``; the first two as in ``FactColumns``. USED: the place is taken.
 
@@ -75,14 +78,11 @@ class RivalTable:
             self.places = grown(self.places, -1)
 
     def source_numbers(self, sources: np.ndarray) -> np.ndarray:
-        """Return int64[n], the number of each source; beyond 65,535 all share the last."""
+        """Return int64[n], the number of each source; beyond the most, all share one."""
         if not sources.any():
             return np.zeros(len(sources), dtype=np.int64)
         distinct, inverse = np.unique(sources, return_inverse=True)
-        numbers = [
-            self._sources.setdefault(source, min(len(self._sources), 65_535))
-            for source in distinct.tolist()
-        ]
+        numbers = [self._source_number(source) for source in distinct.tolist()]
         return np.array(numbers, dtype=np.int64)[inverse]
 
     def offers_of(self, rows: np.ndarray) -> np.ndarray:
@@ -148,7 +148,16 @@ class RivalTable:
 
     def restore_sources(self, names: list[int]) -> None:
         """Number the sources as :meth:`sources` told."""
-        self._sources = {name: min(number, 65_535) for number, name in enumerate(names)}
+        self._sources = {name: number for number, name in enumerate(names[:SOURCES_MAX])}
+
+    def _source_number(self, source: int) -> int:
+        number = self._sources.get(source)
+        if number is None:
+            number = len(self._sources)
+            if number >= SOURCES_MAX:
+                return SOURCES_MAX
+            self._sources[source] = number
+        return number
 
     def _block(self) -> int:
         if self._free:

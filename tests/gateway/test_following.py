@@ -179,7 +179,7 @@ def _deltas() -> list[AnyDelta]:
         CostChanged(**listing, cost_minor=900),
         CompetitorPriced(**listing, rival="them", price_minor=1950),
         ListingChanged(**{**listing, "sku": "A-2"}, tags=("new",)),
-        PublishingHalted(**one, channel="market", reason="strike"),
+        PublishingHalted(**one, channel="shop", reason="strike"),
     ]
 
 
