@@ -379,12 +379,9 @@ class Shard:
 
     def _tell_tripped(self, work: Work, seq: int, tripped: list[tuple[int, str]]) -> None:
         """Tell followers that the breaker stopped a retailer; all his listings become halted."""
-        listings = self._memory.listings
         for number in dict.fromkeys(number for number, _ in tripped):
             why = [reason for of, reason in tripped if of == number]
-            used = listings.listings[: listings.rows]
-            rows = np.flatnonzero((used["retailer"] == number) & (used["state"] != State.REMOVED))
-            self._memory.mark(rows[used["state"][rows] != State.HELD])
+            self._mark_not_held(number)
             work.catalogue.append(
                 CatalogueChange(
                     position=Position(len(LANES), seq, number),
@@ -394,8 +391,15 @@ class Shard:
                 )
             )
 
+    def _mark_not_held(self, number: int) -> None:
+        """Have a retailer's listings looked at again, but those that the breaker holds."""
+        listings = self._memory.listings
+        used = listings.listings[: listings.rows]
+        rows = np.flatnonzero((used["retailer"] == number) & (used["state"] != State.REMOVED))
+        self._memory.mark(rows[used["state"][rows] != State.HELD])
+
     def _take_recorded(self, ours: Decided, recorded: Decided) -> None:
-        """Let the recorded quotes hold where they differ from ours."""
+        """Let the recorded quotes, and whom the breaker stopped, hold where they differ."""
         listings = self._memory.listings
         rows = listings.index.rows(recorded.quotes["listing"])
         known = np.flatnonzero(rows >= 0)
@@ -412,6 +416,32 @@ class Shard:
         for row, key in zip(rows.tolist(), extra.tolist(), strict=True):
             listings.listings["in_force_minor"][row] = before[key]
             listings.quotes["in_force_minor"][row] = before[key]
+        self._take_tripped(ours, recorded)
+
+    def _take_tripped(self, ours: Decided, recorded: Decided) -> None:
+        """Stop whom the record stopped, and nobody whom only we did.
+
+        What was counted stays: it can stop a retailer sooner, never later.
+        """
+        memory, listings = self._memory, self._memory.listings.listings
+        table, numbers = memory.retailers.table, memory.retailers.numbers
+        mine, told = _tripped(ours), _tripped(recorded)
+        for retailer in sorted(told - mine):
+            table["tripped"][numbers[retailer]] = 1
+        for retailer in sorted(mine - told):
+            table["tripped"][numbers[retailer]] = 0
+        rows = memory.listings.index.rows(recorded.quotes["listing"])
+        rows = rows[rows >= 0]
+        held = rows[listings["state"][rows] == State.HELD]
+        listings["held_minor"][held] = listings["proposed_minor"][held]
+        rows = memory.listings.index.rows(ours.quotes["listing"])
+        listings["held_minor"][rows[listings["state"][rows] == State.LIVE]] = 0
+        for retailer in sorted(told ^ mine):
+            self._mark_not_held(numbers[retailer])
+
+
+def _tripped(decided: Decided) -> set[str]:
+    return {change.retailer for change in decided.catalogue if change.what == "breaker"}
 
 
 def replay_domain() -> str:

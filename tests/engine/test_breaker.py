@@ -152,7 +152,7 @@ def test_moves_with_a_rate_pass() -> None:
     assert not world.send(policy).exceptions
     world.send(world.whole(RateChanged, currency="USD", into="EUR", rate=1.0))
     skus = [f"S{number}" for number in range(100)]
-    own = {"kvi": True, "own_rival_names": ("us",)}
+    own: dict[str, Any] = {"kvi": True, "own_rival_names": ("us",)}
     world.send(*(world.listing(sku, price_minor=1800, **own) for sku in skus))
     world.send(
         *(world.rival(1800, sku=sku, currency="USD", rival="bob") for sku in skus), after_ms=HOUR
@@ -175,7 +175,7 @@ def test_moves_with_a_reference_in_another_currency_do_not_pass(
     world.send(world.whole(RateChanged, currency="USD", into="EUR", rate=0.75))
     world.send(world.whole(RateChanged, currency="GBP", into="EUR", rate=1.25))
     skus = [f"S{number}" for number in range(100)]
-    own = {"kvi": True, "own_rival_names": ("us",)}
+    own: dict[str, Any] = {"kvi": True, "own_rival_names": ("us",)}
     world.send(*(world.listing(sku, price_minor=1800, **own) for sku in skus))
     world.send(*(world.rival(1440, sku=sku, currency="GBP") for sku in skus), after_ms=HOUR)
     world.send(after_ms=20 * MINUTE)

@@ -5,8 +5,10 @@ from typing import Any
 import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pytest import MonkeyPatch, mark
 
-from engine.decided import Decided
+from engine import breaker
+from engine.decided import Decided, State
 from engine.deltas import (
     AnyDelta,
     CompetitorPriced,
@@ -32,7 +34,7 @@ from engine.microbatch import Microbatch
 from engine.replay import Agreement
 from engine.shard import Shard
 from repricer import batch_of
-from tests.engine.builders import DAY, HOUR, MINUTE, T
+from tests.engine.builders import DAY, HOUR, MINUTE, T, World, moved
 
 
 def history(seed: int, length: int = 260) -> list[AnyDelta]:
@@ -232,3 +234,53 @@ def test_what_differs_is_noticed_and_the_record_wins() -> None:
             break
         assert agreed is Agreement.EXACT
     assert successor.digest == recorded[1][1].digest
+
+
+@mark.parametrize("recorded_trips", [True, False])
+def test_the_recorded_trip_of_the_breaker_wins(
+    recorded_trips: bool, monkeypatch: MonkeyPatch
+) -> None:
+    """A successor that judges otherwise stops whom the record stopped, and nobody else."""
+    worlds = World(), World()
+    for world in worlds:
+        world.send(world.policy(step_max=1.0))
+        world.send(*(world.listing(f"S{number}", price_minor=1871) for number in range(100)))
+        world.send(after_ms=20 * MINUTE)
+    owner, successor = worlds
+    honest = breaker.judge
+
+    def lax(*arguments: Any) -> Any:
+        return honest(*arguments)[0][:0], []
+
+    owner.now_ms = successor.now_ms = owner.now_ms + 1
+    batch = batch_of([owner.policy(ceiling_minor=1300)], after=owner.shard)
+    with monkeypatch.context() as patched:
+        if not recorded_trips:
+            patched.setattr(breaker, "judge", lax)
+        recorded = owner.shard.apply(batch, owner.now_ms)
+        owner.shard.record(recorded)
+    with monkeypatch.context() as patched:
+        if recorded_trips:
+            patched.setattr(breaker, "judge", lax)
+        assert successor.shard.replay(batch, recorded) is Agreement.DIFFERENT
+    for world in worlds:
+        assert world.shard._memory.retailers.table["tripped"][0] == recorded_trips
+    held = [world.shard._memory.listings.listings["held_minor"][:100].tolist() for world in worlds]
+    assert held[0] == held[1]
+    for world in worlds:
+        world.drain()
+        decided = world.send(world.stock(3, "S1"), after_ms=HOUR)
+        assert not len(moved(decided))
+        state = State.HALTED if recorded_trips else State.LIVE
+        assert world.state("S1") is state
+        assert world.price("S1") == (1770 if recorded_trips else 1300)
+
+
+def test_what_the_breaker_has_counted_is_in_the_digest() -> None:
+    digests = set()
+    for counted in (0, 1):
+        world = World()
+        world.send(world.listing())
+        world.shard._memory.retailers.table["moved"][0, 0] += counted
+        digests.add(world.send(world.cost(1100)).digest)
+    assert len(digests) == 2

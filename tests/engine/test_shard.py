@@ -96,7 +96,7 @@ def test_more_rows_than_a_decision_holds_wait_for_the_next() -> None:
 def test_timers_are_taken_by_a_bounded_number() -> None:
     world = World()
     count = DUE_ROWS_MAX + 100
-    own = {"kvi": True, "own_rival_names": ("us",)}
+    own: dict[str, Any] = {"kvi": True, "own_rival_names": ("us",)}
     world.send(*(world.listing(f"S{number}", **own) for number in range(count)))
     world.send(*(world.rival(1500, sku=f"S{number}") for number in range(count)))
     world.send(after_ms=HOUR)
