@@ -52,7 +52,9 @@ def test_an_increment_is_small_and_adds_up() -> None:
     assert len(part.texts) == 2
     restored = Shard.restore([*base, *increment])
     assert whole(restored) == whole(world.shard)
-    decided = restored.apply(batch_of([world.sold(1, "S1", event_id="e")], after=restored), world.now_ms)
+    decided = restored.apply(
+        batch_of([world.sold(1, "S1", event_id="e")], after=restored), world.now_ms
+    )
     assert decided.exceptions[0].verdict == "duplicate"
 
 
