@@ -265,6 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     good_result = (
         sum(refused.values()) == sent
         and compared.letters == sent
+        and compared.equal
         and unplanned == 0
         and skipped == 1
         and replayed["differences"] == 0
