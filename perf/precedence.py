@@ -32,7 +32,7 @@ def random_policy(draw: np.random.Generator, scale: float) -> dict[str, Any]:
         "min_margin": _decimals(draw, 0.0, 0.6, 4),
         "max_discount": _decimals(draw, 0.0, 1.0, 4),
         "step_max": float(draw.choice([0.0, 0.05, 0.2, 1.0, _decimals(draw, 0.0, 1.0, 4)])),
-        "changes_per_hour_max": int(draw.choice([0, 1, 10, 1000])),
+        "changes_per_hour_max": int(draw.choice([0, 1, 10, 255])),
         "kvi_rival_ratio_max": _decimals(draw, 0.5, 2.0, 4),
         "endings": list(ENDINGS[draw.integers(len(ENDINGS))]),
         "prior_elasticity": -float(draw.uniform(1.05, 8.0)),
