@@ -162,7 +162,8 @@ def _other_sources(
 
     The last is a column of ``others``, -1: none.
     """
-    dissent = evidence.dissent
+    # Without a rate there is no figure to compare: such an offer says nothing, for or against.
+    dissent = evidence.dissent & (evidence.others_minor > 0.0) & (landed_minor > 0.0)[:, None]
     count = len(landed_minor)
     if not dissent.any():
         return np.ones(count, dtype=bool), np.zeros(count, np.int64), np.full(count, -1)

@@ -177,6 +177,7 @@ def decided_all(
 )
 @example(seed=0, pieces_of=7, checkpoint_after=0.5, slices=3)
 @example(seed=4, pieces_of=5, checkpoint_after=0.6, slices=0)
+@example(seed=1398, pieces_of=1, checkpoint_after=0.75, slices=0)
 def test_a_successor_repeats_every_decision(
     seed: int, pieces_of: int, checkpoint_after: float, slices: int
 ) -> None:

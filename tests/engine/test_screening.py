@@ -130,6 +130,16 @@ def test_another_source_confirms_at_once() -> None:
     assert world.live()["rival_minor"] == 500
 
 
+def test_an_offer_without_a_rate_confirms_nothing() -> None:
+    """It has no figure in the listing's currency, so it neither agrees nor disagrees."""
+    world = watched()
+    world.send(world.rival(1800, source="feed"))
+    world.send(world.rival(1800, source="abroad", currency="USD"))
+    assert verdicts(seen(world, 500, source="feed", after_ms=1000)) == ["quarantined"]
+    seen(world, 600, source="abroad", currency="USD", after_ms=1000)
+    assert world.live()["rival_minor"] != 500
+
+
 def test_a_far_price_is_believed_after_three_sightings_an_hour_apart() -> None:
     world = watched()
     found = [verdicts(seen(world, 800, after_ms=2 * HOUR)) for _ in range(4)]

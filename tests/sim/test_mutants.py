@@ -6,6 +6,7 @@ from tests.sim.campaign import run_mutants
 from tests.sim.mutants import MUTANTS, Mutant, Patch, applied
 
 
+@pytest.mark.timeout(1200)
 def test_every_mutant_is_killed() -> None:
     """Remove each defence, and each pair that stands in for each other; print who noticed."""
     verdicts = list(run_mutants())

@@ -32,6 +32,7 @@ def test_the_same_seed_lives_the_same_life() -> None:
     assert len(lives[0]) > 20
 
 
+@pytest.mark.timeout(1800)
 def test_no_world_breaks_a_promise() -> None:
     """At least a thousand seeds, every misfortune at least a thousand times, no violation."""
     report = summed(list(run_worlds(0, SEEDS)))
