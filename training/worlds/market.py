@@ -425,11 +425,13 @@ class Market:
 POLICY: dict[str, object] = {
     "min_margin": 0.05,
     "max_discount": 0.5,
-    "step_max": 0.1,
+    "step_max": 0.014,
+    "changes_per_hour_max": 10,
     "kvi_rival_ratio_max": 1.1,
     "endings": ["99", "95", "49"],
 }
-"""The retailer's policy. No step reaches what the breaker calls a large move."""
+"""The retailer's policy. Ten steps of 1.4 %, an hour's worth, stay below what the breaker calls a
+large move, so a market that opens far off its best prices walks there instead of being halted."""
 
 TITLES: Sequence[str] = (
     "Kettle", "Lamp", "Backpack", "Headphones", "Blanket", "Coffee", "Trainers", "Notebook",
