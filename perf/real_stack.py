@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -73,6 +74,9 @@ class EngineUnderTest:
     def start(self) -> float:
         """Start it and return after how many seconds every shard is live."""
         began = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            # Whoever ends a measurement ends its engine and servers, too.
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         with (self.folder / "up.log").open("ab") as log:
             self._up = subprocess.Popen(
                 [sys.executable, "-m", "cluster", "up", "--json", *self.flags],
