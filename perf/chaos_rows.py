@@ -54,7 +54,6 @@ class Audit(Struct, kw_only=True):
     decisions: int = 0
     gaps: int = 0
     doubled: int = 0
-    by_replaced_owner: int = 0  # counted although another reigned
     ignored: int = 0  # of stale owners: rightly not counted by anybody
     lost_deltas: int = 0
     epochs: int = 0
@@ -86,10 +85,12 @@ async def audit(settings: Settings) -> Audit:
                     continue
                 number = decoded.decided.seq
                 if number in seen:
-                    continue  # the same record again, after an append in doubt
+                    # An append in doubt is looked for before it is repeated, so a reign that
+                    # holds one decision twice has doubled it.
+                    found.doubled += 1
+                    continue
                 seen.add(number)
                 found.gaps += number != seq + 1
-                found.doubled += number <= seq
                 seq, consumed = number, decoded.decided.last_delta
                 found.decisions += 1
         found.lost_deltas += await deltas.end() - 1 - consumed
@@ -230,7 +231,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "gaps": found.gaps,
             "doubled": found.doubled,
             "lost_deltas": found.lost_deltas,
-            "by_replaced_owner": found.by_replaced_owner,
             "stale_records_ignored": found.ignored,
             "next_decision_s": times,
             "stores_equal": compared.equal,
@@ -239,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "processes_left": left,
         }
     )
-    wrong = found.gaps + found.doubled + found.lost_deltas + found.by_replaced_owner
+    wrong = found.gaps + found.doubled + found.lost_deltas
     return 0 if wrong == 0 and compared.equal and replayed["differences"] == 0 else 1
 
 
