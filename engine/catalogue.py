@@ -10,7 +10,7 @@ import numpy as np
 from msgspec import Struct
 
 from engine import breaker
-from engine.currencies import CURRENCIES_MAX, NO_ROOM
+from engine.currencies import NO_ROOM, currencies_used_up
 from engine.decided import CatalogueChange
 from engine.deltas import (
     RATE_MIN,
@@ -29,6 +29,7 @@ from engine.facts import COSTS_SHOCKED, FUTURE_MS_MAX, set_cost
 from engine.listing_table import KVI, RELEASED, REMOVED, ListingText
 from engine.memory import Memory, Work
 from engine.microbatch import Position
+from engine.retailers import RETAILERS_MAX
 from engine.rivals import OWN_NAMES_MAX
 from engine.routing import key64
 
@@ -118,7 +119,7 @@ def change_listing(memory: Memory, work: Work, position: Position, delta: Listin
         if not new:
             _check_cost(memory, work, row, delta, key)
     if delta.currency is not None:
-        _currency(memory, delta.currency)  # or refuse, before anything of it is taken
+        _currency(memory, retailer, delta.currency)  # or refuse, before anything of it is taken
     if new:
         row = table.add(key, text, work.now_ms)
         memory.fit()
@@ -129,6 +130,8 @@ def change_listing(memory: Memory, work: Work, position: Position, delta: Listin
         if delta.observed_ms == known_ms:
             raise Refused("duplicate", "says what is known; nothing to do", listing=key)
         table.listings["listing_ms"][row] = delta.observed_ms
+        memory.unsaved[row] = True
+        work.changed.append(table.listings.take([row]).tobytes())
         return Answer("nothing changed", key)
     table.listings["listing_ms"][row] = delta.observed_ms
     work.touch_row(row, position)
@@ -164,7 +167,7 @@ def _set_listing(
     table.set_text(row, text)
     listing["group"] = memory.group_of(int(listing["retailer"]), text)
     if delta.currency is not None:
-        listing["currency"] = _currency(memory, delta.currency)
+        listing["currency"] = _currency(memory, int(listing["retailer"]), delta.currency)
     if delta.rrp_minor is not None:
         listing["rrp_minor"] = delta.rrp_minor
     if delta.map_minor is not None:
@@ -289,8 +292,8 @@ def change_rate(memory: Memory, work: Work, position: Position, delta: RateChang
         raise Refused(
             "rejected", f"/rate: is out of range; use {RATE_MIN} to {1 / RATE_MIN}, minor units"
         )
-    here = _currency(memory, delta.currency)
-    there = _currency(memory, delta.into)
+    here = _currency(memory, retailer, delta.currency)
+    there = _currency(memory, retailer, delta.into)
     known_ms = memory.currencies.known_ms(retailer, here, there)
     if delta.observed_ms < known_ms:
         raise not_newer(delta.observed_ms, known_ms)
@@ -305,14 +308,11 @@ def change_rate(memory: Memory, work: Work, position: Position, delta: RateChang
     return Answer()
 
 
-def _currency(memory: Memory, currency: str) -> int:
-    """Return the number of a currency, or refuse."""
-    number = memory.currencies.number(currency)
+def _currency(memory: Memory, retailer: int, currency: str) -> int:
+    """Return the number of a currency that a retailer names, or refuse."""
+    number = memory.currencies.number(retailer, currency)
     if number == NO_ROOM:
-        raise Refused(
-            "rejected",
-            f"/currency: the shard knows {CURRENCIES_MAX} currencies already; use one of them",
-        )
+        raise Refused("rejected", currencies_used_up())
     return number
 
 
@@ -338,7 +338,12 @@ def add_retailer(memory: Memory, work: Work, position: Position, delta: Retailer
     retailers = memory.retailers
     number = retailers.numbers.get(delta.retailer)
     if number is None:
-        currency = _currency(memory, delta.currency)
+        if len(retailers.ids) >= RETAILERS_MAX:
+            raise Refused(
+                "rejected",
+                f"/retailer: the shard has {RETAILERS_MAX} retailers already; add a shard",
+            )
+        currency = _currency(memory, len(retailers.ids), delta.currency)
         number = retailers.add(delta.retailer, delta.observed_ms)
         row = retailers.table[number]
         row["currency"] = currency
@@ -408,6 +413,7 @@ def _regroup_listing(memory: Memory, delta: PolicyChanged) -> None:
     if row >= 0:
         listing = memory.listings.listings[row]
         listing["group"] = memory.group_of(int(listing["retailer"]), memory.listings.text(row))
+        memory.unsaved[row] = True  # it may be in the backlog already
         memory.mark(np.array([row]))
 
 
@@ -438,8 +444,10 @@ def resume(memory: Memory, work: Work, position: Position, delta: PublishingResu
         wanted = breaker.like_held(listings["proposed_minor"][held], listings["held_minor"][held])
         listings["flags"][held[wanted]] |= RELEASED
         listings["held_minor"][held[~wanted]] = 0
+        work.changed.append(held.tobytes() + wanted.tobytes())
         # The windows begin anew, so what has counted in the old ones counts again.
         listings["window_minor"][rows] = 0
+        memory.unsaved[rows] = True  # also of those that were in the backlog already
     fields = {"channel": delta.channel, "breaker": tripped and delta.channel is None}
     tell(work, position, "resume", delta.retailer, fields)
     return Answer()

@@ -19,19 +19,40 @@ from engine.commands import CommandWindow
 from engine.currencies import Currencies
 from engine.decided import QUOTE_DTYPE
 from engine.deduplication import EventWindow, HighWaterMarks
-from engine.errors import CorruptCheckpoint
+from engine.errors import CorruptCheckpoint, IncompatibleCheckpoint
 from engine.groups import Groups
 from engine.listing_table import LISTING_DTYPE, REMOVED, put
 from engine.memory import Memory
 from engine.retailers import RETAILER_DTYPE, Retailers
 from engine.rivals import OFFER_DTYPE, OFFER_USED
 
-FORMAT = 1
-"""Version of the parts. Whoever changes a layout below raises it and keeps reading the old one."""
+FORMAT = 2
+"""Version of the parts. Whoever changes a layout below raises it.
+
+1 was of no release: its ids of sales cannot be divided among retailers, so it is not read.
+"""
 
 ROWS, CLOSE = "rows", "close"
 MERGED_ROWS = 4096
 """Rows a part of a merged base holds."""
+
+
+class Small(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a closing part holds beside rows: each field of it, and nothing else."""
+
+    rows: int
+    tombstones: list[tuple[int, int]]
+    dirty: bytes
+    retailers: dict[str, Any]
+    groups: dict[str, Any]
+    currencies: dict[str, Any]
+    own_names: list[tuple[int, ...]]
+    sources: list[tuple[int, list[int]]]
+    marks: list[tuple[int, int, int]]
+    commands: list[Any]
+    events_oldest: int
+    events_oldest_of: list[tuple[int, int]]
+    events: list[tuple[int, int, bytes]]  # minute, retailer, uint64 ids
 
 
 class Part(Struct, frozen=True):
@@ -48,16 +69,25 @@ class Part(Struct, frozen=True):
     offer_counts: bytes  # uint16
     offers: bytes
     mark: dict[str, int] = {}
-    small: dict[str, Any] = {}
+    small: Small | None = None
+
+
+class Lead(Struct, frozen=True):
+    """What every format's parts begin with: enough to say which it is."""
+
+    format: int = 0
+    layout: bytes = b""
 
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Part)
+_LEAD_DECODER = msgspec.msgpack.Decoder(Lead)
 
 
 def layout() -> bytes:
-    """Return eight bytes that differ where the layout of a packed record does."""
+    """Return eight bytes that differ where the layout of a packed record or a field's name does."""
     described = [repr(dtype.descr) for dtype in _DTYPES]
+    described += [repr(fields) for fields in (Part.__struct_fields__, Small.__struct_fields__)]
     return blake2b("\n".join(described).encode(), digest_size=8).digest()
 
 
@@ -66,34 +96,35 @@ _DTYPES = (LISTING_DTYPE, QUOTE_DTYPE, OFFER_DTYPE, RETAILER_DTYPE)
 
 def slice_part(memory: Memory, rows: np.ndarray) -> bytes:
     """Return the part that holds ``rows``."""
-    return _ENCODER.encode(_part(memory, rows, ROWS, {}, {}))
+    return _ENCODER.encode(_part(memory, rows, ROWS, {}, None))
 
 
 def close_part(memory: Memory, rows: np.ndarray, mark: dict[str, int]) -> bytes:
     """Return the part that holds ``rows`` and all small state at ``mark``."""
     listings = memory.listings
-    small = {
-        "rows": listings.rows,
-        "tombstones": listings.tombstones(),
-        "dirty": np.packbits(memory.backlog.dirty[: listings.rows]).tobytes(),
-        "retailers": memory.retailers.state(),
-        "groups": memory.groups.state(),
-        "currencies": memory.currencies.state(),
-        "own_names": memory.own_names.state(),
-        "sources": memory.rivals.sources(),
-        "marks": memory.marks.state(),
-        "commands": memory.commands.state(),
-        "events_oldest": memory.events.oldest_minute,
-        "events": {
-            minute: np.array(events, dtype=np.uint64).tobytes()
-            for minute, events in memory.events.changed().items()
-        },
-    }
+    small = Small(
+        rows=listings.rows,
+        tombstones=listings.tombstones(),
+        dirty=np.packbits(memory.backlog.dirty[: listings.rows]).tobytes(),
+        retailers=memory.retailers.state(),
+        groups=memory.groups.state(),
+        currencies=memory.currencies.state(),
+        own_names=memory.own_names.state(),
+        sources=memory.rivals.sources(),
+        marks=memory.marks.state(),
+        commands=memory.commands.state(),
+        events_oldest=memory.events.oldest_minute,
+        events_oldest_of=memory.events.oldest_minutes(),
+        events=[
+            (minute, retailer, np.array(ids, dtype=np.uint64).tobytes())
+            for minute, retailer, ids in memory.events.changed()
+        ],
+    )
     return _ENCODER.encode(_part(memory, rows, CLOSE, mark, small))
 
 
 def _part(
-    memory: Memory, rows: np.ndarray, kind: str, mark: dict[str, int], small: dict[str, Any]
+    memory: Memory, rows: np.ndarray, kind: str, mark: dict[str, int], small: Small | None
 ) -> Part:
     listings = memory.listings
     offers = memory.rivals.offers_of(rows)
@@ -118,47 +149,59 @@ def read_parts(parts: Iterable[bytes]) -> tuple[Memory, dict[str, int]]:
     """Return the memory that a base and its increments describe, and the last mark.
 
     Raises:
-        CorruptCheckpoint: a part is of a format or layout that this version cannot read, or no
-            closing part is there.
+        IncompatibleCheckpoint: a part is of a format or layout that this version cannot read.
+        CorruptCheckpoint: a part is none, or no closing part is there.
     """
-    memory, last = Memory(), None
-    events: dict[int, np.ndarray] = {}
+    memory, last, mark = Memory(), None, {}
+    events: list[tuple[int, int, list[int]]] = []
     for encoded in parts:
         part = _decoded(encoded)
         _fill(memory, part)
-        if part.kind == CLOSE:
-            last = part
-            for minute, ids in part.small["events"].items():
-                events[int(minute)] = np.frombuffer(ids, dtype=np.uint64)
+        if part.kind == CLOSE and part.small is not None:
+            last, mark = part.small, part.mark
+            for minute, retailer, ids in last.events:
+                events.append((minute, retailer, np.frombuffer(ids, dtype=np.uint64).tolist()))
     if last is None:
         raise CorruptCheckpoint("a checkpoint without a closing part holds no mark")
-    small = last.small
-    memory.retailers = Retailers.restore(small["retailers"])
-    memory.groups = Groups.restore(small["groups"], memory.retailers)
-    memory.currencies = Currencies.restore(small["currencies"])
-    for names in small["own_names"]:
-        memory.own_names.number(tuple(names))
-    memory.rivals.restore_sources(small["sources"])
-    memory.marks = HighWaterMarks.restore(small["marks"])
-    memory.commands = CommandWindow.restore(small["commands"])
-    ids_by_minute = {minute: ids.tolist() for minute, ids in events.items()}
-    memory.events = EventWindow.restore(small["events_oldest"], ids_by_minute)
-    rows = small["rows"]
-    memory.listings.restore(rows, small["tombstones"])
-    dirty = np.unpackbits(np.frombuffer(small["dirty"], dtype=np.uint8), count=rows)
+    memory.retailers = Retailers.restore(last.retailers)
+    memory.groups = Groups.restore(last.groups, memory.retailers)
+    memory.currencies = Currencies.restore(last.currencies)
+    for names in last.own_names:
+        memory.own_names.number(names)
+    memory.rivals.restore_sources(last.sources)
+    memory.marks = HighWaterMarks.restore(last.marks)
+    memory.commands = CommandWindow.restore(last.commands)
+    memory.events = EventWindow.restore(last.events_oldest, last.events_oldest_of, events)
+    memory.listings.restore(last.rows, last.tombstones)
+    dirty = np.unpackbits(np.frombuffer(last.dirty, dtype=np.uint8), count=last.rows)
     memory.backlog.mark(np.flatnonzero(dirty))
     memory.timers.restore()
-    return memory, last.mark
+    return memory, mark
+
+
+def check_part(encoded: bytes) -> None:
+    """Find out whether this version reads the part, without its rows.
+
+    Raises:
+        IncompatibleCheckpoint: another version wrote it.
+        CorruptCheckpoint: it is no part at all.
+    """
+    try:
+        lead = _LEAD_DECODER.decode(encoded)
+    except msgspec.DecodeError as error:
+        raise CorruptCheckpoint(f"a part cannot be read: {error}") from None
+    found = f"format {lead.format} of layout {lead.layout.hex()}"
+    wanted = f"format {FORMAT} of layout {layout().hex()}"
+    if found != wanted:
+        raise IncompatibleCheckpoint(found=found, wanted=wanted)
 
 
 def _decoded(encoded: bytes) -> Part:
+    check_part(encoded)
     try:
-        part = _DECODER.decode(encoded)
+        return _DECODER.decode(encoded)
     except msgspec.DecodeError as error:
         raise CorruptCheckpoint(f"a part cannot be read: {error}") from None
-    if part.format != FORMAT or part.layout != layout():
-        raise CorruptCheckpoint(f"a part has format {part.format}, this version reads {FORMAT}")
-    return part
 
 
 def _fill(memory: Memory, part: Part) -> None:

@@ -11,14 +11,25 @@ from engine.deltas import AnyDelta
 from engine.microbatch import Position
 
 COMMANDS_MAX = 20_000
+"""Answers a shard remembers. When there are more, the retailer who holds most forgets first."""
+
 COMMAND_WINDOW_MS = 86_400_000
 
 
 class CommandWindow:
-    """The outcomes of the last day's commands, at most ``COMMANDS_MAX``, oldest forgotten first."""
+    """The outcomes of the last day's commands, at most ``COMMANDS_MAX``.
+
+    Beyond, the retailer who holds most forgets his oldest: who holds no more than an equal share
+    loses nothing, whatever the others send.
+    """
 
     def __init__(self) -> None:
         self._answers: dict[tuple[str, str], tuple[int, bytes, Outcome]] = {}
+        self._ids: dict[str, dict[str, None]] = {}  # of each retailer, oldest first
+
+    def __len__(self) -> int:
+        """Return how many answers are remembered."""
+        return len(self._answers)
 
     def answer(self, delta: AnyDelta, position: Position) -> Outcome | None:
         """Return the answer to a command that was given before, ``None`` if it is new.
@@ -45,15 +56,18 @@ class CommandWindow:
     def remember(self, delta: AnyDelta, outcome: Outcome, now_ms: int) -> None:
         """Remember the answer to a command."""
         self._answers[delta.retailer, outcome.command_id] = (now_ms, body_of(delta), outcome)
+        self._ids.setdefault(delta.retailer, {})[outcome.command_id] = None
 
     def expire(self, now_ms: int) -> None:
         """Forget what is too old or too much."""
         while self._answers:
             oldest = next(iter(self._answers))
-            recent = self._answers[oldest][0] + COMMAND_WINDOW_MS > now_ms
-            if recent and len(self._answers) <= COMMANDS_MAX:
+            if self._answers[oldest][0] + COMMAND_WINDOW_MS > now_ms:
                 break
-            del self._answers[oldest]
+            self._forget(oldest)
+        while len(self._answers) > COMMANDS_MAX:
+            most = max(self._ids, key=lambda retailer: (len(self._ids[retailer]), retailer))
+            self._forget((most, next(iter(self._ids[most]))))
 
     def state(self) -> list[Any]:
         """Return everything, oldest first."""
@@ -66,7 +80,15 @@ class CommandWindow:
         for at, body, plain in state:
             outcome = msgspec.convert(plain, Outcome)
             window._answers[outcome.retailer, outcome.command_id] = (at, body, outcome)
+            window._ids.setdefault(outcome.retailer, {})[outcome.command_id] = None
         return window
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        retailer, command_id = key
+        del self._answers[key]
+        del self._ids[retailer][command_id]
+        if not self._ids[retailer]:
+            del self._ids[retailer]
 
 
 def body_of(delta: AnyDelta) -> bytes:

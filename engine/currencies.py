@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from engine.deduplication import pairs_of
 from engine.microbatch import currency_code, currency_name
 
 CURRENCIES_MAX = 250
 """Most currencies one shard knows; a rival's offer names one in a byte."""
+
+CURRENCIES_A_RETAILER_MAX = 40
+"""Most currencies one retailer may name, so that none uses up what all share."""
 
 NO_ROOM = -1
 """The number of a currency for which there is no room; 0 is the listing's own."""
@@ -26,30 +30,47 @@ class Currencies:
     def __init__(self) -> None:
         self._numbers: dict[int, int] = {0: 0}  # currency_code -> number
         self._names: list[str] = [""]
+        self._named: dict[int, set[int]] = {}  # retailer -> numbers of the currencies he named
+        self._uses = 0
         self._rates: dict[int, tuple[float, int]] = {}  # pair -> (rate, observed_ms)
         self._sort()
 
-    def number(self, currency: str) -> int:
-        """Return the number of a currency, giving it one; ``NO_ROOM`` when it is full."""
-        return self.number_of_code(currency_code(currency))
+    def __len__(self) -> int:
+        """Return how many currencies were named, once for each retailer who did."""
+        return self._uses
 
-    def number_of_code(self, code: int) -> int:
+    def number(self, retailer: int, currency: str) -> int:
+        """Return the number of a currency that a retailer names, giving it one.
+
+        ``NO_ROOM`` when he has named too many, or all together have.
+        """
+        return self.number_of_code(retailer, currency_code(currency))
+
+    def number_of_code(self, retailer: int, code: int) -> int:
         """Return the number of a currency given as ``currency_code``, or ``NO_ROOM``."""
         number = self._numbers.get(code)
-        if number is None:
-            if len(self._names) > CURRENCIES_MAX:
+        if number == 0:
+            return 0
+        named = self._named.setdefault(retailer, set())
+        if number is None or number not in named:
+            if len(named) >= CURRENCIES_A_RETAILER_MAX:
                 return NO_ROOM
-            number = self._numbers[code] = len(self._names)
-            self._names.append(currency_name(code))
+            if number is None:
+                if len(self._names) > CURRENCIES_MAX:
+                    return NO_ROOM
+                number = self._numbers[code] = len(self._names)
+                self._names.append(currency_name(code))
+            named.add(number)
+            self._uses += 1
         return number
 
-    def numbers_of_codes(self, codes: np.ndarray) -> np.ndarray:
+    def numbers_of_codes(self, retailers: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """Return int64[n], the number of each ``currency_code``; a new one gets a number."""
         if not codes.any():
             return np.zeros(len(codes), dtype=np.int64)
-        distinct, inverse = np.unique(codes, return_inverse=True)
-        numbers = np.array([self.number_of_code(code) for code in distinct.tolist()])
-        return numbers[inverse]
+        pairs, inverse = pairs_of(retailers, codes)
+        numbers = np.array([self.number_of_code(*pair) for pair in pairs])
+        return np.asarray(numbers[inverse])
 
     def name(self, number: int) -> str:
         """Return the three letters of a currency, "" for none."""
@@ -94,6 +115,7 @@ class Currencies:
         """Return everything as plain values."""
         return {
             "names": self._names[1:],
+            "named": [[retailer, *sorted(named)] for retailer, named in self._named.items()],
             "rates": [[pair, *rate] for pair, rate in self._rates.items()],
         }
 
@@ -101,8 +123,12 @@ class Currencies:
     def restore(cls, state: dict[str, Any]) -> "Currencies":
         """Return what :meth:`state` described."""
         currencies = cls()
-        for name in state["names"]:
-            currencies.number(name)
+        for number, name in enumerate(state["names"], start=1):
+            currencies._numbers[currency_code(name)] = number
+            currencies._names.append(name)
+        for retailer, *named in state["named"]:
+            currencies._named[retailer] = set(named)
+            currencies._uses += len(named)
         currencies._rates = {pair: (rate, at_ms) for pair, rate, at_ms in state["rates"]}
         currencies._sort()
         return currencies
@@ -116,3 +142,11 @@ class Currencies:
 
 def _pair(retailer: int, currency: int, into: int) -> int:
     return (retailer << 16) | (currency << 8) | into
+
+
+def currencies_used_up() -> str:
+    """Return why a currency gets no number."""
+    return (
+        f"/currency: a retailer may name {CURRENCIES_A_RETAILER_MAX} currencies and a shard "
+        f"{CURRENCIES_MAX}; use one of those named already"
+    )

@@ -5,6 +5,7 @@ newer. Sales add up, so each must be counted once: by a high-water mark a source
 window. What the window can no longer tell apart is refused as late, never counted.
 """
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,11 @@ from msgspec import Struct
 
 EVENT_WINDOW_MS = 86_400_000
 EVENTS_MAX = 1_000_000
+"""Ids of sales a shard remembers; of more, the retailer who holds most forgets first."""
+
 SOURCES_MAX = 65_535
+"""Sources of sales a shard remembers; :meth:`engine.retailers.Retailers.share` divides them."""
+
 MINUTE_MS = 60_000
 
 
@@ -83,27 +88,43 @@ def last_of(cells: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     return np.sort(backwards[first])
 
 
+def pairs_of(retailers: np.ndarray, names: np.ndarray) -> tuple[list[tuple[int, int]], np.ndarray]:
+    """Return the distinct (retailer, name) and, for each element, which of them it is.
+
+    Of one retailer they come by name, whoever else is there: his numbers depend on nobody.
+    """
+    # A pair as one number, because sorting records costs ten times as much.
+    distinct, name = np.unique(names, return_inverse=True)
+    several = int(retailers.max(initial=0)) + 1
+    pairs, inverse = np.unique(name * several + retailers, return_inverse=True)
+    return [(pair % several, int(distinct[pair // several])) for pair in pairs.tolist()], inverse
+
+
 class HighWaterMarks:
     """The highest ``source_seq`` counted of each source of each retailer."""
 
     def __init__(self) -> None:
         self._numbers: dict[tuple[int, int], int] = {}  # (retailer, source) -> number
+        self._held: dict[int, int] = {}  # sources a retailer
         self._marks = np.full(64, -1, dtype=np.int64)
 
+    def __len__(self) -> int:
+        """Return how many sources are remembered."""
+        return len(self._numbers)
+
     def take(
-        self, retailers: np.ndarray, sources: np.ndarray, sequences: np.ndarray
+        self,
+        retailers: np.ndarray,
+        sources: np.ndarray,
+        sequences: np.ndarray,
+        sources_max: int = SOURCES_MAX,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Raise the marks; return which facts are new (boolean), and the mark each met.
 
-        A mark of ``NO_ROOM`` says that there are too many sources to remember another.
+        A mark of ``NO_ROOM`` says that the retailer has ``sources_max`` sources already.
         """
-        # A pair as one number, because sorting records costs ten times as much.
-        names, name = np.unique(sources, return_inverse=True)
-        several = int(retailers.max(initial=0)) + 1
-        pairs, inverse = np.unique(name * several + retailers, return_inverse=True)
-        numbers = [
-            self._number(pair % several, int(names[pair // several])) for pair in pairs.tolist()
-        ]
+        pairs, inverse = pairs_of(retailers, sources)
+        numbers = [self._number(*pair, sources_max) for pair in pairs]
         number = np.array(numbers, dtype=np.int64)[inverse]
         known = np.where(number < 0, NO_ROOM, self._marks[number])
         # Equal sequences say the same, whatever else they hold: the second is a duplicate.
@@ -121,93 +142,133 @@ class HighWaterMarks:
         """Return the marks that :meth:`state` described."""
         marks = cls()
         for retailer, source, mark in state:
-            marks._marks[marks._number(retailer, source)] = mark
+            marks._marks[marks._number(retailer, source, len(state))] = mark
         return marks
 
-    def _number(self, retailer: int, source: int) -> int:
+    def _number(self, retailer: int, source: int, sources_max: int) -> int:
         number = self._numbers.get((retailer, source))
         if number is None:
-            number = len(self._numbers)
-            if number >= SOURCES_MAX:
+            held = self._held.get(retailer, 0)
+            if held >= sources_max:
                 return -1
+            number = len(self._numbers)
             self._numbers[retailer, source] = number
+            self._held[retailer] = held + 1
             if number >= len(self._marks):
                 self._marks = np.concatenate([self._marks, np.full_like(self._marks, -1)])
         return number
 
 
 NO_ROOM = -2
-"""The mark of a source beyond ``SOURCES_MAX``."""
+"""The mark of a source beyond its retailer's share."""
 
 NEW, SEEN, TOO_OLD = 0, 1, 2
 """What :meth:`EventWindow.take` says of an event."""
 
 
 class EventWindow:
-    """The ids of events of the last 24 hours, by the minute in which they were observed.
+    """The ids of sales of the last 24 hours, by the minute in which they were observed.
 
-    When there are too many, the oldest minutes go first; nothing of a minute that went can be told
-    from a duplicate any more.
+    When there are too many, the retailer who holds most forgets his oldest minutes: whoever holds
+    no more than an equal share of ``EVENTS_MAX`` loses nothing, whatever the others send. Nothing
+    of a minute that went can be told from a duplicate any more.
     """
 
     def __init__(self) -> None:
-        self._minutes: dict[int, set[int]] = {}
+        self._minutes: dict[int, dict[int, set[int]]] = {}  # minute -> retailer -> ids
+        self._held: dict[int, int] = {}  # ids a retailer
         self._count = 0
         self._oldest = 0  # minutes before this one are gone
-        self._changed: set[int] = set()  # since the last checkpoint
+        self._oldest_of: dict[int, int] = {}  # and for these retailers, before this later one
+        self._changed: set[tuple[int, int]] = set()  # (minute, retailer) since a checkpoint
+
+    def __len__(self) -> int:
+        """Return how many ids are remembered."""
+        return self._count
 
     def take(self, retailer: int, event: int, observed_ms: int) -> int:
         """Remember one event, and say whether it is NEW, SEEN or TOO_OLD to tell."""
         minute = observed_ms // MINUTE_MS
-        if minute < self._oldest:
+        if minute < self._oldest or minute < self._oldest_of.get(retailer, 0):
             return TOO_OLD
-        # The same id may be used by two retailers; their numbers are mixed into it.
-        event ^= (retailer * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-        events = self._minutes.get(minute)
-        if events is None:
-            events = self._minutes[minute] = set()
-        elif event in events:
+        events = self._minutes.setdefault(minute, {}).setdefault(retailer, set())
+        if event in events:
             return SEEN
         events.add(event)
+        self._held[retailer] = self._held.get(retailer, 0) + 1
         self._count += 1
-        self._changed.add(minute)
+        self._changed.add((minute, retailer))
         return NEW
 
     def expire(self, now_ms: int) -> None:
         """Forget what the window no longer holds."""
         oldest = (now_ms - EVENT_WINDOW_MS) // MINUTE_MS
         if oldest > self._oldest:
-            self._forget(oldest)
+            self._forget_before(oldest)
         while self._count > EVENTS_MAX:
-            self._forget(min(self._minutes) + 1)
+            most = max(self._held, key=lambda retailer: (self._held[retailer], retailer))
+            minute = min(at for at, events in self._minutes.items() if most in events)
+            self._forget(minute, most)
+            self._oldest_of[most] = minute + 1
 
     @property
     def oldest_minute(self) -> int:
         """Return the minute before which an event can no longer be told from a duplicate."""
         return self._oldest
 
-    def changed(self) -> dict[int, list[int]]:
-        """Return the minutes that changed since the last call, sorted, for a checkpoint."""
-        minutes = sorted(minute for minute in self._changed if minute in self._minutes)
+    def oldest_minutes(self) -> list[tuple[int, int]]:
+        """Return (retailer, minute) of those who had to forget more than time did."""
+        return sorted(self._oldest_of.items())
+
+    def changed(self) -> list[tuple[int, int, list[int]]]:
+        """Return (minute, retailer, ids) of what changed since the last call, sorted."""
+        changed = sorted(self._changed)
         self._changed.clear()
-        return {minute: sorted(self._minutes[minute]) for minute in minutes}
+        return [
+            (minute, retailer, sorted(self._minutes[minute][retailer]))
+            for minute, retailer in changed
+            if retailer in self._minutes.get(minute, ())
+        ]
 
     def forget_checkpoint(self) -> None:
         """Let the next checkpoint hold every minute again."""
-        self._changed.update(self._minutes)
+        self._changed.update(
+            (minute, retailer) for minute, events in self._minutes.items() for retailer in events
+        )
 
     @classmethod
-    def restore(cls, oldest: int, minutes: dict[int, Any]) -> "EventWindow":
-        """Return the window that checkpoints described."""
+    def restore(
+        cls,
+        oldest: int,
+        oldest_of: Iterable[Sequence[int]],
+        events: Iterable[tuple[int, int, Iterable[int]]],
+    ) -> "EventWindow":
+        """Return the window that checkpoints described; of a (minute, retailer) the last counts."""
         window = cls()
         window._oldest = oldest
-        for minute in sorted(minutes):
-            if minute >= oldest:
-                window._minutes[minute] = set(minutes[minute])
-                window._count += len(window._minutes[minute])
+        window._oldest_of = {retailer: minute for retailer, minute in oldest_of}
+        latest = {(minute, retailer): ids for minute, retailer, ids in events}
+        for minute, retailer in sorted(latest):
+            if minute >= max(oldest, window._oldest_of.get(retailer, 0)):
+                ids = set(latest[minute, retailer])
+                window._minutes.setdefault(minute, {})[retailer] = ids
+                window._held[retailer] = window._held.get(retailer, 0) + len(ids)
+                window._count += len(ids)
         return window
 
-    def _forget(self, oldest: int) -> None:
-        for minute in sorted(minute for minute in self._minutes if minute < oldest):
-            self._count -= len(self._minutes.pop(minute))
+    def _forget_before(self, oldest: int) -> None:
+        for minute in [minute for minute in self._minutes if minute < oldest]:
+            for retailer in list(self._minutes[minute]):
+                self._forget(minute, retailer)
         self._oldest = oldest
+        self._oldest_of = {of: minute for of, minute in self._oldest_of.items() if minute > oldest}
+
+    def _forget(self, minute: int, retailer: int) -> None:
+        events = self._minutes[minute]
+        count = len(events.pop(retailer))
+        if not events:
+            del self._minutes[minute]
+        self._count -= count
+        self._held[retailer] -= count
+        if not self._held[retailer]:
+            del self._held[retailer]

@@ -92,6 +92,27 @@ class CorruptCheckpoint(PricingError):
     """A checkpoint fails its checksum or names a record that is not valid in the log."""
 
 
+class IncompatibleCheckpoint(CorruptCheckpoint):
+    """A checkpoint is whole, but of a version that this one does not read.
+
+    Whoever has an older one that is read, or the log from its start, goes on with that.
+    """
+
+    def __init__(self, *, found: str, wanted: str, name: str = "") -> None:
+        super().__init__(
+            f"checkpoint {name or 'part'}: it is of {found}, this version reads {wanted}; start "
+            "the version that wrote it, or go on without: an older checkpoint that is read, or the "
+            "log from its start, takes its place"
+        )
+        self.found = found
+        self.wanted = wanted
+        self.name = name
+
+    def of(self, name: str) -> "IncompatibleCheckpoint":
+        """Return the same about the file ``name``."""
+        return IncompatibleCheckpoint(found=self.found, wanted=self.wanted, name=name)
+
+
 class ClockFault(PricingError):
     """The wall clock jumped or disagrees with the broker's; the owner stops."""
 

@@ -249,7 +249,9 @@ def _counted_once(
     if sequenced.any():
         mine = np.flatnonzero(sequenced)
         sequences = facts.source_seq[which[mine]]
-        fresh[mine], marks = memory.marks.take(retailer[mine], facts.source[which[mine]], sequences)
+        fresh[mine], marks = memory.marks.take(
+            retailer[mine], facts.source[which[mine]], sequences, memory.sources_max
+        )
         old = mine[~fresh[mine] & (marks != NO_ROOM)]
         refuse(
             work,
@@ -266,7 +268,8 @@ def _counted_once(
             facts,
             which[mine[marks == NO_ROOM]],
             "rejected",
-            "/source: too many sources to remember another; use event_id",
+            f"/source: the retailer has used up his share of {memory.sources_max} sources; use "
+            "event_id",
         )
     for at in np.flatnonzero(named).tolist():
         fact = int(which[at])

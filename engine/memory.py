@@ -5,7 +5,7 @@ import numpy as np
 from engine.commands import CommandWindow
 from engine.currencies import Currencies
 from engine.decided import CatalogueChange, Outcome
-from engine.deduplication import EventWindow, HighWaterMarks
+from engine.deduplication import SOURCES_MAX, EventWindow, HighWaterMarks
 from engine.groups import Groups
 from engine.listing_table import REMOVED, ListingTable, ListingText, grown
 from engine.microbatch import Position, Refusal
@@ -13,6 +13,9 @@ from engine.retailers import Retailers
 from engine.rivals import OWN_NAMES_MAX, RivalTable
 from engine.routing import name64
 from engine.timers import Backlog, Timers
+
+SOURCES_LEAST = 64
+"""Sources that each retailer may name, however many share the shard."""
 
 
 class OwnNames:
@@ -60,6 +63,30 @@ class Memory:
         self.unsaved = np.zeros(
             self.listings.capacity, dtype=bool
         )  # rows the next checkpoint needs
+
+    @property
+    def sources_max(self) -> int:
+        """Return how many sources each retailer may name."""
+        return self.retailers.share(SOURCES_MAX, SOURCES_LEAST)
+
+    def changed(self) -> bytes:
+        """Return what changed since last asked beside the rows that were looked at, for the digest.
+
+        Retailers' counters as they are; of what only grows and shrinks by deltas, how much there
+        is.
+        """
+        sizes = (
+            self.listings.rows,
+            self.listings.live,
+            self.backlog.rows,
+            len(self.retailers.channels),
+            len(self.currencies),
+            len(self.marks),
+            len(self.events),
+            self.events.oldest_minute,
+            len(self.commands),
+        )
+        return repr(sizes).encode() + self.retailers.changed()
 
     def fit(self) -> None:
         """Make room beside the listing table after it grew."""

@@ -3,7 +3,7 @@
 import numpy as np
 from msgspec import Struct
 
-from engine.currencies import CURRENCIES_MAX, NO_ROOM
+from engine.currencies import NO_ROOM, currencies_used_up
 from engine.deduplication import last_of, newest
 from engine.listing_table import put
 from engine.memory import Memory, Work
@@ -47,11 +47,13 @@ def apply_offers(
     """Apply the rivals' prices among ``facts`` that stand at ``which``."""
     listings = memory.listings.listings
     row, rival, observed = rows[which], facts.rival[which], facts.observed_ms[which]
-    source = memory.rivals.source_numbers(facts.source[which])
+    retailer = listings["retailer"][row].astype(np.int64)
+    source = memory.rivals.source_numbers(retailer, facts.source[which], memory.sources_max)
     landed = facts.amount[which] + facts.shipping_minor[which]
     possible = landed <= PRICE_MINOR_MAX
     # What is refused gives no currency a number, for there are few and all retailers share them.
-    currency = memory.currencies.numbers_of_codes(np.where(possible, facts.currency[which], 0))
+    codes = np.where(possible, facts.currency[which], 0)
+    currency = memory.currencies.numbers_of_codes(retailer, codes)
     currency = np.where(currency == listings["currency"][row], 0, currency)
     flags = facts.flags[which] & (OFFER_IN_STOCK | OFFER_NEW)
     refused: list[tuple[np.ndarray, str, str]] = []
@@ -61,7 +63,7 @@ def apply_offers(
         refused.append((which[~possible], "rejected", reason))
     nameless = currency == NO_ROOM
     if nameless.any():
-        reason = f"/currency: the shard knows {CURRENCIES_MAX} currencies already; use one of them"
+        reason = currencies_used_up()
         refused.append((which[nameless], "rejected", reason))
         possible &= ~nameless
     offers = memory.rivals.offers_of(row)

@@ -4,7 +4,6 @@ Pricing says what the price should be. Here it is decided whether it is put in f
 person, is held by the breaker, or stays away because publishing is halted.
 """
 
-import msgspec
 import numpy as np
 from msgspec import Struct
 
@@ -80,10 +79,7 @@ def quote_rows(memory: Memory, looked: Looked, seq: int, now_ms: int) -> Quoted:
         mask[held] |= reasons.HELD_BY_BREAKER
         listings["held_minor"][held] = wanted[held]
         wanted[held] = before_minor[held]
-    quoted = _finish(memory, looked, sight, priced, mask, wanted, state, tripped, seq, now_ms)
-    # What the breaker has counted decides later, so it is part of the state that is compared.
-    retailers = memory.retailers.table.take(np.unique(listings["retailer"]))
-    return msgspec.structs.replace(quoted, state=quoted.state + retailers.tobytes())
+    return _finish(memory, looked, sight, priced, mask, wanted, state, tripped, seq, now_ms)
 
 
 def _look(memory: Memory, rows: np.ndarray, now_ms: int) -> _Sight:

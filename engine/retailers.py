@@ -10,6 +10,9 @@ from engine.policy import Policy
 WINDOW_SLOTS = 60
 """Slots that a window of the breaker is counted in; the running one comes on top."""
 
+RETAILERS_MAX = 10_000
+"""Retailers a shard takes; each has memory and shares of his own."""
+
 COUNTS = ("moved", "floored", "decided", "shocked")
 """What is counted in windows: large moves, arrivals on floors, changes, large changes of cost."""
 
@@ -70,6 +73,7 @@ class Retailers:
         self.channels: dict[tuple[int, str], int] = {}  # (retailer, channel) -> number
         self.halted_channels = np.zeros(8, dtype=bool)  # by channel number
         self.channel_halt_ms: list[int] = []
+        self._told = b""  # the table when its changes were last asked for
 
     def add(self, retailer: str, now_ms: int) -> int:
         """Return the number of a new retailer, in shadow mode."""
@@ -85,6 +89,14 @@ class Retailers:
         row["slot"] = row["cost_slot"] = -1
         row["costs_trusted_until_ms"] = -1
         return number
+
+    def share(self, most: int, least: int) -> int:
+        """Return what each retailer may use up of a memory for ``most``: as much as any other.
+
+        It depends on how many they are and not on what they send, so that no retailer's flood
+        changes what another's deltas get.
+        """
+        return max(most // max(len(self.ids), 1), least)
 
     def set_thresholds(self, number: int, policy: Policy) -> None:
         """Take the breaker's thresholds from the retailer's policy.
@@ -113,6 +125,25 @@ class Retailers:
                 self.halted_channels = grown(self.halted_channels)
         return found
 
+    def changed(self) -> bytes:
+        """Return the number and record of every retailer of whom anything changed since last asked.
+
+        Counters decide later, so the digest must see each change at the mark of its cause. Whoever
+        changes one need not remember to say so: the records are compared.
+        """
+        table = self.table[: len(self.ids)]
+        told, now = self._told, table.tobytes()
+        if now == told:
+            return b""
+        self._told = now
+        size = RETAILER_DTYPE.itemsize
+        before = np.zeros(len(now), dtype=np.uint8)
+        before[: len(told)] = np.frombuffer(told, dtype=np.uint8)
+        differ = (before != np.frombuffer(now, dtype=np.uint8)).reshape(-1, size).any(axis=1)
+        differ[len(told) // size :] = True
+        numbers = np.flatnonzero(differ)
+        return numbers.tobytes() + table.take(numbers).tobytes()
+
     def state(self) -> dict[str, Any]:
         """Return everything as plain values."""
         channels = len(self.channels)
@@ -138,4 +169,5 @@ class Retailers:
             retailers.channel(retailer, channel)
         retailers.halted_channels[: len(state["halted_channels"])] = state["halted_channels"]
         retailers.channel_halt_ms = list(state["channel_halt_ms"])
+        retailers._told = retailers.table[: len(retailers.ids)].tobytes()
         return retailers

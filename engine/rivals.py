@@ -5,10 +5,13 @@ rival. What may be compared is new, in stock, fresh, not ourselves and in a curr
 rate; the lowest such landed price (price and shipping) is the reference.
 """
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 from msgspec import Struct
 
 from engine.currencies import Currencies
+from engine.deduplication import pairs_of
 from engine.listing_table import NEVER, grown, put
 from kernels.limits import PRICE_MINOR_MAX
 
@@ -18,7 +21,9 @@ OFFERS_MAX = OFFERS_A_BLOCK * PLACES
 """Most offers a listing remembers; another takes the place of the oldest, if that is stale."""
 
 SOURCES_MAX = 65_535
-"""The number that all sources share for which there is no other; it is not remembered for whom."""
+"""The number that all of a retailer's sources share for which there is no other; it is not
+remembered for whom. Numbers are a retailer's own, for an offer is only compared with others of its
+listing."""
 
 OFFER_IN_STOCK, OFFER_NEW, OFFER_UNPROVEN, OFFER_USED = 1, 2, 64, 128
 """Bits of an offer's ``flags``; the first two as in ``FactColumns``. USED: the place is taken.
@@ -70,20 +75,22 @@ class RivalTable:
         self.places = np.full((capacity, PLACES), -1, dtype=np.int32)  # by row of the listing
         self._next = 1  # block 0 stays empty
         self._free: list[int] = []
-        self._sources: dict[int, int] = {0: 0}  # name64 -> number
+        self._sources: dict[int, dict[int, int]] = {}  # retailer -> name64 -> number, from 1
 
     def fit(self, rows: int) -> None:
         """Make room for ``rows`` listings."""
         while len(self.places) < rows:
             self.places = grown(self.places, -1)
 
-    def source_numbers(self, sources: np.ndarray) -> np.ndarray:
-        """Return int64[n], the number of each source; beyond the most, all share one."""
+    def source_numbers(
+        self, retailers: np.ndarray, sources: np.ndarray, sources_max: int = SOURCES_MAX
+    ) -> np.ndarray:
+        """Return int64[n], the number of each source; beyond ``sources_max``, all share one."""
         if not sources.any():
             return np.zeros(len(sources), dtype=np.int64)
-        distinct, inverse = np.unique(sources, return_inverse=True)
-        numbers = [self._source_number(source) for source in distinct.tolist()]
-        return np.array(numbers, dtype=np.int64)[inverse]
+        pairs, inverse = pairs_of(retailers, sources)
+        numbers = [self._source_number(*pair, sources_max) for pair in pairs]
+        return np.asarray(np.array(numbers, dtype=np.int64)[inverse])
 
     def offers_of(self, rows: np.ndarray) -> np.ndarray:
         """Return OFFER_DTYPE[rows, offers]; places that are not taken are zero."""
@@ -142,21 +149,27 @@ class RivalTable:
                 self.offers[block, : len(part)] = part
             start += count
 
-    def sources(self) -> list[int]:
-        """Return the names of the sources in the order of their numbers."""
-        return list(self._sources)
+    def sources(self) -> list[tuple[int, list[int]]]:
+        """Return (retailer, names of his sources in the order of their numbers)."""
+        return [(retailer, list(names)) for retailer, names in sorted(self._sources.items())]
 
-    def restore_sources(self, names: list[int]) -> None:
+    def restore_sources(self, sources: Iterable[tuple[int, Sequence[int]]]) -> None:
         """Number the sources as :meth:`sources` told."""
-        self._sources = {name: number for number, name in enumerate(names[:SOURCES_MAX])}
+        self._sources = {
+            retailer: {name: number for number, name in enumerate(names, start=1)}
+            for retailer, names in sources
+        }
 
-    def _source_number(self, source: int) -> int:
-        number = self._sources.get(source)
+    def _source_number(self, retailer: int, source: int, sources_max: int) -> int:
+        if source == 0:
+            return 0
+        names = self._sources.setdefault(retailer, {})
+        number = names.get(source)
         if number is None:
-            number = len(self._sources)
-            if number >= SOURCES_MAX:
+            number = len(names) + 1
+            if number > min(sources_max, SOURCES_MAX - 1):
                 return SOURCES_MAX
-            self._sources[source] = number
+            names[source] = number
         return number
 
     def _block(self) -> int:

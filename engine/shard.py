@@ -54,7 +54,7 @@ from engine.replay import Agreement, agreement, chained
 from kernels import reasons
 from kernels.limits import DUE_ROWS_MAX, ROWS_PER_DECISION_MAX
 
-ENGINE_VERSION = "1"
+ENGINE_VERSION = "2"
 """Changes whenever the same deltas may be decided otherwise than before."""
 
 FACTS = (CompetitorPriced, StockCounted, UnitsSold, CostChanged)
@@ -138,7 +138,8 @@ class Shard:
             exceptions=tuple(work.refusals),
             outcomes=tuple(work.outcomes),
         )
-        digest = chained(self.digest, self.pending, [*work.changed, state])
+        changed = [*work.changed, state, memory.changed()]
+        digest = chained(self.digest, self.pending, changed)
         self.pending = msgspec.structs.replace(self.pending, digest=digest)
         return self.pending
 
@@ -348,6 +349,9 @@ class Shard:
         if len(kept) > ROWS_PER_DECISION_MAX - len(removed.rows):
             late = kept[ROWS_PER_DECISION_MAX - len(removed.rows) :]
             memory.mark(rows[late])
+            # They are looked at later, but have changed now.
+            work.changed.append(memory.listings.listings.take(rows[late]).tobytes())
+            memory.unsaved[rows[late]] = True
             kept = kept[: ROWS_PER_DECISION_MAX - len(removed.rows)]
         touched = rows[kept]
         room = ROWS_PER_DECISION_MAX - len(removed.rows) - len(touched)
@@ -409,6 +413,7 @@ class Shard:
             listings.listings[name][rows] = quotes[name]
         listings.listings["quote_seq"][rows] = recorded.seq
         listings.listings["quote_index"][rows] = known
+        self._memory.unsaved[rows] = True
         extra = np.setdiff1d(ours.quotes["listing"], recorded.quotes["listing"])
         rows = listings.index.rows(extra)
         mine = ours.quotes[np.isin(ours.quotes["listing"], extra)]

@@ -33,12 +33,14 @@ def test_sources_beyond_the_most_share_a_number_and_are_not_remembered(
     monkeypatch.setattr(rivals, "SOURCES_MAX", 5)
     table = RivalTable()
     names = np.arange(100, 200, dtype=np.uint64)
-    numbers = table.source_numbers(names)
+    nobody = np.zeros(len(names), dtype=np.int64)
+    numbers = table.source_numbers(nobody, names)
     assert numbers.tolist() == [1, 2, 3, 4] + [5] * 96
-    assert len(table.sources()) == 5
+    assert table.sources() == [(0, [100, 101, 102, 103])]
+    assert table.source_numbers(nobody[:4] + 1, names[:4]).tolist() == [1, 2, 3, 4]
     restored = RivalTable()
     restored.restore_sources(table.sources())
-    assert restored.source_numbers(names).tolist() == numbers.tolist()
+    assert restored.source_numbers(nobody, names).tolist() == numbers.tolist()
 
 
 @pytest.mark.parametrize("kind", [PublishingHalted, PublishingResumed])

@@ -6,10 +6,10 @@ import sys
 import msgspec
 import pytest
 
-from engine.checkpoint import FORMAT, Part, merge_parts, read_catalogue
+from engine.checkpoint import FORMAT, Part, check_part, layout, merge_parts, read_catalogue
 from engine.decided import State
 from engine.deltas import ListingRemoved, PublishingHalted
-from engine.errors import CorruptCheckpoint
+from engine.errors import CorruptCheckpoint, IncompatibleCheckpoint
 from engine.replay import Agreement
 from engine.shard import Shard
 from repricer import batch_of
@@ -100,18 +100,41 @@ def test_a_tombstone_survives_and_is_reused_alike() -> None:
     assert whole(twin) == whole(world.shard)
 
 
-@pytest.mark.parametrize(
-    "change", [{"format": FORMAT + 1}, {"layout": b"12345678"}, {"kind": "rows"}]
-)
-def test_what_cannot_be_read_is_refused(change: dict[str, object]) -> None:
+@pytest.mark.parametrize("change", [{"format": FORMAT - 1}, {"layout": b"12345678"}])
+def test_another_version_is_refused_by_name_before_anything_is_read(
+    change: dict[str, object],
+) -> None:
     part = msgspec.msgpack.decode(busy().shard.checkpoint_close(), type=Part)
-    broken = msgspec.msgpack.encode(msgspec.structs.replace(part, **change))
-    with pytest.raises(CorruptCheckpoint):
-        Shard.restore([broken])
-    with pytest.raises(CorruptCheckpoint):
-        Shard.restore([b"\xc1"])
-    with pytest.raises(CorruptCheckpoint):
-        Shard.restore([])
+    plain = msgspec.to_builtins(msgspec.structs.replace(part, **change), builtin_types=(bytes,))
+    plain["small"] = {"of": "another build"}
+    other = msgspec.msgpack.encode(plain)
+    for refuse in (check_part, lambda part: Shard.restore([part])):
+        with pytest.raises(IncompatibleCheckpoint) as refused:
+            refuse(other)
+        said = str(refused.value.of("0001-base.checkpoint"))
+        found = f"format {plain['format']} of layout {plain['layout'].hex()}"
+        assert said.startswith(f"checkpoint 0001-base.checkpoint: it is of {found}, ")
+        assert f"this version reads format {FORMAT} of layout {layout().hex()}; start" in said
+
+
+def test_what_cannot_be_read_is_refused() -> None:
+    part = msgspec.msgpack.decode(busy().shard.checkpoint_close(), type=Part)
+    rows_only = msgspec.msgpack.encode(msgspec.structs.replace(part, kind="rows"))
+    for parts in ([rows_only], [b"\xc1"], []):
+        with pytest.raises(CorruptCheckpoint) as refused:
+            Shard.restore(parts)
+        assert not isinstance(refused.value, IncompatibleCheckpoint)
+
+
+def test_a_build_that_remembers_another_thing_has_another_layout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A part's small state is named, so that no build finds a field missing halfway."""
+    part = busy().shard.checkpoint_close()
+    less = msgspec.defstruct("Small", [("rows", int)])
+    monkeypatch.setattr("engine.checkpoint.Small", less)
+    with pytest.raises(IncompatibleCheckpoint):
+        check_part(part)
 
 
 def test_a_gateway_reads_the_catalogue() -> None:

@@ -6,7 +6,7 @@ from string import ascii_uppercase
 import numpy as np
 import pytest
 
-from engine.currencies import CURRENCIES_MAX, NO_ROOM, Currencies
+from engine.currencies import CURRENCIES_A_RETAILER_MAX, CURRENCIES_MAX, NO_ROOM, Currencies
 from engine.deltas import RateChanged, RetailerAdded
 from engine.microbatch import currency_code
 from kernels.limits import PRICE_MINOR_MAX
@@ -20,17 +20,28 @@ def full() -> World:
     world = World()
     world.send(world.listing(kvi=True, own_rival_names=("us",)))
     for code in CODES[:-1]:  # the retailer's own is one of them
-        world.shard._memory.currencies.number(code)
+        world.shard._memory.currencies.number(99 + CODES.index(code) // 40, code)
     return world
 
 
 def test_a_currency_without_room_has_no_number() -> None:
     currencies = Currencies()
-    assert [currencies.number(code) for code in CODES] == list(range(1, CURRENCIES_MAX + 1))
-    assert currencies.number("ZZZ") == NO_ROOM
+    numbers = [currencies.number(place // 40, code) for place, code in enumerate(CODES)]
+    assert numbers == list(range(1, CURRENCIES_MAX + 1))
+    assert currencies.number(9, "ZZZ") == NO_ROOM
     codes = np.array([0, currency_code("ZZZ"), currency_code(CODES[6])])
-    assert currencies.numbers_of_codes(codes).tolist() == [0, NO_ROOM, 7]
-    assert len(Currencies.restore(currencies.state()).state()["names"]) == CURRENCIES_MAX
+    assert currencies.numbers_of_codes(np.full(3, 9), codes).tolist() == [0, NO_ROOM, 7]
+    assert Currencies.restore(currencies.state()).state() == currencies.state()
+
+
+def test_a_retailer_uses_up_his_own_currencies_only() -> None:
+    currencies = Currencies()
+    most = CURRENCIES_A_RETAILER_MAX
+    assert NO_ROOM not in [currencies.number(0, code) for code in CODES[:most]]
+    assert [currencies.number(0, code) for code in CODES[most:]] == [NO_ROOM] * 210
+    assert NO_ROOM not in [currencies.number(1, code) for code in CODES[-most:]]
+    assert currencies.number(0, CODES[0]) == 1
+    assert currencies.number(0, CODES[-1]) == NO_ROOM, "not even what another has named"
 
 
 def test_an_offer_in_a_currency_without_room_is_refused() -> None:

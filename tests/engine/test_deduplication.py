@@ -76,12 +76,17 @@ def test_a_mark_counts_each_sequence_once_in_any_cut(
     assert found == expected
 
 
-def test_a_source_too_many_is_refused(monkeypatch: object) -> None:
+def test_a_source_too_many_is_refused_and_takes_nobody_elses_room() -> None:
     marks = HighWaterMarks()
     many = np.arange(1, 70_000, dtype=np.uint64)
-    fresh, met = marks.take(np.zeros(len(many), np.int64), many, np.zeros(len(many), np.int64))
+    first = np.zeros(len(many), np.int64)
+    fresh, met = marks.take(first, many, first)
     assert fresh.sum() == 65_535
     assert (met[~fresh] == NO_ROOM).all()
+    fresh, _ = marks.take(first[:10] + 1, many[:10], first[:10], sources_max=10)
+    assert fresh.all()
+    fresh, met = marks.take(first[:1] + 1, many[10:11], first[:1], sources_max=10)
+    assert met.tolist() == [NO_ROOM]
 
 
 def test_the_window_tells_new_from_seen_and_from_too_old() -> None:
@@ -107,15 +112,32 @@ def test_a_full_window_forgets_its_oldest_minutes_and_refuses_them(monkeypatch) 
     assert window.take(0, 11, now_ms + 11 * MINUTE_MS) == SEEN
 
 
+def test_a_full_window_forgets_of_the_one_who_holds_most(monkeypatch) -> None:
+    monkeypatch.setattr("engine.deduplication.EVENTS_MAX", 10)
+    window = EventWindow()
+    now_ms = 100 * EVENT_WINDOW_MS
+    for event in range(4):
+        assert window.take(1, event, now_ms - event * MINUTE_MS) == NEW
+    for event in range(50):
+        window.take(0, event, now_ms + event * MINUTE_MS)
+        window.expire(now_ms)
+    assert [window.take(1, event, now_ms - event * MINUTE_MS) for event in range(4)] == [SEEN] * 4
+    assert window.take(0, 60, now_ms) == TOO_OLD
+    assert len(window) == 10
+    restored = EventWindow.restore(window.oldest_minute, window.oldest_minutes(), window.changed())
+    assert restored.take(0, 60, now_ms) == TOO_OLD
+    assert restored.take(1, 0, now_ms) == SEEN
+
+
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 40)), max_size=60))
 def test_increments_of_a_window_add_up(events: list[tuple[int, int]]) -> None:
-    window, saved = EventWindow(), dict[int, list[int]]()
+    window, saved = EventWindow(), list[tuple[int, int, list[int]]]()
     for number, (event, minute) in enumerate(events):
         window.take(0, event, minute * MINUTE_MS)
         if number % 7 == 0:
-            saved.update(window.changed())
-    saved.update(window.changed())
-    restored = EventWindow.restore(window.oldest_minute, saved)
+            saved += window.changed()
+    saved += window.changed()
+    restored = EventWindow.restore(window.oldest_minute, (), saved)
     for event, minute in events:
         assert restored.take(0, event, minute * MINUTE_MS) == SEEN
     restored.forget_checkpoint()

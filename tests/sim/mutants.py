@@ -141,7 +141,7 @@ MUTANTS = (
             ),
         ),
     ),
-    Mutant("event window", (Patch(ONCE, "elif event in events:", "elif False:"),)),
+    Mutant("event window", (Patch(ONCE, "if event in events:", "if False:"),)),
     Mutant(
         "high-water mark",
         (

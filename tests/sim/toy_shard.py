@@ -65,7 +65,7 @@ class Small(Struct):
     backlog: list[int]
     marks: list[tuple[int, int, int]]
     oldest_minute: int
-    minutes: dict[int, list[int]]
+    events: list[tuple[int, int, list[int]]]
 
 
 class Part(Struct):
@@ -181,7 +181,7 @@ class ToyShard:
             backlog=self._backlog,
             marks=self._marks.state(),
             oldest_minute=self._window.oldest_minute,
-            minutes=self._window.changed(),
+            events=self._window.changed(),
         )
         return msgspec.msgpack.encode(Part(rows, small))
 
@@ -193,19 +193,19 @@ class ToyShard:
     def restore(cls, parts: Iterable[bytes]) -> "ToyShard":
         shard = cls()
         small: Small | None = None
-        minutes: dict[int, list[int]] = {}
+        events: list[tuple[int, int, list[int]]] = []
         for encoded in parts:
             part = msgspec.msgpack.decode(encoded, type=Part)
             shard._rows.update(part.rows)
             if part.small is not None:
                 small = part.small
-                minutes.update(small.minutes)
+                events += small.events
         assert small is not None
         shard.seq, shard.digest, shard.decided_ms = small.seq, small.digest, small.decided_ms
         shard.last_command, shard.last_delta = small.last_command, small.last_delta
         shard._mode, shard._backlog = small.mode, small.backlog
         shard._marks = HighWaterMarks.restore(small.marks)
-        shard._window = EventWindow.restore(small.oldest_minute, minutes)
+        shard._window = EventWindow.restore(small.oldest_minute, (), events)
         return shard
 
     def table(self, listing: int) -> tuple[int, int]:
