@@ -169,7 +169,8 @@ def merge_bases(settings: Settings) -> list[str]:
     merged = []
     for shard in range(settings.shards.count):
         folder = checkpoint_folder(settings, shard)
-        name = merge_base(folder, merge_parts) if folder.is_dir() else None
+        files = make_checkpoints(settings, shard)
+        name = merge_base(files, merge_parts) if folder.is_dir() else None
         if name is not None:
             merged.append(name)
     return merged
@@ -210,7 +211,9 @@ async def make_followers(
 
 def make_checkpoints(settings: Settings, shard: int) -> CheckpointFiles:
     """Return the local checkpoints of one shard."""
-    return CheckpointFiles(checkpoint_folder(settings, shard))
+    from engine.checkpoint import check_part
+
+    return CheckpointFiles(checkpoint_folder(settings, shard), check_part)
 
 
 def checkpoint_folder(settings: Settings, shard: int) -> Path:

@@ -11,6 +11,7 @@ Whether the mark still counts is the decision log's to say: :func:`stands_in_log
 
 import asyncio
 import fcntl
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from hashlib import blake2b
@@ -20,9 +21,17 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
-from engine.errors import CorruptCheckpoint, CorruptRecord, LogRegressed, StaleEpoch
+from engine.errors import (
+    CorruptCheckpoint,
+    CorruptRecord,
+    IncompatibleCheckpoint,
+    LogRegressed,
+    StaleEpoch,
+)
 from persistence.decision_records import DecisionRecord, LogPosition, decode
 from persistence.ports import Log
+
+LOGGER = logging.getLogger("repricer.checkpoints")
 
 MAGIC = b"RPCK"
 FORMAT_VERSION = 1
@@ -145,10 +154,19 @@ class LocalFolder:
 
 
 class CheckpointFiles:
-    """The checkpoints of one shard."""
+    """The checkpoints of one shard.
 
-    def __init__(self, folder: Path | Folder) -> None:
+    Args:
+        check_part: raises ``IncompatibleCheckpoint`` for a part that this version does not read, so
+            that a chain of another version is passed over before anybody restores from it.
+    """
+
+    def __init__(
+        self, folder: Path | Folder, check_part: Callable[[bytes], None] | None = None
+    ) -> None:
         self._folder: Folder = LocalFolder(folder) if isinstance(folder, Path) else folder
+        self._check_part = check_part
+        self.incompatible: dict[str, IncompatibleCheckpoint] = {}  # by name, of those read so far
 
     async def save(self, increment: Increment) -> str:
         """Write one file and return its name. The same increment again is the same file.
@@ -188,9 +206,9 @@ class CheckpointFiles:
         """Write a file that was shipped here.
 
         Raises:
-            CorruptCheckpoint: it is torn, or not what its name says.
+            CorruptCheckpoint: it is torn, not what its name says, or of another version.
         """
-        increment = decode_increment(content)
+        increment = self._decoded(name, content)
         if name_of(increment) != name:
             raise CorruptCheckpoint(f"checkpoint {name}: its header says {name_of(increment)}")
         await self._folder.write(name, [content], lambda names: None)
@@ -201,6 +219,10 @@ class CheckpointFiles:
         for name in reversed(names):
             try:
                 yield await self._chain(name, names)
+            except IncompatibleCheckpoint as error:
+                if name not in self.incompatible:
+                    LOGGER.error("%s", error)
+                self.incompatible[name] = error
             except (CorruptCheckpoint, OSError):
                 continue  # torn or lost: an older one and a longer replay
 
@@ -236,7 +258,7 @@ class CheckpointFiles:
         while True:
             if step in path or len(path) >= CHAIN_MAX:
                 raise CorruptCheckpoint(f"checkpoint {name}: its chain is a loop at {step}")
-            increment = decode_increment(await self._folder.read(step))
+            increment = self._decoded(step, await self._folder.read(step))
             if name_of(increment) != step:
                 raise CorruptCheckpoint(f"checkpoint {step}: it holds {name_of(increment)}")
             path.append(step)
@@ -253,6 +275,17 @@ class CheckpointFiles:
             header=header_of(newest),
             parts=tuple(part for one in reversed(increments) for part in one.parts),
         )
+
+    def _decoded(self, name: str, content: bytes) -> Increment:
+        """Return what a file holds, if this version reads all of it."""
+        try:
+            increment = decode_increment(content)
+            for part in increment.parts:
+                if self._check_part is not None:
+                    self._check_part(part)
+        except IncompatibleCheckpoint as error:
+            raise error.of(name) from None
+        return increment
 
 
 async def stands_in_log(position: LogPosition, log: Log, *, shard: int, generation: int) -> bool:
@@ -340,14 +373,17 @@ def decode_increment(content: bytes) -> Increment:
     """Return what a file holds, every byte verified.
 
     Raises:
-        CorruptCheckpoint: it is torn, a digest is wrong, or the version is unknown.
+        IncompatibleCheckpoint: it is of a version of the file that is not read.
+        CorruptCheckpoint: it is torn, or a digest is wrong.
     """
     lead_bytes = len(MAGIC) + 6
     if len(content) < lead_bytes or content[: len(MAGIC)] != MAGIC:
         raise CorruptCheckpoint("checkpoint: it does not begin as one")
     version = int.from_bytes(content[4:6], "little")
     if version != FORMAT_VERSION:
-        raise CorruptCheckpoint(f"checkpoint: format version {version} is unknown")
+        raise IncompatibleCheckpoint(
+            found=f"file format {version}", wanted=f"file format {FORMAT_VERSION}"
+        )
     header_end = lead_bytes + int.from_bytes(content[6:10], "little")
     parts_begin = header_end + DIGEST_BYTES
     if content[header_end:parts_begin] != _digest(content[:header_end]):
@@ -355,7 +391,11 @@ def decode_increment(content: bytes) -> Increment:
     try:
         header = msgspec.msgpack.decode(content[lead_bytes:header_end], type=Header)
     except msgspec.MsgspecError as error:
-        raise CorruptCheckpoint(f"checkpoint: the header's layout is wrong: {error}") from error
+        # Its digest is right, so these are the fields that its writer meant.
+        raise IncompatibleCheckpoint(
+            found=f"file format {version} with another header ({error})",
+            wanted=f"file format {FORMAT_VERSION}",
+        ) from error
     return Increment(
         shard=header.shard,
         generation=header.generation,
@@ -371,7 +411,10 @@ def decode_increment(content: bytes) -> Increment:
 
 
 def merge_base(
-    folder: Path, merge: Callable[[Sequence[bytes]], Iterable[bytes]], *, keep: int = 2
+    files: CheckpointFiles,
+    merge: Callable[[Sequence[bytes]], Iterable[bytes]],
+    *,
+    keep: int = 2,
 ) -> str | None:
     """Merge the newest chain's files into one base; call it in a process of its own.
 
@@ -379,7 +422,7 @@ def merge_base(
     the mark of the increment that it stands in for. Returns its name, or ``None`` when
     the newest chain is a base already.
     """
-    return asyncio.run(_merge_base(CheckpointFiles(folder), merge, keep))
+    return asyncio.run(_merge_base(files, merge, keep))
 
 
 async def _merge_base(

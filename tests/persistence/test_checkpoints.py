@@ -10,13 +10,19 @@ import pytest
 from msgspec.structs import replace
 
 from engine.decided import Decided, no_quotes
-from engine.errors import CorruptCheckpoint, LogRegressed, StaleEpoch
+from engine.errors import (
+    CorruptCheckpoint,
+    IncompatibleCheckpoint,
+    LogRegressed,
+    StaleEpoch,
+)
 from persistence.checkpoints import (
     CheckpointFiles,
     Increment,
     decode_increment,
     encode_increment,
     merge_base,
+    name_of,
     stands_in_log,
     stem_of,
 )
@@ -91,6 +97,36 @@ def test_every_bit_is_checked() -> None:
             decode_increment(flipped)
 
 
+async def test_a_chain_of_another_version_is_passed_over_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An upgrade meets what an older build left: an older chain that is read takes its place."""
+
+    def check(part: bytes) -> None:
+        if part.startswith(b"new"):
+            raise IncompatibleCheckpoint(found="format 9", wanted="format 2")
+
+    files = CheckpointFiles(tmp_path, check)
+    names = await chain_of_three(files)
+    other = await files.save(increment(4, parent=names[2], parts=[b"new"]))
+    content = (tmp_path / names[0]).read_bytes()
+    later = name_of(increment(5))
+    (tmp_path / later).write_bytes(content[:4] + (7).to_bytes(2, "little") + content[6:])
+    for _ in range(2):
+        loaded = await files.load()
+        assert loaded is not None
+        assert loaded[1].seq == 3
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2, "once a file, not at each look"
+    assert (
+        f"checkpoint {later}: it is of file format 7, this version reads file format 1" in said[0]
+    )
+    assert f"checkpoint {other}: it is of format 9, this version reads format 2; start" in said[1]
+    assert set(files.incompatible) == {later, other}
+    with pytest.raises(IncompatibleCheckpoint, match=other):
+        await files.receive(other, await files.content(other))
+
+
 async def test_a_replaced_writer_is_refused(tmp_path: Path) -> None:
     files = CheckpointFiles(tmp_path)
     await files.save(increment(5, epoch=3))
@@ -115,7 +151,7 @@ def test_a_merged_base_takes_the_chains_place(tmp_path: Path) -> None:
     files = CheckpointFiles(tmp_path)
     names = asyncio.run(chain_of_three(files))
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        merged = pool.submit(partial(merge_base, tmp_path, list, keep=1)).result(60)
+        merged = pool.submit(partial(merge_base, files, list, keep=1)).result(60)
     assert merged is not None
     assert stem_of(merged) == stem_of(names[2])
     assert asyncio.run(files.names()) == [merged], "what nobody needs is gone"
