@@ -22,6 +22,7 @@ from msgspec import Struct
 from actors.patience import Patience
 from engine.errors import CorruptCheckpoint, CursorFenced, FailedDependency, StaleEpoch
 from persistence.checkpoints import (
+    DAY_MS,
     Chain,
     CheckpointFiles,
     decode_increment,
@@ -56,6 +57,7 @@ class Shipping:
         shard: int,
         generation: int,
         series: SeriesStore | None = None,
+        pinned_days: int = 0,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._files = files
@@ -63,6 +65,7 @@ class Shipping:
         self._series = series
         self._shard = shard
         self._generation = generation
+        self._pinned_days = pinned_days
         self._wall_ms = wall_ms
         self._migrated = False
         self._series_migrated = False
@@ -122,6 +125,24 @@ class Shipping:
             await self._files.receive(name, content)
         return files[-1].name
 
+    async def fetch_pinned(self) -> list[str]:
+        """Fetch the pinned chains that are not here; return the newest file's name of each.
+
+        Raises:
+            CorruptCheckpoint: one fails its digests.
+            FailedDependency: the store did not answer.
+        """
+        await self._migrate()
+        here, fetched = set(await self._files.names()), []
+        for pin in await self._pins():
+            files = msgspec.json.decode(pin["files"], type=list[ShippedFile])
+            missing = [file for file in files if file.name not in here]
+            for file in missing:
+                await self._files.receive(file.name, await self._content(file))
+            if missing:
+                fetched.append(files[-1].name)
+        return fetched
+
     async def run(self, every_ms: int) -> None:
         """Ship what is newest, for ever; slows nobody and waits longer while the store is down.
 
@@ -167,6 +188,15 @@ class Shipping:
             self._shard,
         )
         return dict(rows[0]) if rows else None
+
+    async def _pins(self) -> list[dict[str, Any]]:
+        rows = await self._tables.fetch(
+            "select day, files from pinned_checkpoints where generation = $1 and shard = $2"
+            " order by day",
+            self._generation,
+            self._shard,
+        )
+        return [dict(row) for row in rows]
 
     async def _ship_file(self, name: str, epoch: int) -> ShippedFile:
         """Send what is missing of one file; parts go by digest, so one that is there is right."""
@@ -233,7 +263,8 @@ class Shipping:
                 (*values, before["version"]),
                 expect=1,
             )
-        digests = [file.digest for file in shipped]
+        pin, digests = await self._pin(chain, listed)
+        digests += [file.digest for file in shipped]
         kept = ", ".join(f"${4 + place}" for place in range(len(digests)))
         drop = Statement(
             "delete from checkpoint_parts where generation = $1 and shard = $2 and epoch <= $3"
@@ -241,11 +272,45 @@ class Shipping:
             (self._generation, self._shard, position.epoch, *digests),
         )
         try:
-            await self._tables.transact([move, drop])
+            await self._tables.transact([move, *pin, drop])
         except CursorFenced as error:
             # Another shipped meanwhile. A higher epoch shows at the next try; so does our own late
             # commit, which then is what is wanted.
             raise FailedDependency(f"manifest of shard {self._shard} changed: {error}") from error
+
+    async def _pin(self, chain: Chain, listed: str) -> tuple[list[Statement], list[str]]:
+        """Return what pins the first chain of a day and lets go what is too old, and what to keep.
+
+        Pins change in the manifest's transaction only, so its compare-and-set guards them, too.
+        """
+        pins = {pin["day"]: pin["files"] for pin in await self._pins()}
+        day = chain.header.decided_ms // DAY_MS
+        statements = []
+        if self._pinned_days > 0 and day not in pins:
+            pins[day] = listed
+            position = chain.position
+            values = (self._generation, self._shard, day, position.epoch, position.seq, listed)
+            statements.append(
+                Statement(
+                    "insert into pinned_checkpoints (generation, shard, day, epoch, seq, files)"
+                    " values ($1, $2, $3, $4, $5, $6)",
+                    values,
+                )
+            )
+        oldest = max([day, *pins]) - self._pinned_days
+        statements.append(
+            Statement(
+                "delete from pinned_checkpoints where generation = $1 and shard = $2 and day <= $3",
+                (self._generation, self._shard, oldest),
+            )
+        )
+        files = [
+            file
+            for at, each in pins.items()
+            if at > oldest
+            for file in msgspec.json.decode(each, type=list[ShippedFile])
+        ]
+        return statements, [file.digest for file in files]
 
     async def _note(self, chain: Chain, shipped: Sequence[ShippedFile]) -> None:
         """Tell the history; it may be down, and then this one point is missing there."""

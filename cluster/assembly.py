@@ -3,6 +3,7 @@
 A backend is imported only when the settings choose it, so that a process pays for no other.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -141,6 +142,7 @@ def make_shipping(settings: Settings, stores: Stores) -> list[Shipping]:
             shard=shard,
             generation=settings.shards.generation,
             series=stores.series,
+            pinned_days=pinned_days(settings),
         )
         for shard in range(settings.shards.count)
     ]
@@ -162,6 +164,27 @@ async def fetch_checkpoint(settings: Settings, shard: int, *, deadline_ms: int) 
         await tables.close()
 
 
+async def fetch_pinned(settings: Settings, shard: int) -> list[str]:
+    """Fetch the pinned checkpoints that lie in the table store only, for a replay that needs them.
+
+    Raises:
+        FailedDependency, CorruptCheckpoint: they could not be had.
+    """
+    if settings.tables.backend == "sqlite":
+        return []
+    tables = make_tables(settings)
+    files, generation = make_checkpoints(settings, shard), settings.shards.generation
+    try:
+        return await Shipping(files, tables, shard=shard, generation=generation).fetch_pinned()
+    finally:
+        await tables.close()
+
+
+def pinned_days(settings: Settings) -> int:
+    """Return for how many days a checkpoint a day is pinned: as long as the log keeps records."""
+    return math.ceil(settings.log.retention_days)
+
+
 def merge_bases(settings: Settings) -> list[str]:
     """Merge every shard's chain of checkpoints into a base; call it in a process of its own."""
     from engine.checkpoint import merge_parts
@@ -170,7 +193,10 @@ def merge_bases(settings: Settings) -> list[str]:
     for shard in range(settings.shards.count):
         folder = checkpoint_folder(settings, shard)
         files = make_checkpoints(settings, shard)
-        name = merge_base(files, merge_parts) if folder.is_dir() else None
+        days = pinned_days(settings)
+        name = None
+        if folder.is_dir():
+            name = merge_base(files, merge_parts, pinned_days=days)
         if name is not None:
             merged.append(name)
     return merged

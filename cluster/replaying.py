@@ -5,18 +5,26 @@ difference is counted once and does not hide the next.
 """
 
 import asyncio
+import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
 from msgspec import Struct
 
 from actors.inbox import Inbox, InboxLimits
-from cluster.assembly import make_checkpoints, make_logs
+from cluster.assembly import fetch_pinned, make_checkpoints, make_logs
 from cluster.settings import Settings
-from engine.errors import LogTruncated, PricingError, RejectedInput
+from engine.errors import (
+    CorruptCheckpoint,
+    FailedDependency,
+    LogTruncated,
+    PricingError,
+    RejectedInput,
+)
 from engine.replay import Agreement
 from engine.shard import Shard, ShardSettings
 from persistence.checkpoints import Chain, stands_in_log
@@ -27,6 +35,8 @@ from persistence.wire import Decoder
 From = Literal["oldest", "checkpoint"]
 
 READ_RECORDS = 256
+
+LOGGER = logging.getLogger("repricer.replaying")
 
 
 class Replayed(Struct, frozen=True, kw_only=True):
@@ -148,8 +158,14 @@ async def _horizon(
     starts = [await log.start() for log in (decisions, *lanes)]
     if begin == "oldest" and not any(starts):
         return None, "the start of the log"
+    if begin == "oldest":
+        try:
+            await fetch_pinned(settings, shard_number)
+        except (FailedDependency, CorruptCheckpoint) as error:
+            LOGGER.warning("shard %d: no pinned checkpoint fetched: %s", shard_number, error)
     chains = []
-    async for chain in make_checkpoints(settings, shard_number).candidates():
+    files = make_checkpoints(settings, shard_number)
+    async for chain in files.candidates():
         if await stands_in_log(
             chain.position, decisions, shard=shard_number, generation=settings.shards.generation
         ):
@@ -165,16 +181,19 @@ async def _horizon(
     ]
     if fitting:
         chosen = fitting[-1]  # newest first: the last one reaches back furthest
-        return chosen, f"checkpoint {chosen.name}"
+        decided = datetime.fromtimestamp(chosen.header.decided_ms / 1000, UTC)
+        when = decided.isoformat(timespec="seconds").replace("+00:00", "Z")
+        return chosen, f"checkpoint {chosen.name}, decided {when}"
+    refused = "".join(f"; {error}" for error in files.incompatible.values())
     if begin == "checkpoint":
         raise RejectedInput(
             "/from",
-            f"shard {shard_number} has no valid checkpoint",
+            f"shard {shard_number} has no valid checkpoint{refused}",
             "`repricer checkpoint` takes one",
         )
     raise LogTruncated(
         f"shard {shard_number}: the log's head was removed by retention and no checkpoint reaches "
-        "back to what is left"
+        f"back to what is left{refused}"
     )
 
 

@@ -38,6 +38,7 @@ FORMAT_VERSION = 1
 DIGEST_BYTES = 16
 SUFFIX = ".checkpoint"
 STANDS_WAIT_MS = 2_000
+DAY_MS = 86_400_000
 CHAIN_MAX = 10_000
 """Longest chain that is followed; a longer one is a loop or a base that was never merged."""
 
@@ -232,15 +233,27 @@ class CheckpointFiles:
             return chain.parts, chain.position
         return None
 
-    async def prune(self, keep: int, pinned: Sequence[str] = ()) -> list[str]:
-        """Remove what neither the ``keep`` newest chains nor the pinned ones need; return it."""
+    async def prune(self, keep: int, pinned_days: int = 0) -> list[str]:
+        """Remove what neither the ``keep`` newest chains nor the pinned ones need; return it.
+
+        Pinned is the oldest base of each of the last ``pinned_days`` days of decided time (of a day
+        without a base, its oldest chain): where replay can begin after retention has cut the log's
+        head.
+        """
         assert keep >= 1
         needed: set[str] = set()
+        pins: dict[int, tuple[bool, tuple[str, ...]]] = {}  # day -> is a base, names
         kept = 0
         async for chain in self.candidates():
-            if kept < keep or chain.name in pinned:
+            if kept < keep:
                 needed.update(chain.names)
                 kept += 1
+            day, is_base = chain.header.decided_ms // DAY_MS, not chain.header.parent
+            if is_base or day not in pins or not pins[day][0]:
+                pins[day] = (is_base, chain.names)
+        for day, (_, names) in pins.items():
+            if day > max(pins) - pinned_days:
+                needed.update(names)
         removed = []
         for name in await self.names():
             # What is newer than every kept chain is being written, or is evidence: leave it.
@@ -415,6 +428,7 @@ def merge_base(
     merge: Callable[[Sequence[bytes]], Iterable[bytes]],
     *,
     keep: int = 2,
+    pinned_days: int = 0,
 ) -> str | None:
     """Merge the newest chain's files into one base; call it in a process of its own.
 
@@ -422,11 +436,14 @@ def merge_base(
     the mark of the increment that it stands in for. Returns its name, or ``None`` when
     the newest chain is a base already.
     """
-    return asyncio.run(_merge_base(files, merge, keep))
+    return asyncio.run(_merge_base(files, merge, keep, pinned_days))
 
 
 async def _merge_base(
-    files: CheckpointFiles, merge: Callable[[Sequence[bytes]], Iterable[bytes]], keep: int
+    files: CheckpointFiles,
+    merge: Callable[[Sequence[bytes]], Iterable[bytes]],
+    keep: int,
+    pinned_days: int,
 ) -> str | None:
     async for chain in files.candidates():
         if not chain.header.parent:
@@ -446,7 +463,7 @@ async def _merge_base(
         )
         name = name_of(base)
         await files.receive(name, b"".join(encode_increment(base)))
-        await files.prune(keep)
+        await files.prune(keep, pinned_days)
         return name
     return None
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from actors import shipping as shipping_module
@@ -270,3 +271,25 @@ async def test_a_store_that_is_down_says_so(tmp_path: Path) -> None:
         with pytest.raises(FailedDependency):
             await act()
     assert await of(CheckpointFiles(tmp_path / "empty"), store).ship() is None
+
+
+async def test_a_chain_a_day_stays_shipped_and_comes_back_for_a_replay(
+    tables: TableStore, tmp_path: Path
+) -> None:
+    """The first of each day, for as long as the log lasts; what is newest comes at any start."""
+    files, names = CheckpointFiles(tmp_path / "here"), []
+    shipping = of(files, tables, pinned_days=2)
+    for seq, day in enumerate((1, 1, 2, 3, 3), start=1):
+        one = increment(seq, part=bytes([seq]))
+        one = msgspec.structs.replace(one, decided_ms=day * 86_400_000 + seq)
+        names.append(await files.save(one))
+        assert await shipping.ship() == names[-1]
+    pins = await tables.fetch("select day, seq from pinned_checkpoints order by day")
+    assert [(pin["day"], pin["seq"]) for pin in pins] == [(2, 3), (3, 4)]
+    parts = await tables.fetch("select file from checkpoint_parts")
+    assert len(parts) == 3, "of the two pins, and of the newest"
+    elsewhere = CheckpointFiles(tmp_path / "there")
+    assert await of(elsewhere, tables).fetch() == names[4]
+    assert await of(elsewhere, tables).fetch_pinned() == names[2:4]
+    assert await elsewhere.names() == names[2:]
+    assert await of(elsewhere, tables).fetch_pinned() == []

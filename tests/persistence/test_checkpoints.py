@@ -167,8 +167,32 @@ async def test_pruning_keeps_what_kept_chains_need(tmp_path: Path) -> None:
     old = await chain_of_three(files)
     base = await files.save(increment(8))
     newest = await files.save(increment(9, parent=base))
-    assert await files.prune(1, pinned=[]) == old
+    assert await files.prune(1) == old
     assert await files.names() == [base, newest]
+
+
+async def test_a_checkpoint_a_day_is_pinned_as_long_as_the_log_lasts(tmp_path: Path) -> None:
+    """Its oldest base: an increment needs all that stand before it."""
+    files = CheckpointFiles(tmp_path)
+    made: dict[tuple[int, str], str] = {}
+    seq = 0
+    for day in range(6):
+        parent = made.get((day - 1, "late"), "")
+        for kind in ("early", "base", "late"):
+            seq += 1
+            one = increment(seq, parent=parent if kind == "early" else "")
+            made[day, kind] = await files.save(
+                replace(one, decided_ms=day * 86_400_000 + seq)
+                if kind != "late"
+                else replace(
+                    increment(seq, parent=made[day, "base"]), decided_ms=day * 86_400_000 + seq
+                )
+            )
+    removed = await files.prune(1, pinned_days=3)
+    kept = await files.names()
+    assert kept == [made[3, "base"], made[4, "base"], made[5, "base"], made[5, "late"]]
+    assert set(removed) == set(made.values()) - set(kept)
+    assert await files.prune(1, pinned_days=3) == [], "the pin of a day stays the same"
 
 
 async def test_shipped_files_are_verified(tmp_path: Path) -> None:
