@@ -519,6 +519,11 @@ class Supervisor:
         self.watch.drain()
         self._stopping.set()
 
+    @property
+    def has_spare(self) -> bool:
+        """Whether a warm process waits for the next start."""
+        return self._launcher.has_spare()
+
     def attend(self, launched: Launched) -> None:
         """Follow a process, ours or an earlier supervisor's, until it is gone."""
         self._launched[launched.start.name] = launched

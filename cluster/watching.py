@@ -196,7 +196,12 @@ def supervisor_status(supervisor: Supervisor) -> dict[str, Any]:
                 "ends": place.ends[-5:],
             }
         )
-    return {"pid": os.getpid(), "proven_ms": round(supervisor.watch.proven_ms), "shards": places}
+    return {
+        "pid": os.getpid(),
+        "proven_ms": round(supervisor.watch.proven_ms),
+        "spare": supervisor.has_spare,
+        "shards": places,
+    }
 
 
 def _samples(supervisor: Supervisor) -> Iterator[Sample]:
