@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 from msgspec import Struct
@@ -25,7 +24,7 @@ from cluster.control import ControlClient, control_token
 from cluster.placement import living_owners
 from cluster.settings import Settings
 from engine.decided import Decided
-from engine.errors import LogFault
+from engine.errors import FailedDependency, LogFault
 from perf.real_input import POLICY, engine, feed_words
 from perf.real_stack import (
     EngineUnderTest,
@@ -190,20 +189,31 @@ async def storm(under_test: EngineUnderTest, kinds: list[str], draw: random.Rand
     blows = []
     for kind in kinds:
         await asyncio.sleep(draw.uniform(*BETWEEN_S))
-        await under_test.until(
-            lambda state: all_live(state, settings), "every shard live, standbys warm", 120
-        )
+        await until_all_live(settings)
         blows.append(await strike(settings, draw.randrange(settings.shards.count), kind))
     return blows
 
 
-def all_live(state: dict[str, Any], settings: Settings) -> bool:
-    """Whether every shard has a live owner and, if there are to be any, a warm standby."""
-    phases = [(each.get("shard"), each.get("phase")) for each in state["shards"]]
+async def until_all_live(settings: Settings) -> None:
+    """Return once every shard has a live owner and, if there are to be any, a warm standby.
+
+    Only the owners are asked: what ``repricer status`` asks besides takes much of a core.
+    """
     wanted = {"live"} | ({"waiting"} if settings.shards.standby else set())
-    return all(
-        (shard, phase) in phases for shard in range(settings.shards.count) for phase in wanted
-    )
+    needed = {(shard, phase) for shard in range(settings.shards.count) for phase in wanted}
+    deadline = time.monotonic() + 120
+    async with aiohttp.ClientSession() as session:
+        control = ControlClient(session, control_token(settings.run_folder))
+        while time.monotonic() < deadline:
+            found = set()
+            for owner in living_owners(settings.run_folder):
+                with contextlib.suppress(FailedDependency):
+                    state = await control.status(owner.address, deadline_s=2)
+                    found.add((owner.start.shard, state["phase"]))
+            if needed <= found:
+                return
+            await asyncio.sleep(0.5)
+    raise NotReached(f"not all shards live, standbys warm: {sorted(found)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
