@@ -50,6 +50,10 @@ class Checkpointing:
         self._asked.append(answer)
         return answer
 
+    def hasten(self) -> None:
+        """Let the next round begin at once: what the newest checkpoint leaves to replay is long."""
+        self._next_ms = 0
+
     def advance(self, shard: OwnedShard, position: LogPosition, now_ms: int) -> None:
         """Copy the next slice, if a round is due; call it at a mark, with nothing pending."""
         if self._saving is not None:

@@ -39,6 +39,9 @@ from persistence.wire import Decoder
 LOGGER = logging.getLogger("repricer.shard")
 
 FOLLOW_RECORDS_MAX = 64
+FOLLOWED_MS_LONG = 500
+"""A start that followed the log for longer takes a checkpoint as soon as it is live."""
+
 DEATHS_BEFORE_SKIP = 2
 """On so many cautious owners' deaths at one place the record there is skipped."""
 
@@ -99,7 +102,7 @@ class ShardActor:
         self._tried: dict[tuple[int, int], set[bytes]] = {}
         self._strong_reads: list[tuple[int, asyncio.Event]] = []
         self._replay_domain = ""  # of the decisions being replayed
-        self._last_mark_ms = clock.monotonic_ms()
+        self._last_mark_ms = self._phase_ms = clock.monotonic_ms()
         self._shard: OwnedShard
         self._reader: DecisionReader
         self._position: LogPosition | None = None  # of the last decision recorded or replayed
@@ -130,19 +133,31 @@ class ShardActor:
             await self._let_go()
 
     async def start(self) -> None:
-        """Do all that comes before the first decision."""
-        self.phase = "restoring"
+        """Do all that comes before the first decision, and log how long each part took."""
+        self._enter("restoring")
         await self._open()
-        self.phase = "following"
+        self._enter("following")
+        followed_ms = -self._clock.monotonic_ms()
         await self._follow_to_end()
-        self.phase = "warming"
+        followed_ms += self._clock.monotonic_ms()
+        self._enter("warming")
         self._shard.warm()
-        self.phase = "waiting"
+        self._enter("waiting")
         while not self._seal_wanted.is_set():
             await self._follow(wait_ms=self._settings.heartbeat_ms)
-        self.phase = "sealing"
+        self._enter("sealing")
         await self._seal()
-        self.phase = "live"
+        if followed_ms > FOLLOWED_MS_LONG:
+            # An owner that falls before its first checkpoint leaves its successor more to replay;
+            # owners that fell again and again would leave ever more.
+            self._rounds.hasten()
+        self._enter("live")
+
+    def _enter(self, phase: str) -> None:
+        now_ms = self._clock.monotonic_ms()
+        took_ms, self._phase_ms = now_ms - self._phase_ms, now_ms
+        LOGGER.info("shard %d: %s, after %d ms %s", self._shard_number, phase, took_ms, self.phase)
+        self.phase = phase
 
     async def take_over(self) -> None:
         """Let a standby seal."""

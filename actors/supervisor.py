@@ -6,7 +6,9 @@ canary in a topic of its own. Two owners at once are harmless, because the log f
 file guards is that there is soon one, and that a slow broker is not answered by killing everybody.
 
 *Proven* time is time in which canaries were acknowledged quickly. Silence and the patience with a
-start are counted in it alone: while the log does not answer, nobody can be blamed for silence.
+start are counted in it alone: while the log does not answer, nobody can be blamed for silence. Nor
+can one who waits for a processor: that time is taken off an owner's silence, and time in which the
+watcher itself got none proves nothing at all (docs/decisions/0020).
 """
 
 import asyncio
@@ -29,6 +31,17 @@ OUTAGE_MS: Final = 2_000
 RECOVERY_MS: Final = 8_000
 """Proven time they then have for it before their silence counts."""
 
+STARVED_MS_MAX: Final = 20_000
+"""An owner who has waited for a processor this long without a mark in between is excused no more.
+
+An endless loop on a crowded machine waits for its turn, too.
+"""
+
+SUSPECT_MS: Final = 500
+"""From so much silence on it is looked whether the owner starves; looking has its price."""
+
+PREPARE_AGAIN_S: Final = 10.0
+
 HEALTHY_MS: Final = 60_000
 """An owner that lived this long clears the back-off of its shard."""
 
@@ -49,6 +62,7 @@ class SupervisorSettings(Struct, frozen=True, kw_only=True):
     canary_deadline_ms: int = 500
     backoff_ms_max: int = 30_000
     standby: bool = False
+    spare: bool = False
 
 
 class Start(Struct, frozen=True, kw_only=True):
@@ -124,6 +138,7 @@ class Place(Struct):
     standby: Life | None = None
     silence_ms: float = 0.0  # proven time since the last mark
     grace_ms: float = 0.0  # proven time that does not count yet: the log was away
+    starved_ms: float = 0.0  # proven time since the last mark in which it waited for a processor
     last_mark_ms: int | None = None
     deaths: int = 0  # since one lived for HEALTHY_MS
     not_before_ms: int = 0
@@ -202,6 +217,7 @@ class Watch:
         place = self.places[shard]
         place.silence_ms = 0.0
         place.grace_ms = 0.0
+        place.starved_ms = 0.0
         place.last_mark_ms = now_ms
         for life in (place.owner, place.standby):
             if life is not None and life.start.owner == owner and life.phase != "live":
@@ -215,20 +231,39 @@ class Watch:
         """Note that a process is gone; ``end`` is what it left word of, ``None``: nothing."""
         self._ended(name, end, detail, now_ms)
 
-    def proven(self, elapsed_ms: float, silent: Mapping[int, bool]) -> None:
+    def suspects(self) -> list[Life]:
+        """Return the live owners whose silence is long enough to ask whether they starve."""
+        return [
+            place.owner
+            for place in self.places.values()
+            if place.owner is not None
+            and place.owner.phase == "live"
+            and place.silence_ms + place.starved_ms >= SUSPECT_MS
+        ]
+
+    def proven(
+        self,
+        elapsed_ms: float,
+        silent: Mapping[int, bool],
+        starved: Mapping[int, float] | None = None,
+    ) -> None:
         """Count proven time.
 
         Args:
             elapsed_ms: how much a quickly acknowledged canary proves.
             silent: shard -> whether its decision log was read up to its end since.
+            starved: shard -> how long of it its owner was ready to run and got no processor.
         """
-        credit = min(elapsed_ms, PROVEN_MS_A_CANARY_MAX)
+        credit = min(max(elapsed_ms, 0.0), PROVEN_MS_A_CANARY_MAX)
         self.proven_ms += credit
         for place in self.places.values():
             if silent.get(place.shard, False):
-                spared = min(place.grace_ms, credit)
+                waited = min((starved or {}).get(place.shard, 0.0), credit)
+                waited = min(waited, max(STARVED_MS_MAX - place.starved_ms, 0.0))
+                place.starved_ms += waited
+                spared = min(place.grace_ms, credit - waited)
                 place.grace_ms -= spared
-                place.silence_ms += credit - spared
+                place.silence_ms += credit - waited - spared
             for life in (place.owner, place.standby):
                 if life is not None and life.phase == "starting":
                     life.patience_ms += credit
@@ -240,6 +275,21 @@ class Watch:
         for place in self.places.values():
             place.grace_ms = RECOVERY_MS
             place.silence_ms = 0.0
+
+    def is_calm(self) -> bool:
+        """Whether every shard has all that it should, so that a spare may be made."""
+        if self._draining:
+            return False
+        for place in self.places.values():
+            if place.stopped:
+                continue
+            if place.owner is None or place.owner.phase != "live":
+                return False
+            if self._settings.standby and (
+                place.standby is None or place.standby.phase == "starting"
+            ):
+                return False
+        return True
 
     def drain(self) -> None:
         """Start nobody any more."""
@@ -369,6 +419,22 @@ class Launcher(Protocol):
         """
         ...
 
+    async def prepare(self) -> None:
+        """Make a spare: a warm process that the next launch becomes.
+
+        Raises:
+            FailedDependency: it could not be made.
+        """
+        ...
+
+    def has_spare(self) -> bool:
+        """Whether one waits."""
+        ...
+
+    def starved_ms(self, launched: Launched) -> float:
+        """Return how long it waited for a processor since this was last asked."""
+        ...
+
     async def take_over(self, launched: Launched) -> None: ...
 
     def kill(self, launched: Launched) -> None:
@@ -421,6 +487,8 @@ class Supervisor:
         self._now_ms = monotonic_ms
         self._appender: Appender | None = None
         self._last_proven_ms: int | None = None
+        self._lag_ms = 0.0  # how much later than asked the watcher itself was woken last
+        self._preparing = False
         self._launched: dict[str, Launched] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
@@ -450,6 +518,11 @@ class Supervisor:
         """Start nobody any more and let ``run`` return."""
         self.watch.drain()
         self._stopping.set()
+
+    @property
+    def has_spare(self) -> bool:
+        """Whether a warm process waits for the next start."""
+        return self._launcher.has_spare()
 
     def attend(self, launched: Launched) -> None:
         """Follow a process, ours or an earlier supervisor's, until it is gone."""
@@ -487,14 +560,26 @@ class Supervisor:
                     unproven_since_ms = None
                 silent = await self._silent()
                 if self._last_proven_ms is not None:
-                    self.watch.proven(began_ms - self._last_proven_ms, silent)
+                    elapsed_ms = began_ms - self._last_proven_ms - self._lag_ms
+                    self.watch.proven(elapsed_ms, silent, self._starved())
                 self._last_proven_ms = began_ms
             else:
                 if unproven_since_ms is None:
                     unproven_since_ms = self._last_proven_ms or began_ms
                 self._last_proven_ms = None
-            spent_ms = self._now_ms() - began_ms
-            await asyncio.sleep(max(0, self._settings.canary_ms - spent_ms) / 1000)
+            ended_ms = self._now_ms()
+            rest_ms = max(0, self._settings.canary_ms - (ended_ms - began_ms))
+            await asyncio.sleep(rest_ms / 1000)
+            self._lag_ms = max(0, self._now_ms() - ended_ms - rest_ms)
+
+    def _starved(self) -> dict[int, float]:
+        """Return how long each silent owner waited for a processor since the last canary."""
+        found = {}
+        for life in self.watch.suspects():
+            launched = self._launched.get(life.start.name)
+            if launched is not None:
+                found[life.start.shard] = self._launcher.starved_ms(launched)
+        return found
 
     async def _acknowledged(self) -> bool:
         deadline_s = self._settings.canary_deadline_ms / 1000
@@ -539,7 +624,20 @@ class Supervisor:
             for alarm in self.watch.alarms:
                 self._alarm(alarm)
             self.watch.alarms.clear()
+            wanted = self._settings.spare and not self._preparing and self.watch.is_calm()
+            if wanted and not self._launcher.has_spare():
+                self._preparing = True
+                self._spawn(self._prepare())
             await asyncio.sleep(0.02)
+
+    async def _prepare(self) -> None:
+        """Make a spare; without one a start is slower, so a failure is no alarm."""
+        try:
+            await self._launcher.prepare()
+        except FailedDependency:
+            await asyncio.sleep(PREPARE_AGAIN_S)
+        finally:
+            self._preparing = False
 
     def _do(self, action: Action) -> None:
         if isinstance(action, Launch):

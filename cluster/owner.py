@@ -1,11 +1,15 @@
 """The process of one owner: a shard actor on a loop of its own, watched and steered over loopback.
 
-``cluster.assembly`` makes a Ray actor of :class:`OwnerProcess`. Ray starts it, names it and shows
+A *spare* is such a process that has imported and compiled everything and owns nothing yet: it
+becomes the owner of whichever shard needs one next.
+
+``cluster.placement`` makes a Ray actor of :class:`OwnerProcess`. Ray starts it, names it and shows
 it; nothing that matters afterwards goes through Ray, so an owner decides on when Ray's head is
 gone. It is crash-only: whatever ends it, it leaves word of why and is gone.
 """
 
 import asyncio
+import importlib.abc
 import logging
 import os
 import sys
@@ -73,6 +77,18 @@ def end_file(run_folder: Path, name: str) -> Path:
     return run_folder / "ends" / f"{name}.json"
 
 
+def spare_cards(run_folder: Path) -> dict[str, ProcessName]:
+    """Return the spares that were made and not cleared away, by name."""
+    folder = run_folder / "spares"
+    cards = sorted(folder.glob("spare-*.json")) if folder.is_dir() else []
+    return {card.stem: msgspec.json.decode(card.read_bytes(), type=ProcessName) for card in cards}
+
+
+def spare_file(run_folder: Path, name: str) -> Path:
+    """Return the file that says where a spare waits."""
+    return run_folder / "spares" / f"{name}.json"
+
+
 def owner_cards(run_folder: Path) -> list[OwnerCard]:
     """Return the cards of all owners that ever ran and were not cleared away, by name."""
     folder = run_folder / "owners"
@@ -83,13 +99,25 @@ def owner_cards(run_folder: Path) -> list[OwnerCard]:
 class OwnerProcess:
     """Hosts one shard actor. Its methods are called by Ray, in threads that are not the loop's."""
 
-    def __init__(self, settings_json: str, start_json: str) -> None:
+    def __init__(self, settings_json: str, name: str) -> None:
         self._settings = Settings.model_validate_json(settings_json)
-        self._start = msgspec.json.decode(start_json, type=Start)
+        self._name = name
+        self._start: Start
         self._begun: Future[dict[str, Any]] = Future()
 
-    def begin(self) -> dict[str, Any]:
+    def prepare(self) -> dict[str, Any]:
+        """Import and compile what any owner needs, and say in the run folder that a spare waits.
+
+        None of it depends on the shard, and it is nearly all that a cold start takes.
+        """
+        warm_process(self._settings)
+        process = own_name()
+        write_file(spare_file(self._settings.run_folder, self._name), process)
+        return {"pid": process.pid}
+
+    def begin(self, start_json: str) -> dict[str, Any]:
         """Start the loop; return the process's pid and address once it can be asked."""
+        self._start = msgspec.json.decode(start_json, type=Start)
         thread = threading.Thread(target=self._run, name=self._start.name, daemon=True)
         thread.start()
         return self._begun.result(timeout=30)
@@ -99,7 +127,7 @@ class OwnerProcess:
         return self._begun.result(timeout=0)
 
     def __repr__(self) -> str:
-        return self._start.name
+        return self._name
 
     def _run(self) -> None:
         name, run_folder = self._start.name, self._settings.run_folder
@@ -128,6 +156,7 @@ class OwnerProcess:
     async def _live(self) -> None:
         from cluster.assembly import fetch_checkpoint, make_logs, make_owner
 
+        do_without_pandas()
         logs = make_logs(self._settings)
         shard = self._start.shard
         warm_wire()
@@ -205,8 +234,40 @@ class OwnerProcess:
         }
 
 
+def warm_process(settings: Settings) -> None:
+    """Do what a cold start spends its time on: imports, the wire's first frame, the kernels."""
+    from cluster.assembly import make_logs, make_tables
+    from engine.shard import Shard, ShardSettings
+
+    do_without_pandas()
+    make_logs(settings)  # neither connects before it is used
+    if settings.tables.backend != "sqlite":
+        make_tables(settings)
+    warm_wire()
+    Shard(ShardSettings(shard=0, generation=settings.shards.generation)).warm()
+
+
+def do_without_pandas() -> None:
+    """Let Arrow believe that pandas is not installed, in this process.
+
+    It looks for it at its first array, and importing it takes a second and 40 MB. Nothing in an
+    owner uses it, and what asks for it (Arrow, XGBoost) does without where it is missing.
+    """
+    if not any(isinstance(finder, WithoutPandas) for finder in sys.meta_path):
+        sys.meta_path.insert(0, WithoutPandas())
+
+
+class WithoutPandas(importlib.abc.MetaPathFinder):
+    """Says that there is no pandas."""
+
+    def find_spec(self, name: str, path: object, target: object = None) -> None:
+        """Raise for pandas, and know nothing of any other module."""
+        if name == "pandas":
+            raise ModuleNotFoundError("an owner does without pandas", name=name)
+
+
 def warm_wire() -> None:
-    """Decode one frame: at its first, Arrow imports for a second, and a live owner has none."""
+    """Encode and decode one frame, so that no owner meets anything for the first time live."""
     zero = np.zeros(1, np.int64)
     facts = FrameColumns(
         kind=zero.astype(np.uint8) + STOCK_COUNTED,

@@ -28,7 +28,15 @@ from msgspec import Struct
 
 from actors.supervisor import Launched, Phase, Start
 from cluster.control import LOOPBACK, ControlClient
-from cluster.owner import End, OwnerProcess, end_file, owner_card_file, owner_cards
+from cluster.owner import (
+    End,
+    OwnerProcess,
+    end_file,
+    owner_card_file,
+    owner_cards,
+    spare_cards,
+    spare_file,
+)
 from cluster.processes import (
     TREE_VARIABLE,
     ProcessName,
@@ -36,6 +44,7 @@ from cluster.processes import (
     kill,
     lives,
     name_of,
+    run_delays_ms,
     tree_mark,
     write_file,
 )
@@ -45,6 +54,9 @@ from engine.errors import FailedDependency
 NAMESPACE: Final = "repricer"
 START_DEADLINE_S: Final = 90.0
 LAUNCH_DEADLINE_S: Final = 40.0
+SPARE_DEADLINE_S: Final = 8.0
+"""A spare that has not begun by then is given up: a new process takes about as long."""
+
 OBJECT_STORE_BYTES: Final = 80_000_000
 """Ray's least; we keep nothing in it."""
 
@@ -222,8 +234,15 @@ def read_node(run_folder: Path) -> RayNode | None:
 # ----- the child that speaks to Ray ---------------------------------------------------------------
 
 
+class Order(Struct, frozen=True, kw_only=True):
+    """What the child is told: to start an owner, in a spare if one is named, or to make a spare."""
+
+    spare: str = ""
+    start: Start | None = None
+
+
 class Placed(Struct, frozen=True, kw_only=True):
-    """What the child answers to one start: where it runs, or why not."""
+    """What the child answers to one order: where it runs, or why not."""
 
     name: str
     pid: int = 0
@@ -232,7 +251,7 @@ class Placed(Struct, frozen=True, kw_only=True):
 
 
 def place(settings_file: Path) -> None:
-    """Make a detached actor of every start that is read from standard input, one a line."""
+    """Carry out every order that is read from standard input, one a line."""
     import ray
     from ray.exceptions import GetTimeoutError, RayError
 
@@ -249,21 +268,38 @@ def place(settings_file: Path) -> None:
         logging_level=logging.ERROR,
     )
     owner_class: Any = ray.remote(OwnerProcess)  # Ray's types do not know detached actors' calls
+
+    def make(name: str) -> Any:
+        options = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": 4, "num_cpus": 0}
+        owner = owner_class.options(name=name, lifetime="detached", **options)
+        return owner.remote(settings_json, name)
+
+    def begin(actor: Any, start: Start, within_s: float = LAUNCH_DEADLINE_S) -> Any:
+        call = actor.begin.options(name=start.name)  # Ray's dashboard lists the call by this name
+        answer = call.remote(msgspec.json.encode(start).decode())
+        return ray.get(answer, timeout=within_s)
+
+    def carry_out(order: Order) -> Placed:
+        if order.start is None:
+            where = ray.get(make(order.spare).prepare.remote(), timeout=LAUNCH_DEADLINE_S)
+            return Placed(name=order.spare, pid=where["pid"])
+        where = None
+        if order.spare:
+            try:
+                spare = ray.get_actor(order.spare, namespace=NAMESPACE)
+                where = begin(spare, order.start, SPARE_DEADLINE_S)
+            except (RayError, GetTimeoutError, ValueError) as error:
+                print(f"{order.spare}: not usable: {error}", file=sys.stderr, flush=True)
+        where = where or begin(make(order.start.name), order.start)
+        return Placed(name=order.start.name, pid=where["pid"], address=where["address"])
+
     for line in sys.stdin.buffer:
-        start = msgspec.json.decode(line, type=Start)
+        order = msgspec.json.decode(line, type=Order)
         try:
-            actor = owner_class.options(
-                name=start.name,
-                lifetime="detached",
-                max_restarts=0,
-                max_task_retries=0,
-                max_concurrency=4,
-                num_cpus=0,
-            ).remote(settings_json, msgspec.json.encode(start).decode())
-            where = ray.get(actor.begin.remote(), timeout=LAUNCH_DEADLINE_S)
-            placed = Placed(name=start.name, pid=where["pid"], address=where["address"])
+            placed = carry_out(order)
         except (RayError, GetTimeoutError, ValueError) as error:
-            placed = Placed(name=start.name, problem=f"{type(error).__name__}: {error}"[:2000])
+            name = order.start.name if order.start else order.spare
+            placed = Placed(name=name, problem=f"{type(error).__name__}: {error}"[:2000])
         sys.stdout.buffer.write(msgspec.json.encode(placed) + b"\n")
         sys.stdout.buffer.flush()
 
@@ -279,25 +315,66 @@ class RayLauncher:
         self._settings_file = settings_file
         self._control = control
         self._child: asyncio.subprocess.Process | None = None
+        self._one_at_a_time = asyncio.Lock()
         self._names: dict[str, ProcessName] = {}
+        self._spare: tuple[str, ProcessName] | None = None
+        self._delays: dict[str, dict[int, float]] = {}
 
     async def launch(self, start: Start) -> Launched:
-        """Have the child make an actor of it.
+        """Have the child begin it in the spare, or in a new actor; waits for a spare half made.
 
         Raises:
             FailedDependency: Ray did not in time.
         """
-        try:
-            placed = await asyncio.wait_for(self._ask(start), LAUNCH_DEADLINE_S + 10)
-        except (OSError, TimeoutError, msgspec.MsgspecError, asyncio.IncompleteReadError) as error:
-            await self.close()  # another child may find another Ray
-            raise FailedDependency(f"{start.name}: Ray did not answer: {error!r}") from error
-        if placed.problem:
-            await self.close()
-            raise FailedDependency(f"{start.name}: {placed.problem}")
+        async with self._one_at_a_time:
+            spare = self._spare if self.has_spare() else None
+            self._spare = None
+            try:
+                placed = await self._order(Order(spare=spare[0] if spare else "", start=start))
+            finally:
+                if spare is not None:
+                    spare_file(self._settings.run_folder, spare[0]).unlink(missing_ok=True)
+            if spare is not None and placed.pid != spare[1].pid:
+                kill(spare[1])  # it could not be had: another Ray's, or hung
         launched = Launched(start=start, pid=placed.pid, address=placed.address)
         self.know(launched)
         return launched
+
+    async def prepare(self) -> None:
+        """Have the child make a spare.
+
+        Raises:
+            FailedDependency: Ray did not in time.
+        """
+        async with self._one_at_a_time:
+            if self.has_spare():
+                return
+            name = f"spare-{secrets.token_hex(4)}"
+            placed = await self._order(Order(spare=name))
+            process = name_of(placed.pid)
+            self._spare = (name, process) if process is not None else None
+
+    def has_spare(self) -> bool:
+        """Whether a spare waits; one that died is none."""
+        return self._spare is not None and lives(self._spare[1])
+
+    def clear_spares(self) -> None:
+        """End the spares of a supervisor that is gone: nobody would use them."""
+        for name, process in spare_cards(self._settings.run_folder).items():
+            kill(process)
+            spare_file(self._settings.run_folder, name).unlink(missing_ok=True)
+
+    def starved_ms(self, launched: Launched) -> float:
+        """Return how long one of its threads waited for a processor since this was last asked.
+
+        The first answer is 0, and so is every one where the kernel does not count.
+        """
+        name = launched.start.name
+        before, now = self._delays.get(name), run_delays_ms(launched.pid)
+        self._delays[name] = now
+        if before is None:
+            return 0.0
+        return max((now[thread] - before[thread] for thread in now if thread in before), default=0)
 
     def know(self, launched: Launched) -> None:
         """Remember which very process a pid means, while it surely means that one."""
@@ -321,6 +398,7 @@ class RayLauncher:
         if name is not None:
             await gone(name)
         self._names.pop(launched.start.name, None)
+        self._delays.pop(launched.start.name, None)
         run_folder = self._settings.run_folder
         owner_card_file(run_folder, launched.start.name).unlink(missing_ok=True)
         try:
@@ -344,7 +422,18 @@ class RayLauncher:
                 child.kill()
             await child.wait()
 
-    async def _ask(self, start: Start) -> Placed:
+    async def _order(self, order: Order) -> Placed:
+        try:
+            placed = await asyncio.wait_for(self._ask(order), LAUNCH_DEADLINE_S + 10)
+        except (OSError, TimeoutError, msgspec.MsgspecError, asyncio.IncompleteReadError) as error:
+            await self.close()  # another child may find another Ray
+            raise FailedDependency(f"Ray did not answer to {order}: {error!r}") from error
+        if placed.problem:
+            await self.close()
+            raise FailedDependency(f"{placed.name}: {placed.problem}")
+        return placed
+
+    async def _ask(self, order: Order) -> Placed:
         child = self._child
         if child is None or child.returncode is not None:
             log = (self._settings.folder / "logs" / "placement.log").open("ab")
@@ -359,7 +448,7 @@ class RayLauncher:
             self._child = child
         assert child.stdin is not None
         assert child.stdout is not None
-        child.stdin.write(msgspec.json.encode(start) + b"\n")
+        child.stdin.write(msgspec.json.encode(order) + b"\n")
         await child.stdin.drain()
         while True:
             line = await child.stdout.readuntil(b"\n")

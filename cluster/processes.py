@@ -71,6 +71,20 @@ def kill(name: ProcessName, number: signal.Signals = signal.SIGKILL) -> bool:
         os.close(handle)
 
 
+def run_delays_ms(pid: int) -> dict[int, float]:
+    """Return for each thread how long it was ready to run and got no processor, since it began.
+
+    Empty when the process is gone or the kernel does not count it (``/proc/PID/task/*/schedstat``).
+    """
+    delays = {}
+    with contextlib.suppress(OSError):
+        for task in os.scandir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):  # the thread ended meanwhile
+                fields = Path(task.path, "schedstat").read_text().split()
+                delays[int(task.name)] = int(fields[1]) / 1e6
+    return delays
+
+
 async def gone(name: ProcessName) -> None:
     """Return when the process is gone. It may be anybody's child."""
     try:

@@ -35,6 +35,8 @@ CATCH_UP_S = 10.0
 SHIP_EVERY_MS = 15_000
 MERGE_EVERY_CHECKPOINTS = 12
 CAUGHT_UP_MS = 1_000
+YIELDING = 10
+"""Niceness of what carries decisions away: on a crowded machine owners, and starts, come first."""
 
 
 async def run_followers(settings: Settings) -> None:
@@ -141,6 +143,8 @@ def main(role: str, settings_file: Path) -> int:
     configure_logs(
         role, settings.folder / "logs", level=telemetry.level, as_json=telemetry.json_logs
     )
+    if role in ("merge", "followers"):
+        os.nice(YIELDING)
     if role == "merge":
         for name in merge_bases(settings):
             LOGGER.info("merged into %s", name)

@@ -134,6 +134,10 @@ class SupervisorSettings(_Part):
     backoff_ms_max: Annotated[int, Field(ge=0)] = Field(
         default=30_000, description="longest wait between two starts of one shard"
     )
+    spare: bool = Field(
+        default=True,
+        description="keep a process warm that owns nothing yet, the next owner of any shard",
+    )
 
 
 class GatewaySettings(_Part):

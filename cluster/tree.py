@@ -253,7 +253,7 @@ class Tree:
         ended = end_all(self._mark)
         if ended:
             self._say(f"ended {ended} processes that an earlier start had left behind")
-        for name in ("owners", "processes", "ends"):
+        for name in ("owners", "processes", "ends", "spares"):
             shutil.rmtree(settings.run_folder / name, ignore_errors=True)
         ray_file(settings.run_folder).unlink(missing_ok=True)
         logs = make_logs(settings)

@@ -124,6 +124,7 @@ async def run_supervisor(settings: Settings, settings_file: Path) -> None:
         canary_deadline_ms=limits.canary_deadline_ms,
         backoff_ms_max=limits.backoff_ms_max,
         standby=settings.shards.standby,
+        spare=limits.spare,
     )
     forget_old_starts(settings)
     watch = Watch(shards, rules, new_owner=lambda: os.urandom(16))
@@ -143,6 +144,7 @@ async def run_supervisor(settings: Settings, settings_file: Path) -> None:
             canary=lambda: _canary(settings),
             alarm=_alarm,
         )
+        launcher.clear_spares()
         for launched in living_owners(settings.run_folder):
             if launched.start.shard in watch.places:
                 launcher.know(launched)
@@ -187,13 +189,19 @@ def supervisor_status(supervisor: Supervisor) -> dict[str, Any]:
                 "standby": place.standby.start.name if place.standby else None,
                 "standby_phase": place.standby.phase if place.standby else None,
                 "silence_ms": round(place.silence_ms),
+                "starved_ms": round(place.starved_ms),
                 "deaths": place.deaths,
                 "cautious": place.cautious,
                 "stopped": place.stopped,
                 "ends": place.ends[-5:],
             }
         )
-    return {"pid": os.getpid(), "proven_ms": round(supervisor.watch.proven_ms), "shards": places}
+    return {
+        "pid": os.getpid(),
+        "proven_ms": round(supervisor.watch.proven_ms),
+        "spare": supervisor.has_spare,
+        "shards": places,
+    }
 
 
 def _samples(supervisor: Supervisor) -> Iterator[Sample]:

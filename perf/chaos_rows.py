@@ -15,13 +15,16 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import aiohttp
 from msgspec import Struct
 
 from cluster.assembly import make_logs
+from cluster.control import ControlClient, control_token
 from cluster.placement import living_owners
 from cluster.settings import Settings
+from engine.decided import Decided
+from engine.errors import FailedDependency, LogFault
 from perf.real_input import POLICY, engine, feed_words
 from perf.real_stack import (
     EngineUnderTest,
@@ -31,8 +34,9 @@ from perf.real_stack import (
     machine,
     print_line,
 )
+from persistence.decision_reader import DecisionReader
 from persistence.decision_records import DecisionRecord, EpochStarted, decode
-from persistence.ports import DECISIONS, DELTAS
+from persistence.ports import DECISIONS, DELTAS, Record
 
 PAUSE_S = 6.0
 BETWEEN_S = (4.0, 9.0)
@@ -54,46 +58,72 @@ class Audit(Struct, kw_only=True):
     decisions: int = 0
     gaps: int = 0
     doubled: int = 0
-    ignored: int = 0  # of stale owners: rightly not counted by anybody
+    ignored: int = 0  # appended by owners already replaced: no reader may take them
+    by_replaced: int = 0  # of those, taken by the reader that production uses
+    read_otherwise: int = 0  # decisions that only one of the two, audit or reader, takes
     lost_deltas: int = 0
     epochs: int = 0
 
 
+class ShardAudit:
+    """Takes one shard's raw records in their order, and the reader's word on each."""
+
+    def __init__(self, found: Audit, *, shard: int, generation: int) -> None:
+        self.consumed = -1  # the last delta of a decision that counts
+        self._found = found
+        self._reader = DecisionReader(None, shard=shard, generation=generation)
+        self._epoch, self._owner, self._seq = 0, b"", 0
+        self._seen: set[int] = set()
+
+    def take(self, record: Record) -> None:
+        """Judge one record, then ask production's reader about the very same one."""
+        decoded = decode(record.value)
+        stamp = decoded.stamp
+        stale = counted = False
+        if isinstance(decoded, EpochStarted):
+            # Of two starts with one epoch the first in the log reigns; the other is never noticed.
+            if stamp.epoch > self._epoch:
+                self._epoch, self._owner = stamp.epoch, stamp.owner
+                self._found.epochs += 1
+        elif isinstance(decoded, DecisionRecord):
+            stale = (stamp.epoch, stamp.owner) != (self._epoch, self._owner)
+            counted = not stale and self._count(decoded.decided)
+            self._found.ignored += stale
+        try:
+            accepted = self._reader.accept(record)
+        except LogFault:
+            accepted = None  # a gap, counted above; the reader would stop loudly
+        taken = accepted is not None and accepted.decided is not None
+        self._found.by_replaced += stale and taken
+        self._found.read_otherwise += taken != counted
+
+    def _count(self, decided: Decided) -> bool:
+        """Count a decision of who reigns; return whether it is a new one."""
+        if decided.seq in self._seen:
+            # An append in doubt is looked for before it is repeated, so whoever reigns and writes
+            # a decision that already counts has doubled it.
+            self._found.doubled += 1
+            return False
+        self._seen.add(decided.seq)
+        self._found.gaps += decided.seq != self._seq + 1
+        self._seq, self.consumed = decided.seq, decided.last_delta
+        self._found.decisions += 1
+        return True
+
+
 async def audit(settings: Settings) -> Audit:
-    """Read every record of every shard, without the reader that production uses."""
+    """Read every record of every shard, by rules that production's reader does not share."""
     found = Audit()
     logs = make_logs(settings)
     for shard in range(settings.shards.count):
         log, deltas = await logs.open(DECISIONS, shard), await logs.open(DELTAS, shard)
+        judge = ShardAudit(found, shard=shard, generation=settings.shards.generation)
         end, after = await log.end(), -1
-        epoch, owner, seq, consumed = 0, b"", 0, -1
-        seen: set[int] = set()
         while after < end - 1:
             for record in await log.read(after, limit=1000, wait_ms=1000):
                 after = record.offset
-                decoded = decode(record.value)
-                stamp = decoded.stamp
-                if isinstance(decoded, EpochStarted):
-                    if stamp.epoch > epoch:
-                        epoch, owner = stamp.epoch, stamp.owner
-                        found.epochs += 1
-                    continue
-                if not isinstance(decoded, DecisionRecord):
-                    continue
-                if (stamp.epoch, stamp.owner) != (epoch, owner):
-                    found.ignored += 1
-                    continue
-                number = decoded.decided.seq
-                if number in seen:
-                    # An append in doubt is looked for before it is repeated, so a reign that
-                    # holds one decision twice has doubled it.
-                    found.doubled += 1
-                    continue
-                seen.add(number)
-                found.gaps += number != seq + 1
-                seq, consumed = number, decoded.decided.last_delta
-                found.decisions += 1
-        found.lost_deltas += await deltas.end() - 1 - consumed
+                judge.take(record)
+        found.lost_deltas += await deltas.end() - 1 - judge.consumed
         await log.close()
         await deltas.close()
     await logs.close()
@@ -124,20 +154,27 @@ async def next_decision(settings: Settings, shard: int, owner: bytes, since_ms: 
 
 
 async def strike(settings: Settings, shard: int, kind: str) -> Blow:
-    """Kill or pause a shard's owner and wait for its successor's first decision."""
+    """Kill, pause or overthrow a shard's owner, and wait for its successor's first decision.
+
+    ``zombie`` lets the standby seal while the owner is stopped but not dead, and then lets it go
+    on: what it appends until it meets the seal must be taken by nobody. The supervisor would have
+    killed a paused one first, so ``pause`` makes no zombie.
+    """
     owners = [each for each in living_owners(settings.run_folder) if each.start.shard == shard]
-    owner = min(owners, key=lambda each: each.start.number)
+    owner, *standbys = sorted(owners, key=lambda each: each.start.number)
     struck_ms = time.time_ns() // 1_000_000
-    if kind == "kill":
-        os.kill(owner.pid, signal.SIGKILL)
-    else:
-        os.kill(owner.pid, signal.SIGSTOP)
+    os.kill(owner.pid, signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
+    if kind == "zombie":
+        async with aiohttp.ClientSession() as session:
+            control = ControlClient(session, control_token(settings.run_folder))
+            await control.act(standbys[0].address, "take-over")
     waiting = asyncio.ensure_future(next_decision(settings, shard, owner.start.owner, struck_ms))
     if kind == "pause":
         await asyncio.sleep(PAUSE_S)
+    decided_ms = await waiting
+    if kind != "kill":
         with contextlib.suppress(ProcessLookupError):  # it was replaced, and killed for it
             os.kill(owner.pid, signal.SIGCONT)
-    decided_ms = await waiting
     return Blow(
         kind=kind,
         shard=shard,
@@ -152,20 +189,31 @@ async def storm(under_test: EngineUnderTest, kinds: list[str], draw: random.Rand
     blows = []
     for kind in kinds:
         await asyncio.sleep(draw.uniform(*BETWEEN_S))
-        await under_test.until(
-            lambda state: all_live(state, settings), "every shard live, standbys warm", 120
-        )
+        await until_all_live(settings)
         blows.append(await strike(settings, draw.randrange(settings.shards.count), kind))
     return blows
 
 
-def all_live(state: dict[str, Any], settings: Settings) -> bool:
-    """Whether every shard has a live owner and, if there are to be any, a warm standby."""
-    phases = [(each.get("shard"), each.get("phase")) for each in state["shards"]]
+async def until_all_live(settings: Settings) -> None:
+    """Return once every shard has a live owner and, if there are to be any, a warm standby.
+
+    Only the owners are asked: what ``repricer status`` asks besides takes much of a core.
+    """
     wanted = {"live"} | ({"waiting"} if settings.shards.standby else set())
-    return all(
-        (shard, phase) in phases for shard in range(settings.shards.count) for phase in wanted
-    )
+    needed = {(shard, phase) for shard in range(settings.shards.count) for phase in wanted}
+    deadline = time.monotonic() + 120
+    async with aiohttp.ClientSession() as session:
+        control = ControlClient(session, control_token(settings.run_folder))
+        while time.monotonic() < deadline:
+            found = set()
+            for owner in living_owners(settings.run_folder):
+                with contextlib.suppress(FailedDependency):
+                    state = await control.status(owner.address, deadline_s=2)
+                    found.add((owner.start.shard, state["phase"]))
+            if needed <= found:
+                return
+            await asyncio.sleep(0.5)
+    raise NotReached(f"not all shards live, standbys warm: {sorted(found)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -178,13 +226,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--speed", type=float, default=5000.0, help="deltas a second")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--pauses", type=int, default=4)
+    parser.add_argument("--zombies", type=int, default=0, help="with --standby: see ``strike``")
     parser.add_argument("--standby", action="store_true")
+    parser.add_argument("--no-spare", dest="spare", action="store_false")
     parser.add_argument("--embedded", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="one line of JSON (it always is)")
     options = parser.parse_args(arguments)
     draw = random.Random(options.seed)
     kinds = ["kill"] * options.kills + ["pause"] * options.pauses
+    if options.zombies and not options.standby:
+        parser.error("--zombies needs --standby")
+    kinds += ["zombie"] * options.zombies
     draw.shuffle(kinds)
     with engine(
         options.embedded,
@@ -192,6 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "shards.clock": "event",
             "shards.spreads": {"dominicks": 2},
             "shards.standby": options.standby,
+            "supervisor.spare": options.spare,
             "shards.checkpoint_s": 15,
         },
     ) as under_test:
@@ -215,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             left = under_test.stop()
     times = {
         kind: sorted(blow.next_decision_s for blow in blows if blow.kind == kind)
-        for kind in ("kill", "pause")
+        for kind in ("kill", "pause", "zombie")
     }
     print_line(
         {
@@ -224,6 +278,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "standby": options.standby,
             "kills": options.kills,
             "pauses": options.pauses,
+            "zombies": options.zombies,
+            "spare": options.spare,
             "fed_during_all": still_feeding,
             "deltas": fed["deltas"],
             "decisions": found.decisions,
@@ -231,7 +287,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "gaps": found.gaps,
             "doubled": found.doubled,
             "lost_deltas": found.lost_deltas,
-            "stale_records_ignored": found.ignored,
+            "stale_records": found.ignored,
+            "by_a_replaced_owner": found.by_replaced,
+            "read_otherwise": found.read_otherwise,
             "next_decision_s": times,
             "stores_equal": compared.equal,
             "stores_unequal": compared.unequal,
@@ -240,6 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
     )
     wrong = found.gaps + found.doubled + found.lost_deltas
+    wrong += found.by_replaced + found.read_otherwise
     return 0 if wrong == 0 and compared.equal and replayed["differences"] == 0 else 1
 
 

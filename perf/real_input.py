@@ -10,6 +10,7 @@ with the log by count and checksum, and ``repricer replay`` decides everything a
 import argparse
 import asyncio
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +29,7 @@ from perf.real_stack import (
     EngineUnderTest,
     compare_stores,
     decisions,
+    end_verb,
     machine,
     print_line,
     real_servers,
@@ -204,23 +206,48 @@ async def gather(under_test: EngineUnderTest, policy: Path | None) -> Findings:
     return findings
 
 
+async def checkpoint_in_the_middle(
+    under_test: EngineUnderTest, feeding: "subprocess.Popen[bytes]", records: int
+) -> int:
+    """Take the only checkpoint once so many records are decided, so that its tail holds quotes.
+
+    Returns how many were decided just before it was asked for.
+    """
+    count = under_test.settings.shards.count
+    while not feeding.poll():  # one that failed says itself why
+        state = await under_test.status()
+        decided = [each.get("last_delta", -1) + 1 for each in state["shards"]]
+        if len(decided) == count and min(decided) >= records:
+            await asyncio.to_thread(under_test.verb, "checkpoint")
+            return sum(decided)
+        await asyncio.sleep(0.1)
+    return 0
+
+
 def run_once(options: argparse.Namespace, policy: Path | None) -> dict[str, Any]:
     """Feed everything into a fresh engine and return what was found."""
     with engine(
         options.embedded,
-        **{"shards.clock": "event", "shards.spreads": {"dominicks": 2}, "shards.checkpoint_s": 20},
+        **{
+            "shards.clock": "event",
+            "shards.spreads": {"dominicks": 2},
+            "shards.checkpoint_s": 3600,  # one is taken by hand
+        },
     ) as under_test:
         ready_s = under_test.start()
         try:
             began = time.monotonic()
-            fed = under_test.verb(*feed_words(options, policy))
-            if fed["exit_code"]:
+            feeding = under_test.begin_verb(*feed_words(options, policy))
+            taken_at = asyncio.run(
+                checkpoint_in_the_middle(under_test, feeding, options.checkpoint_at)
+            )
+            fed = end_verb(feeding)
+            if feeding.returncode:
                 return {"error": fed}
             state = asyncio.run(under_test.until_decided())
             decided_s = time.monotonic() - began
             findings = asyncio.run(gather(under_test, policy))
             compared = asyncio.run(compare_stores(under_test.settings))
-            under_test.verb("checkpoint")
             replayed = {
                 begin: under_test.verb("replay", "--from", begin)
                 for begin in (("checkpoint", "oldest") if options.replay else ())
@@ -252,6 +279,7 @@ def run_once(options: argparse.Namespace, policy: Path | None) -> dict[str, Any]
         "stores_equal": compared.equal,
         "stores_unequal": compared.unequal,
         "store_rows": {"prices": compared.prices, **compared.facts},
+        "checkpoint_after_records": taken_at,
         "replay": {
             begin: {
                 key: each.get(key)
@@ -276,6 +304,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--embedded", action="store_true", help="without the real servers")
     parser.add_argument("--no-replay", dest="replay", action="store_false")
     parser.add_argument("--no-default-policy", dest="default", action="store_false")
+    parser.add_argument(
+        "--checkpoint-at", type=int, default=5, help="records a shard decided before it is taken"
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON (it always is)")
     options = parser.parse_args(arguments)
     if (options.oj is None) == (not options.synthetic_oj):

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from actors.sinks.delta_lanes import READ_RECORDS_MAX, READ_WAIT_MS, DeltaLanes
+from actors.sinks.delta_lanes import READ_RECORDS_MAX, READ_TRIES, READ_WAIT_MS, DeltaLanes
 from actors.sinks.rows import IDLE_MS, NOT_BEGUN
 from engine.decided import Decided
 from engine.errors import AppendInDoubt, CursorFenced, FailedDependency, LogTruncated
@@ -337,10 +337,14 @@ async def _records(log: Log, begin: int) -> AsyncIterator[Record]:
     """Yield the records from offset ``begin`` to the end that the log has now."""
     end = await log.end()
     after = max(begin, await log.start()) - 1
+    empty = 0
     while after + 1 < end:
         found = await log.read(after, limit=READ_RECORDS_MAX, wait_ms=READ_WAIT_MS)
         for record in found:
             yield record
-        if not found:
-            return
-        after = found[-1].offset
+        if found:
+            after, empty = found[-1].offset, 0
+            continue
+        empty += 1  # a busy log may need longer than one wait; to stop here would count too few
+        if empty == READ_TRIES:
+            raise FailedDependency(f"dead letters after {after} did not come")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from engine.errors import LogRegressed
+from engine.errors import FailedDependency, LogRegressed
 from engine.microbatch import LANES, Position, Refusal
 from persistence.ports import COMMANDS, DELTAS, Log, Logs, Record
 from persistence.wire import NamedFact, read_facts
@@ -10,6 +10,8 @@ from persistence.wire import NamedFact, read_facts
 TOPICS = {"commands": COMMANDS, "deltas": DELTAS}
 READ_RECORDS_MAX = 500
 READ_WAIT_MS = 500
+READ_TRIES = 10
+"""So often a read may come back empty although the log holds more: a slow broker is no hole."""
 
 
 class DeltaLanes:
@@ -28,6 +30,7 @@ class DeltaLanes:
             FailedDependency: the log did not answer in time.
         """
         records: list[Record] = []
+        empty = 0
         while after < through:
             log = await self._log(shard, lane)
             limit = min(READ_RECORDS_MAX, through - after)
@@ -37,7 +40,13 @@ class DeltaLanes:
                     raise LogRegressed(
                         f"shard {shard}: {LANES[lane]} end before {through}, which was consumed"
                     )
-                break  # a hole at the end of the range, as Kafka may leave
+                empty += 1
+                if empty == READ_TRIES:
+                    raise FailedDependency(
+                        f"shard {shard}: {LANES[lane]} after {after} did not come"
+                    )
+                continue
+            empty = 0
             after = found[-1].offset
             records += [record for record in found if record.offset <= through]
         return records

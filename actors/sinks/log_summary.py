@@ -6,9 +6,15 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from actors.sinks.dead_letters import tally_letters
-from actors.sinks.delta_lanes import DeltaLanes, facts_kept, refusals_by_position
+from actors.sinks.delta_lanes import (
+    READ_TRIES,
+    DeltaLanes,
+    facts_kept,
+    refusals_by_position,
+)
 from actors.sinks.history import FACT_TABLES
 from engine.decided import Decided
+from engine.errors import FailedDependency
 from engine.microbatch import VERDICTS, Refusal
 from persistence.checksums import FACT_FIELDS, Tally, tally, tally_quotes
 from persistence.decision_reader import DecisionReader
@@ -46,11 +52,12 @@ async def summarize_log(
     facts = dict.fromkeys(FACT_TABLES.values(), Tally())
     letters, verdicts = Tally(), Counter[str]()
     reached = (-1, -1)
-    end = await log.end()
+    end, empty = await log.end(), 0
     while reader.offset + 1 < end and (through_seq is None or seq < through_seq):
         records = await log.read(reader.offset, limit=READ_RECORDS_MAX, wait_ms=READ_WAIT_MS)
-        if not records:
-            break
+        empty = 0 if records else empty + 1
+        if empty == READ_TRIES:
+            raise FailedDependency(f"shard {shard}: decisions after {reader.offset} did not come")
         for record in records:
             accepted = reader.accept(record)
             if accepted is None or accepted.decided is None:

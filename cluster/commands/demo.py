@@ -49,7 +49,12 @@ def demo(
     temporary = None
     if "folder" not in flags:
         temporary = Path(tempfile.mkdtemp(prefix="repricer-demo-"))
-    chosen = {"gateway.port": port, "ray.dashboard_port": 0, "shards.checkpoint_s": 60}
+    chosen = {
+        "gateway.port": port,
+        "ray.dashboard_port": 0,
+        "shards.checkpoint_s": 60,
+        "supervisor.spare": False,  # it would take a core while the first prices are decided
+    }
     settings = settings_of(common, chosen | ({"folder": temporary} if temporary else {}))
     try:
         result = run(_demo(settings, voice, seconds, Market(seed, listings, lively())))

@@ -79,6 +79,22 @@ async def test_a_checkpoint_shortens_the_replay(place: Home) -> None:
     assert second._shard.table(LISTING) == (5, 0)  # type: ignore[attr-defined]
 
 
+async def test_a_start_that_followed_for_long_checkpoints_at_once(
+    place: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else owners that fall before their first checkpoint leave ever more to replay."""
+    await place.send(count("a", 5, 1))
+    first = await live(place.owner())
+    await first.step()
+    second = await live(place.owner())
+    await second.step()
+    assert await place.files.names() == [], "it had next to nothing to follow"
+    monkeypatch.setattr("actors.shard_actor.FOLLOWED_MS_LONG", -1)
+    third = await live(place.owner())
+    while not await place.files.names():
+        await third.step()
+
+
 async def test_a_head_that_is_gone_stops_the_start(place: Home) -> None:
     await live(place.owner(), 3)
     decisions = await place.logs.open(DECISIONS, 0)

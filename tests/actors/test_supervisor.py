@@ -1,7 +1,8 @@
 """The supervisor replaces the dead and the hung, soon and one at a time, and nobody else."""
 
+import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from msgspec import Struct
@@ -9,15 +10,22 @@ from msgspec import Struct
 from actors.supervisor import (
     BACKOFF_FIRST_MS,
     RECOVERY_MS,
+    STARVED_MS_MAX,
     Action,
+    Decisions,
     Kill,
     Launch,
     Launched,
     Phase,
+    Start,
+    Supervisor,
     SupervisorSettings,
     TakeOver,
     Watch,
 )
+from persistence.decision_reader import DecisionReader
+from persistence.memory_log import MemoryLogs
+from persistence.ports import DECISIONS, WATCH
 
 CANARY_MS = 250
 
@@ -377,3 +385,187 @@ def test_in_every_seeded_world_each_shard_lives_again_and_no_healthy_owner_falls
         kills += world.kills
     assert faults > 1000
     assert kills > 100, "the worlds must hang processes, or the test shows nothing"
+
+
+def starve(watch: Watch, proven_ms: int, waited_ms: float) -> None:
+    """Let so much time pass without a mark, in each canary's part of it waiting for a processor."""
+    for _ in range(proven_ms // CANARY_MS):
+        watch.proven(CANARY_MS, {0: True}, {0: waited_ms})
+
+
+def test_an_owner_that_waits_for_a_processor_is_not_silent() -> None:
+    watch = make_watch()
+    bring_up(watch)
+    starve(watch, 15_000, CANARY_MS)
+    assert watch.plan(15_000) == []
+
+
+def test_a_hung_owner_is_replaced_whatever_others_do() -> None:
+    """A stopped or deadlocked thread is not ready to run, so it never waits for a processor."""
+    watch = make_watch()
+    bring_up(watch)
+    starve(watch, 2000, 0.0)
+    assert only(watch.plan(2000), Kill)
+
+
+def test_who_gets_half_a_processor_has_twice_the_time() -> None:
+    watch = make_watch()
+    bring_up(watch)
+    starve(watch, 3750, CANARY_MS / 2)
+    assert watch.plan(3750) == []
+    starve(watch, 250, CANARY_MS / 2)
+    assert only(watch.plan(4000), Kill)
+
+
+def test_starving_excuses_nobody_for_ever() -> None:
+    watch = make_watch()
+    bring_up(watch)
+    starve(watch, STARVED_MS_MAX + 1750, CANARY_MS)
+    assert watch.plan(0) == []
+    starve(watch, 250, CANARY_MS)
+    assert only(watch.plan(0), Kill)
+
+
+def test_a_mark_clears_what_was_excused() -> None:
+    watch = make_watch()
+    launched = bring_up(watch)
+    for _ in range(3):
+        starve(watch, STARVED_MS_MAX, CANARY_MS)
+        watch.marked(0, launched.start.owner, 0)
+    assert watch.plan(0) == []
+
+
+def test_only_a_silent_owner_is_looked_at() -> None:
+    watch = make_watch()
+    launched = bring_up(watch)
+    be_silent(watch, 250)
+    assert watch.suspects() == []
+    be_silent(watch, 250)
+    assert [life.start for life in watch.suspects()] == [launched.start]
+
+
+def test_a_spare_is_made_when_everybody_has_what_he_needs() -> None:
+    watch = make_watch(2)
+    assert not watch.is_calm()
+    bring_up(watch)
+    assert not watch.is_calm(), "the second shard has no owner yet"
+    (action,) = watch.plan(0)
+    assert isinstance(action, Launch)
+    watch.marked(1, action.start.owner, 0)
+    assert watch.is_calm()
+    watch.drain()
+    assert not watch.is_calm()
+
+
+def test_a_spare_comes_after_the_standbys() -> None:
+    watch = make_watch(standby=True)
+    bring_up(watch)
+    assert not watch.is_calm()
+    (action,) = watch.plan(0)
+    assert isinstance(action, Launch)
+    assert action.start.standby
+    assert not watch.is_calm()
+    watch.progressed(action.start.name, "standby", 1)
+    assert watch.is_calm()
+
+
+class Hands:
+    """A launcher of processes that exist only here; ``Supervisor`` moves them."""
+
+    def __init__(self) -> None:
+        self.launched: list[Start] = []
+        self.killed: list[str] = []
+        self.prepared = 0
+        self.spare = False
+        self.waited_ms = 0.0
+
+    async def launch(self, start: Start) -> Launched:
+        self.launched.append(start)
+        self.spare = False
+        return Launched(start=start, pid=1, address="")
+
+    async def prepare(self) -> None:
+        self.prepared += 1
+        self.spare = True
+
+    def has_spare(self) -> bool:
+        return self.spare
+
+    def starved_ms(self, launched: Launched) -> float:
+        return self.waited_ms
+
+    async def take_over(self, launched: Launched) -> None:
+        raise AssertionError("there is no standby here")
+
+    def kill(self, launched: Launched) -> None:
+        self.killed.append(launched.start.name)
+
+    async def gone(self, launched: Launched) -> tuple[str | None, str]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def progress(self, launched: Launched) -> tuple[Phase, object]:
+        return "live", 1
+
+
+async def supervised(hands: Hands, *, silence_ms: int) -> Supervisor:
+    """Return a supervisor on logs in memory, with one shard whose owner never marks."""
+    logs = MemoryLogs()
+    await logs.create({DECISIONS: 1, WATCH: 1}, retention_ms=10**12)
+    rules = SupervisorSettings(silence_ms=silence_ms, canary_ms=20, spare=True)
+    names = owners()
+    watch = Watch(range(1), rules, new_owner=lambda: next(names))
+    decisions = Decisions(
+        await logs.open(DECISIONS, 0), DecisionReader(None, shard=0, generation=1)
+    )
+    return Supervisor(
+        watch,
+        hands,
+        {0: decisions},
+        await logs.open(WATCH, 0),
+        rules,
+        canary=lambda: b"{}",
+        alarm=lambda alarm: None,
+    )
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Return when something holds; the test's own time limit ends a wait for ever."""
+    while not holds():
+        await asyncio.sleep(0.01)
+
+
+async def test_the_supervisor_makes_a_spare_and_another_when_it_was_used() -> None:
+    hands = Hands()
+    supervisor = await supervised(hands, silence_ms=10**9)
+    running = asyncio.ensure_future(supervisor.run())
+    try:
+        await until(lambda: bool(hands.launched))
+        assert hands.prepared == 0, "nobody is live yet"
+        supervisor.watch.marked(0, hands.launched[0].owner, 0)
+        await until(lambda: hands.prepared == 1)
+        supervisor.watch.died(hands.launched[0].name, None, "SIGKILL", 0)
+        await until(lambda: len(hands.launched) == 2)
+        supervisor.watch.marked(0, hands.launched[1].owner, 0)
+        await until(lambda: hands.prepared == 2)
+    finally:
+        supervisor.stop()
+        await running
+
+
+async def test_the_supervisor_asks_whether_a_silent_owner_starves() -> None:
+    hands = Hands()
+    hands.waited_ms = 10**6
+    supervisor = await supervised(hands, silence_ms=700)
+    running = asyncio.ensure_future(supervisor.run())
+    try:
+        await until(lambda: bool(hands.launched))
+        supervisor.watch.marked(0, hands.launched[0].owner, 0)
+        place = supervisor.watch.places[0]
+        await until(lambda: place.starved_ms > 400)
+        assert hands.killed == []
+        hands.waited_ms = 0.0  # it gets its processor, and is silent all the same
+        await until(lambda: bool(hands.killed))
+    finally:
+        supervisor.stop()
+        await running

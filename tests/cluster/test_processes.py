@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from cluster.processes import (
     leftovers,
     lives,
     name_of,
+    run_delays_ms,
     tree_mark,
     write_file,
 )
@@ -93,3 +95,26 @@ def test_a_file_is_ours_alone(tmp_path: Path) -> None:
     write_file(tmp_path / "run" / "token", "hush")
     assert (tmp_path / "run" / "token").stat().st_mode & 0o077 == 0
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["token"]
+
+
+def test_who_waits_for_a_processor_is_told_from_who_is_stopped(mark: str) -> None:
+    """Two endless loops share one processor; then one of them is stopped."""
+    loop = [sys.executable, "-c", "import os; os.sched_setaffinity(0, {0})\nwhile True: pass"]
+    first, second = start(loop, mark), start(loop, mark)
+    try:
+        before = run_delays_ms(first.pid)[first.pid]
+        deadline = time.monotonic() + 30
+        while run_delays_ms(first.pid)[first.pid] - before < 200 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert run_delays_ms(first.pid)[first.pid] - before >= 200, "it had to share"
+        os.kill(first.pid, signal.SIGSTOP)
+        while Path(f"/proc/{first.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+            time.sleep(0.01)
+        stopped = run_delays_ms(first.pid)
+        time.sleep(0.3)
+        assert run_delays_ms(first.pid) == stopped, "a stopped process waits for nothing"
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.wait()
+    assert run_delays_ms(first.pid) == {}

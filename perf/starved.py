@@ -1,0 +1,126 @@
+"""No owner is replaced for want of a processor, and one that hangs is all the same.
+
+``python -m perf.starved --seconds 180 --busy 6 --json``. Endless loops take every processor while
+an engine on embedded stores is fed; nobody may be replaced. Then, still crowded, an owner is
+stopped: how long until it is found out and until its shard decides again.
+"""
+
+import argparse
+import asyncio
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from cluster.placement import living_owners
+from cluster.settings import Settings
+from perf.chaos_rows import audit, strike
+from perf.real_input import POLICY, engine, feed_words
+from perf.real_stack import EngineUnderTest, machine, print_line
+
+
+def burn() -> None:
+    """Take a processor for ever."""
+    while True:
+        pass
+
+
+def owners(settings: Settings) -> dict[int, int]:
+    """Return the number of each shard's newest start."""
+    found: dict[int, int] = {}
+    for owner in living_owners(settings.run_folder):
+        found[owner.start.shard] = max(found.get(owner.start.shard, 0), owner.start.number)
+    return found
+
+
+async def crowd(under_test: EngineUnderTest, seconds: float) -> dict[str, Any]:
+    """Watch for a while; return who was replaced and how much silence was excused."""
+    settings = under_test.settings
+    before, starved, silent = owners(settings), 0, 0
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        places = (await under_test.status())["supervisor"].get("shards", [])
+        starved = max([starved, *(place["starved_ms"] for place in places)])
+        silent = max([silent, *(place["silence_ms"] for place in places)])
+        await asyncio.sleep(0.5)
+    after = owners(settings)
+    return {
+        "false_replacements": sum(after.get(shard, 0) - before[shard] for shard in before),
+        "longest_proven_silence_ms": silent,
+        "most_excused_ms": starved,
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+async def found_out(settings: Settings, shard: int) -> float:
+    """Return after how many seconds the shard's present owner is gone."""
+    began = time.monotonic()
+    (owner,) = [each for each in living_owners(settings.run_folder) if each.start.shard == shard]
+    while any(each.pid == owner.pid for each in living_owners(settings.run_folder)):
+        await asyncio.sleep(0.02)
+    return round(time.monotonic() - began, 2)
+
+
+async def stop_one(settings: Settings, shard: int) -> dict[str, float]:
+    """Stop an owner; return when it was found out and when its shard decided again."""
+    gone = asyncio.ensure_future(found_out(settings, shard))
+    blow = await strike(settings, shard, "pause")
+    return {"found_out_s": await gone, "next_decision_s": blow.next_decision_s}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Crowd the machine, watch, stop an owner, count."""
+    parser = argparse.ArgumentParser(prog="python -m perf.starved", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=180.0)
+    parser.add_argument("--busy", type=int, default=3 * (os.cpu_count() or 1))
+    parser.add_argument("--pauses", type=int, default=4)
+    parser.add_argument("--weeks", type=int, default=121)
+    parser.add_argument("--wire", choices=("json", "frames"), default="frames")
+    parser.add_argument("--speed", type=float, default=2000.0, help="deltas a second")
+    parser.add_argument("--json", action="store_true", help="one line of JSON (it always is)")
+    options = parser.parse_args(arguments)
+    options.oj = None
+    values = {"shards.clock": "event", "shards.spreads": {"dominicks": 2}, "shards.checkpoint_s": 5}
+    loops = [multiprocessing.Process(target=burn, daemon=True) for _ in range(options.busy)]
+    with engine(True, **values) as under_test:
+        under_test.start()
+        feeding = under_test.begin_verb(*feed_words(options, POLICY), "--speed", str(options.speed))
+        try:
+            for loop in loops:
+                loop.start()
+            watched = asyncio.run(crowd(under_test, options.seconds))
+            fed_during = feeding.poll() is None
+            stops = []
+            for number in range(options.pauses):
+                stops.append(asyncio.run(stop_one(under_test.settings, number % 2)))
+                time.sleep(8)
+            found = asyncio.run(audit(under_test.settings))
+        finally:
+            for loop in loops:
+                loop.kill()
+            feeding.kill()
+            feeding.wait()
+            left = under_test.stop()
+    print_line(
+        {
+            "row": "starved",
+            "machine": machine(),
+            "busy_processes": options.busy,
+            "seconds": options.seconds,
+            "fed_during": fed_during,
+            **watched,
+            "stopped_owners": stops,
+            "gaps": found.gaps,
+            "doubled": found.doubled,
+            "by_a_replaced_owner": found.by_replaced,
+            "processes_left": left,
+        }
+    )
+    late = [stop for stop in stops if stop["found_out_s"] > 5.0]
+    return 1 if watched["false_replacements"] or late or found.gaps or found.doubled else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""A spare has done everything that a cold start spends its time on."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.owner import spare_cards, spare_file
+from cluster.placement import RayLauncher
+from cluster.processes import ProcessName, lives, name_of, write_file
+from cluster.settings import load
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PREPARED = """
+import json, sys
+from cluster.owner import warm_process
+from cluster.settings import Settings
+from engine import pricing
+from engine.shard import Shard, ShardSettings
+
+warm_process(Settings())
+compiled = pricing.compiled_shapes()
+Shard(ShardSettings(shard=1, generation=1)).warm()
+print(json.dumps({
+    "compiled": compiled,
+    "ladder": len(pricing.LADDER),
+    "compiled_later": pricing.compiled_shapes() - compiled,
+    "pandas": "pandas" in sys.modules,
+}))
+"""
+
+
+def test_after_a_spare_was_prepared_no_shard_compiles_or_imports_pandas() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PREPARED], cwd=ROOT, capture_output=True, check=True
+    )
+    found = json.loads(done.stdout)
+    assert found["compiled"] == found["ladder"]
+    assert found["compiled_later"] == 0
+    assert not found["pandas"]
+
+
+async def test_a_supervisor_that_begins_anew_ends_the_spares_it_finds(tmp_path: Path) -> None:
+    settings = load({"folder": str(tmp_path)})
+    left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    process = name_of(left.pid)
+    assert process is not None
+    write_file(spare_file(settings.run_folder, "spare-left"), process)
+    write_file(spare_file(settings.run_folder, "spare-gone"), ProcessName(left.pid, 1))
+    launcher = RayLauncher(settings, tmp_path / "settings.json", None)  # type: ignore[arg-type]
+    launcher.clear_spares()
+    left.wait(30)
+    assert not lives(process)
+    assert spare_cards(settings.run_folder) == {}
+    assert not launcher.has_spare()
+
+
+@pytest.mark.parametrize("name", ["pandas", "pandas.core"])
+def test_only_pandas_is_missing(name: str) -> None:
+    code = (
+        "import sys\nfrom cluster.owner import do_without_pandas\ndo_without_pandas()\n"
+        "do_without_pandas()\nimport pyarrow, numpy\n"
+        f"try:\n    import {name}\nexcept ModuleNotFoundError:\n    print(len(sys.meta_path))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    assert done.stdout.strip().isdigit(), "it was imported"
