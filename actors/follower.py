@@ -44,6 +44,14 @@ class Sink(Protocol):
         """
         ...
 
+    async def summary(self, shard: int) -> object:
+        """Return what it holds of one shard, counted and not believed, for whoever compares.
+
+        Raises:
+            FailedDependency: the store did not say, or lost what was written.
+        """
+        ...
+
 
 def check_cursor(found: LogPosition | None, expected: LogPosition | None) -> None:
     """Raise unless a cursor stands where its follower left it; for sinks without transactions.

@@ -308,7 +308,7 @@ async def compare_stores(settings: Settings) -> Comparison:
             for name, sink in sinks.items():
                 if name == "cache":
                     continue
-                held = await sink.summary(shard)  # type: ignore[attr-defined]
+                held = await sink.summary(shard)
                 seq = getattr(held, "seq", None)
                 told = await _told(log, lanes if name == "history" else None, shard, settings, seq)
                 unequal += [f"shard {shard}: {each}" for each in differences(name, held, told)]

@@ -1,10 +1,14 @@
 """The price cache: the newest price of each listing, for programs that would rather ask Redis.
 
 Nothing of ours reads it on the price path. An entry's version is the decision's ``seq``, and the
-store never puts an older one over a newer. Its life is counted from the *log's* time, not from
-when it was written: so an old entry written again by a follower that starts anew cannot outlive a
-newer one that has expired meanwhile. What is older still, when a follower catches up, is not
-written at all.
+store never puts an older one over a newer. Its life is counted from the *log's* time through which
+it is known to be the newest, not from when it was written: so an old entry written again by a
+follower that starts anew cannot outlive a newer one that has expired meanwhile. What is older
+still, when a follower catches up, is not written at all.
+
+A store may forget everything at any moment. A sentinel that it holds names the follower that last
+filled it; when the sentinel is gone, every price is put again, at most ``REFILL_ROWS`` with each
+write. So it is after half a life, too: a price that does not change stays there.
 
 Quotes name a listing by its key; who owns it, the catalogue says. A follower that starts in the
 middle of the log therefore begins at a checkpoint, whose catalogue it is given.
@@ -14,14 +18,16 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 
+from actors.sinks.newest_prices import NewestPrices
 from actors.sinks.rows import IDLE_MS
 from engine.checkpoint import read_catalogue
-from engine.decided import Decided, State, quote_id
+from engine.decided import Decided, State, no_quotes, quote_id
 from engine.errors import CursorFenced, FailedDependency
 from engine.routing import key64
 from persistence.checkpoints import CheckpointFiles, stands_in_log
@@ -32,6 +38,10 @@ from persistence.ports import Cache, Log
 
 NAME = "cache"
 TTL_MS = 3_600_000
+REFILL_ROWS = 4_096
+"""Prices put again with one write at most; a follower writes at least with every heartbeat."""
+CHECK_MS = 1_000
+"""How often the sentinel is looked for."""
 TTL_STEP_MS = 60_000
 """Entries whose remaining life is the same by this much share a call."""
 
@@ -71,6 +81,8 @@ class Opening(Struct, frozen=True):
 
     position: LogPosition
     listings: Mapping[int, Named]
+    quotes: np.ndarray = msgspec.field(default_factory=no_quotes)
+    places: Sequence[tuple[int, int]] = ()  # (seq, index) of each quote
 
 
 class CacheCursor(Struct, frozen=True):
@@ -79,6 +91,21 @@ class CacheCursor(Struct, frozen=True):
     log_id: str
     seq: int
     appended_ms: int
+
+
+class Filling:
+    """How far a store is filled again from what is known of one shard."""
+
+    def __init__(self) -> None:
+        self.prices = NewestPrices()
+        self.next: int | None = 0  # row to put next, None: it is full
+        self.begun_ms = 0
+        self.checked_ms = 0
+        self.passes = 0
+
+    def begin(self, now_ms: int) -> None:
+        """Put every price again."""
+        self.next, self.begun_ms = 0, now_ms
 
 
 class CacheSummary(Struct, frozen=True):
@@ -116,6 +143,8 @@ class PriceCache:
         self._taken: dict[int, LogPosition | None] = {}
         self._summary: dict[int, CacheSummary] = {}
         self._told_ms: dict[int, int] = {}  # log's time of the cursor put last
+        self._filling: dict[int, Filling] = {}
+        self._writer = uuid4().hex.encode()  # what our sentinel says
 
     async def position(self, shard: int) -> LogPosition | None:
         """Return the newest checkpoint's mark, or the beginning of the log.
@@ -127,6 +156,11 @@ class PriceCache:
         self._listings[shard] = {} if opening is None else dict(opening.listings)
         self._taken[shard] = None if opening is None else opening.position
         self._summary[shard] = CacheSummary(0, Tally(), 0, 0)
+        filling = self._filling[shard] = Filling()
+        filling.begin(self._wall_ms())
+        if opening is not None and len(opening.quotes):
+            seqs, indices = np.array(opening.places, dtype=np.int64).T
+            filling.prices.take(opening.quotes, seqs, indices)
         return self._taken[shard]
 
     async def write(
@@ -156,6 +190,7 @@ class PriceCache:
         if newest or last.appended_ms - self._told_ms.get(shard, 0) >= IDLE_MS:
             await self._put_cursor(shard, last)
         self._remember(shard, listings)
+        await self._fill(shard, last)
         self._taken[shard] = last.position
         self._summary[shard] = summary
 
@@ -194,9 +229,17 @@ class PriceCache:
         newest: dict[int, CachedPrice],
         summary: CacheSummary,
     ) -> CacheSummary:
+        """Remember what was decided, and collect what is to be put of it."""
         quotes = decided.quotes
         if not len(quotes):
             return summary
+        packed = self._filling[shard].prices.take(
+            quotes,
+            decided.seq,
+            np.arange(len(quotes)),
+            decided.decided_ms,
+            accepted.appended_ms,
+        )
         tallied = tally_quotes(self._generation, shard, decided.seq, quotes)
         summary = msgspec.structs.replace(summary, prices=summary.prices.plus(tallied))
         if accepted.appended_ms + self._ttl_ms <= self._wall_ms():
@@ -207,43 +250,69 @@ class PriceCache:
             if named is None:
                 unnamed += 1
                 continue
-            newest[key] = self._entry(shard, accepted, decided, item, quotes[item], named)
+            newest[key] = self._entry(shard, packed[item], named)
         return msgspec.structs.replace(summary, unnamed=summary.unnamed + unnamed)
 
-    def _entry(
-        self,
-        shard: int,
-        accepted: Accepted,
-        decided: Decided,
-        item: int,
-        quote: np.void,
-        named: Named,
-    ) -> CachedPrice:
+    def _entry(self, shard: int, price: np.void, named: Named) -> CachedPrice:
+        seq, index = int(price["seq"]), int(price["index"])
         return CachedPrice(
             retailer=named.retailer,
             channel=named.channel,
             sku=named.sku,
-            listing=f"{int(quote['listing']):016x}",
+            listing=f"{int(price['listing']):016x}",
             generation=self._generation,
             shard=shard,
-            seq=decided.seq,
-            quote_id=quote_id(self._generation, shard, decided.seq, item),
-            state=State(int(quote["state"])).name.lower(),
-            price_minor=int(quote["in_force_minor"]),
-            proposed_minor=int(quote["proposed_minor"]),
-            floor_minor=int(quote["floor_minor"]),
-            ceiling_minor=int(quote["ceiling_minor"]),
+            seq=seq,
+            quote_id=quote_id(self._generation, shard, seq, index),
+            state=State(int(price["state"])).name.lower(),
+            price_minor=int(price["in_force_minor"]),
+            proposed_minor=int(price["proposed_minor"]),
+            floor_minor=int(price["floor_minor"]),
+            ceiling_minor=int(price["ceiling_minor"]),
             currency=named.currency,
-            decided_ms=decided.decided_ms,
-            appended_ms=accepted.appended_ms,
+            decided_ms=int(price["decided_ms"]),
+            appended_ms=int(price["appended_ms"]),
         )
 
-    async def _put(self, prices: Collection[CachedPrice]) -> None:
+    async def _fill(self, shard: int, last: Accepted) -> None:
+        """Put some prices again, if the store is not known to hold them all.
+
+        What is put is the newest through ``last``, and lives as long as if it were decided then. A
+        follower that is behind puts nothing: its entries would be dead.
+        """
+        filling, now_ms = self._filling[shard], self._wall_ms()
+        if last.appended_ms + self._ttl_ms <= now_ms:
+            return
+        key = f"filled:{self._generation}:{shard}"
+        if filling.next is None and now_ms - filling.checked_ms >= CHECK_MS:
+            filling.checked_ms = now_ms
+            aged = now_ms - filling.begun_ms >= self._ttl_ms // 2
+            if aged or await self._cache.get(key) != self._writer:
+                filling.begin(now_ms)
+        if filling.next is None:
+            return
+        if filling.next == 0:
+            # Before the prices: a store that forgets from here on shows it.
+            await self._cache.put(key, self._writer, ttl_ms=self._ttl_ms)
+        known = self._listings[shard]
+        block = filling.prices.block(filling.next, REFILL_ROWS)
+        entries = [
+            self._entry(shard, price, named)
+            for price in block
+            if (named := known.get(int(price["listing"]))) is not None
+        ]
+        await self._put(entries, through_ms=last.appended_ms)
+        filling.next += REFILL_ROWS
+        if filling.next >= filling.prices.rows:
+            filling.next = None
+            filling.passes += 1
+
+    async def _put(self, prices: Collection[CachedPrice], through_ms: int = 0) -> None:
         """Put the prices, those that die at about the same time in one call."""
         by_life: dict[int, list[tuple[str, int, bytes]]] = {}
         now_ms = self._wall_ms()
         for price in prices:
-            left_ms = price.appended_ms + self._ttl_ms - now_ms
+            left_ms = max(price.appended_ms, through_ms) + self._ttl_ms - now_ms
             step = max(min(left_ms, self._ttl_ms) // TTL_STEP_MS, 0)
             key = price_key(price.retailer, price.channel, price.sku)
             by_life.setdefault(step, []).append((key, version(price), msgspec.json.encode(price)))
@@ -275,6 +344,8 @@ async def opening_at_checkpoint(
         if not await stands_in_log(chain.position, log, shard=shard, generation=generation):
             continue
         catalogue = await asyncio.to_thread(read_catalogue, chain.parts)
+        priced = [each for each in catalogue.listings if each.quote is not None]
+        quotes = [each.quote for each in priced if each.quote is not None]
         return Opening(
             chain.position,
             {
@@ -286,6 +357,8 @@ async def opening_at_checkpoint(
                 )
                 for each in catalogue.listings
             },
+            np.concatenate(quotes) if quotes else no_quotes(),
+            [(each.quote_seq, each.quote_index) for each in priced],
         )
     return None
 

@@ -20,6 +20,7 @@ from actors.sinks.rows import (
     IDLE_MS,
     NOT_BEGUN,
     PAGE_ROWS,
+    QUOTE_COLUMNS,
     WRITE_ROWS_MAX,
     numbers,
     signed,
@@ -49,29 +50,6 @@ AMOUNT_COLUMNS = {
     "sales_metrics": "units",
 }
 
-_QUOTE_COLUMNS = (
-    "state",
-    "in_force_minor",
-    "previous_minor",
-    "proposed_minor",
-    "target_minor",
-    "floor_minor",
-    "ceiling_minor",
-    "cost_minor",
-    "reasons",
-    "binding",
-    "without_minor",
-    "elasticity",
-    "elasticity_sd",
-    "rival_minor",
-    "rivals",
-    "stock",
-    "profit_change",
-    "confidence",
-    "cause_kind",
-    "cause_lane",
-    "cause_offset",
-)
 _LISTING_FIELDS = ("channel", "sku", "title", "category", "currency", "cost_minor")
 
 Columns = dict[str, list[Any]]
@@ -343,7 +321,7 @@ class SeriesRows:
             "listing": quotes["listing"].astype(np.int64).tolist(),
             "quote_id": ids,
             "decided_ms": [decided.decided_ms] * rows,
-            **{name: numbers(quotes[name]) for name in _QUOTE_COLUMNS},
+            **{name: numbers(quotes[name]) for name in QUOTE_COLUMNS},
             "cause_item": quotes["cause_index"].tolist(),
             "model": [decided.model] * rows,
             "epoch": [accepted.stamp.epoch] * rows,

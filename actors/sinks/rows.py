@@ -8,12 +8,18 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from engine.decided import QUOTE_DTYPE
 from persistence.checksums import Tally
 from persistence.decision_reader import Accepted
 from persistence.decision_records import LogPosition
 
 IDLE_MS = 5_000
 """Records without rows move the stored cursor at most this often, by the log's own time."""
+
+QUOTE_COLUMNS = tuple(
+    name for name in QUOTE_DTYPE.names or () if name not in ("listing", "cause_index")
+)
+"""What the stores call as a quote does; a listing's key and the cause's index have other names."""
 
 PAGE_ROWS = 20_000
 WRITE_ROWS_MAX = 20_000

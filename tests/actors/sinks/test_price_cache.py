@@ -19,6 +19,7 @@ from engine.errors import CursorFenced, FailedDependency
 from engine.microbatch import Position
 from persistence.memory_cache import MemoryCache
 from persistence.ports import Cache
+from persistence.redis_cache import RedisCache
 from tests.actors.sinks.recorded import (
     LISTINGS,
     RETAILER,
@@ -52,6 +53,14 @@ class FaultyCache:
 
     async def get_versioned(self, key: str) -> tuple[int, bytes] | None:
         return await self.inner.get_versioned(key)
+
+    async def get(self, key: str) -> bytes | None:
+        return await self.inner.get(key)
+
+    async def put(self, key: str, value: bytes, *, ttl_ms: int) -> None:
+        await self.faults.call(
+            "put", lambda: self.inner.put(key, value, ttl_ms=ttl_ms), writes=True
+        )
 
 
 def of(recorded: RecordedShard, cache: Any, **more: Any) -> PriceCache:
@@ -137,6 +146,66 @@ async def test_a_life_is_counted_from_the_logs_time() -> None:
     await late.write(recorded.shard, first_half, None)
     assert await cached_price(cache, RETAILER, channel, sku) is None
     assert (await late.summary(recorded.shard)).expired == 1
+
+
+async def forget_everything(cache: Cache) -> None:
+    if isinstance(cache, MemoryCache):
+        await cache.close()
+    else:
+        assert isinstance(cache, RedisCache)
+        # All that is ours: the server may be somebody's, who named it for these tests.
+        async for name in cache._redis.scan_iter(f"{cache._prefix}*"):
+            await cache._redis.delete(name)
+
+
+async def test_a_store_that_forgot_everything_is_filled_again(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unchanged prices, too, a bounded number with each heartbeat; so it is when they grow old."""
+    monkeypatch.setattr("actors.sinks.cache.REFILL_ROWS", 2)
+    now_ms = [1_000_000_000]
+    recorded = await RecordedShard(seed=8, now_ms=lambda: now_ms[0]).open()
+    await recorded.fill(40)
+    sink = await follow(recorded, lambda: of(recorded, cache, wall_ms=lambda: now_ms[0]))
+    listings = len(await newest_of(recorded))
+    assert listings > 2
+
+    async def heartbeats(count: int) -> None:
+        for _ in range(count):
+            position = (await recorded.accepted())[-1].position
+            now_ms[0] += 1_000
+            await recorded.decide()
+            await sink.write(recorded.shard, await recorded.accepted(position), position)
+
+    await heartbeats(listings)
+    filling = sink._filling[recorded.shard]
+    for passes, age_ms in ((2, 0), (3, TTL_MS // 2)):
+        before = filling.passes
+        now_ms[0] += age_ms
+        if not age_ms:
+            await forget_everything(cache)
+        await heartbeats((listings + 1) // 2 + 1)
+        await expect_newest(recorded, cache)
+        assert filling.passes == before + 1, passes
+
+
+async def test_a_new_follower_puts_what_its_checkpoint_holds(cache: Cache) -> None:
+    recorded = await RecordedShard(seed=9).open()
+    await recorded.fill(0)
+    position = (await recorded.accepted())[-1].position
+    names = {key: Named(RETAILER, *place, "EUR") for key, place in LISTINGS.items()}
+    quotes = quotes_of(list(LISTINGS), Position(1, 0, 0))
+
+    async def opening(shard: int) -> Opening:
+        return Opening(position, names, quotes, [(1, item) for item in range(len(quotes))])
+
+    await recorded.decide()
+    await follow(recorded, lambda: of(recorded, cache, opening=opening))
+    for item, (channel, sku) in enumerate(LISTINGS.values()):
+        price = await cached_price(cache, RETAILER, channel, sku)
+        assert price is not None
+        assert price.price_minor == int(quotes["in_force_minor"][item])
+        assert (price.seq, price.decided_ms) == (1, 0)
 
 
 async def test_it_begins_at_a_checkpoint_with_its_catalogue(cache: Cache) -> None:
