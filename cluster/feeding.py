@@ -226,7 +226,9 @@ def bookmark_file(folder: Path, file: Path, mapping: Path, label: str) -> Path:
     """Return where the bookmark of this very content lies."""
     digest = blake2b(digest_size=12)
     for path in (file, mapping):
-        digest.update(path.read_bytes())
+        with path.open("rb") as content:
+            while block := content.read(2**20):
+                digest.update(block)
     digest.update(label.encode())
     return folder / "feeds" / f"{file.stem}-{digest.hexdigest()}.json"
 

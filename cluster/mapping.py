@@ -15,11 +15,9 @@ from string import Formatter
 from typing import Any, Literal, get_args
 
 import msgspec
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 from msgspec import Struct
 
+from cluster.rows_by_time import RowFile, RowsByTime, rows_of
 from engine.deltas import AnyDelta
 from engine.errors import RejectedInput
 
@@ -109,24 +107,6 @@ def load_mapping(path: Path) -> FileMapping:
         raise RejectedInput("/mapping", f"{path}: {error}", fix) from None
 
 
-def read_table(path: Path) -> pa.Table:
-    """Read a CSV or Parquet file whole.
-
-    Raises:
-        RejectedInput: it is missing, or neither.
-    """
-    try:
-        if path.suffix in (".parquet", ".pq"):
-            return pyarrow.parquet.read_table(path)
-        return pyarrow.csv.read_csv(path)
-    except FileNotFoundError:
-        problem = f"there is no file {path}"
-        raise RejectedInput("/file", problem, "name a CSV or Parquet file") from None
-    except (pa.ArrowException, OSError) as error:
-        problem = f"{path} cannot be read: {error}"
-        raise RejectedInput("/file", problem, "send CSV with a header, or Parquet") from None
-
-
 def columns_used(mapping: FileMapping) -> set[str]:
     """Return the names of all columns that a mapping reads."""
     used: set[str] = set()
@@ -152,7 +132,7 @@ def columns_used(mapping: FileMapping) -> set[str]:
     return used
 
 
-def refuse_missing_columns(mapping: FileMapping, table: pa.Table) -> None:
+def refuse_missing_columns(mapping: FileMapping, table: RowFile) -> None:
     """Raise unless the file has every column the mapping reads.
 
     Raises:
@@ -169,56 +149,61 @@ def refuse_missing_columns(mapping: FileMapping, table: pa.Table) -> None:
 class RowMapper:
     """Maps rows in the order of their time; remembers which combinations it has seen."""
 
-    def __init__(self, mapping: FileMapping, table: pa.Table, *, source: str) -> None:
-        refuse_missing_columns(mapping, table)
+    def __init__(self, mapping: FileMapping, file: RowFile, *, source: str) -> None:
+        refuse_missing_columns(mapping, file)
         self.mapping = mapping
         self.rejected: list[Rejected] = []
         self._source = mapping.source or source
-        names = sorted(columns_used(mapping))
-        self._columns = {name: table.column(name).to_pylist() for name in names}
-        self._rows = table.num_rows
-        self._seen: list[set[tuple[Any, ...]]] = [set() for _ in mapping.deltas]
-        self._order: list[tuple[int, int]] = []  # (time, row from 0)
+        self._file = file
+        self._sorted = RowsByTime()
 
     def sort(self) -> tuple[int, int]:
         """Order the rows by time, reject those without one, and return the first and last time."""
-        for row in range(self._rows):
-            try:
-                moment = self._value(self.mapping.time, self._cells(row), {})
-                self._order.append((_whole(moment), row))
-            except (ValueError, TypeError, OverflowError) as error:
-                self._reject(row, "time", str(error), "give a time in the mapping's unit")
-        self._order.sort()
-        if not self._order:
+        first = 0
+        for batch in self._file.batches(sorted(columns_used(self.mapping))):
+            kept, times = [], []
+            for at, cells in enumerate(rows_of(batch)):
+                try:
+                    times.append(_whole(self._value(self.mapping.time, cells, {})))
+                except (ValueError, TypeError, OverflowError) as error:
+                    fix = "give a time in the mapping's unit"
+                    self._reject(first + at, "time", str(error), fix)
+                    continue
+                kept.append(at)
+            self._sorted.add(batch, kept, times, first)
+            first += batch.num_rows
+        self._sorted.finish()
+        if not self._sorted.rows:
             raise RejectedInput("/time", "no row has a time", "look at the mapping's `time`")
-        return self._order[0][0], self._order[-1][0]
+        return self._sorted.first_ms, self._sorted.last_ms
 
     def __len__(self) -> int:
-        return len(self._order)
+        return self._sorted.rows
+
+    def close(self) -> None:
+        """Remove what was put beside to sort it."""
+        self._sorted.close()
 
     def rows(self, begin: int, *, shift_ms: int = 0) -> Iterator[Mapped]:
         """Yield what each row becomes, in order of time, from the ``begin``-th on.
 
         Rows before ``begin`` are still looked at, so that ``once`` means once in the file.
         """
-        for place, (moment, row) in enumerate(self._order):
-            cells = self._cells(row)
+        seen: list[set[tuple[Any, ...]]] = [set() for _ in self.mapping.deltas]
+        for place, (moment, row, cells) in enumerate(self._sorted.read()):
             observed_ms = moment + shift_ms
             deltas: list[AnyDelta] = []
             for number, template in enumerate(self.mapping.deltas):
                 if template.once:
                     key = tuple(cells[name] for name in template.once)
-                    if key in self._seen[number]:
+                    if key in seen[number]:
                         continue
-                    self._seen[number].add(key)
+                    seen[number].add(key)
                 if place < begin:
                     continue
                 deltas += self._deltas(template, cells, row, place, observed_ms)
             if place >= begin:
                 yield Mapped(row + 1, observed_ms, tuple(deltas))
-
-    def _cells(self, row: int) -> dict[str, Any]:
-        return {name: column[row] for name, column in self._columns.items()}
 
     def _deltas(
         self, template: Template, cells: Mapping[str, Any], row: int, place: int, observed_ms: int

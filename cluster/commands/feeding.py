@@ -26,9 +26,9 @@ from cluster.mapping import (
     RowMapper,
     load_mapping,
     opening_deltas,
-    read_table,
 )
 from cluster.processes import write_file
+from cluster.rows_by_time import PathRows, TableRows
 from cluster.settings import Settings
 from cluster.tree import prepare_logs
 from engine.deltas import AnyDelta, PolicyChanged
@@ -92,7 +92,7 @@ def feed(
         problem = f"shards.clock is {settings.shards.clock!r}, the feed was told {clock or 'now'!r}"
         raise RejectedInput("/clock", problem, "use --set shards.clock=event with up and feed")
     how = load_mapping(mapping)
-    content = read_table(file) if file is not None else _synthetic(weeks)
+    content = PathRows(file) if file is not None else TableRows(_synthetic(weeks))
     opening = [*policy_deltas(policy, how.retailer)] if policy is not None else []
     label = f"{settings.folder}|{wire}|{policy}|{weeks if synthetic_oj else ''}"
     mark = bookmark_file(settings.folder, file or mapping, mapping, label)
@@ -217,6 +217,7 @@ async def _feed(
         if not dry_run:
             await sender.close()
         await logs.close()
+        rows.close()
     seconds = time.monotonic() - began
     if not dry_run:
         write_bookmark(mark, Bookmark(rows=len(rows), shift_ms=shift_ms, done=True))

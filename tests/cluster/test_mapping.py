@@ -4,8 +4,17 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from pyarrow import csv, parquet
 
-from cluster.mapping import RowMapper, load_mapping, opening_deltas, read_table
+from cluster.mapping import (
+    Expression,
+    FileMapping,
+    RowMapper,
+    Template,
+    load_mapping,
+    opening_deltas,
+)
+from cluster.rows_by_time import PathRows, RowFile, TableRows
 from engine.deltas import CompetitorPriced, CostChanged, ListingChanged, UnitsSold
 from engine.errors import RejectedInput
 from training.worlds.orange_juice import synthetic_oj
@@ -13,8 +22,9 @@ from training.worlds.orange_juice import synthetic_oj
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "oj.json"
 
 
-def mapper(table: pa.Table) -> RowMapper:
-    rows = RowMapper(load_mapping(EXAMPLE), table, source="oj")
+def mapper(table: pa.Table | RowFile) -> RowMapper:
+    file = TableRows(table) if isinstance(table, pa.Table) else table
+    rows = RowMapper(load_mapping(EXAMPLE), file, source="oj")
     rows.sort()
     return rows
 
@@ -94,13 +104,65 @@ def test_a_missing_column_is_named_with_the_nearest() -> None:
 
 
 def test_csv_is_read_as_parquet_is(tmp_path: Path) -> None:
-    from pyarrow import csv
-
     table = synthetic_oj(weeks=2, stores=1)
     csv.write_csv(table, tmp_path / "oj.csv")
-    assert [each.deltas for each in mapper(read_table(tmp_path / "oj.csv")).rows(0)] == [
+    assert [each.deltas for each in mapper(PathRows(tmp_path / "oj.csv")).rows(0)] == [
         each.deltas for each in mapper(table).rows(0)
     ]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_file_larger_than_a_chunk_is_sorted_all_the_same(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order of its time, equal times as the file has them, bad rows named, none kept."""
+    table = synthetic_oj(weeks=12, stores=3)
+    rows = table.num_rows
+    weeks = table.column("week").to_pylist()
+    shuffled = table.take([(at * 7919) % rows for at in range(rows)])
+    weeks = shuffled.column("week").to_pylist()
+    weeks[5] = None
+    place = shuffled.column_names.index("week")
+    shuffled = shuffled.set_column(place, "week", pa.array(weeks))
+    path = tmp_path / f"oj.{kind}"
+    if kind == "csv":
+        csv.write_csv(shuffled, path)
+    else:
+        parquet.write_table(shuffled, path, row_group_size=50)
+    whole = mapper(PathRows(path))
+    monkeypatch.setattr("cluster.rows_by_time.CHUNK_ROWS", 64)
+    monkeypatch.setattr("cluster.rows_by_time.BATCH_ROWS", 16)
+    monkeypatch.setattr("cluster.rows_by_time._BLOCKS", {"block_size": 4_000})
+    chunked = mapper(PathRows(path))
+    assert len(chunked._sorted._runs) > 3
+    assert list(chunked.rows(0)) == list(whole.rows(0))
+    order = [each.row - 1 for each in chunked.rows(0)]
+    expected = sorted((week, row) for row, week in enumerate(weeks) if week is not None)
+    assert order == [row for _, row in expected]
+    assert len(chunked) == rows - 1
+    assert [(each.row, each.field) for each in chunked.rejected] == [(6, "time")]
+    assert list(chunked.rows(100)) == list(whole.rows(100))
+    folder = chunked._sorted._folder
+    assert folder is not None
+    chunked.close()
+    assert not Path(folder.name).exists()
+
+
+def test_a_column_that_changes_its_type_halfway_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.rows_by_time._BLOCKS", {"block_size": 200})
+    path = tmp_path / "odd.csv"
+    lines = ["week,price"] + [f"{week},1" for week in range(100)] + ["100,cheap"]
+    path.write_text("\n".join(lines))
+    mapping = FileMapping(
+        retailer="r",
+        time=Expression(column="week", unit="week"),
+        deltas=(Template(type="CostChanged", fields={"cost_minor": "$price"}),),
+    )
+    with pytest.raises(RejectedInput, match="cheap") as refused:
+        RowMapper(mapping, PathRows(path), source="odd").sort()
+    assert "keep their type" in str(refused.value)
 
 
 def test_the_opening_names_the_retailer() -> None:
