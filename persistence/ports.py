@@ -125,7 +125,10 @@ def refuse_oversize(value: bytes) -> None:
 
 def missing_topic(topic: str) -> SettingsRefused:
     """Return the error for a topic that does not exist."""
-    return SettingsRefused(f"topic {topic} does not exist: create the topics first")
+    return SettingsRefused(
+        f"topic {topic} does not exist: `repricer up` creates it, in the folder or on the "
+        "broker that the settings name"
+    )
 
 
 def refuse_missing_partition(topic: str, partition: int, partitions: int) -> None:

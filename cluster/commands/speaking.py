@@ -166,11 +166,23 @@ def fail(error: Exception, *, as_json: bool) -> int:
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run a verb's work on a loop of its own."""
+    """Run a verb's work on a loop of its own.
+
+    What stops several tasks at once is told once, as if one had met it.
+    """
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
+        try:
+            return runner.run(work)
+        except ExceptionGroup as group:
+            met, others = group.split(PricingError)
+            if met is None or others is not None:
+                raise
+            first: BaseException = met
+            while isinstance(first, BaseExceptionGroup):
+                first = first.exceptions[0]
+            raise first from None
 
 
 def table(title: str, *columns: str) -> Table:

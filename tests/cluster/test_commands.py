@@ -28,6 +28,18 @@ def test_an_unknown_verb_is_a_usage_error(capsys: pytest.CaptureFixture[str]) ->
     assert main(["repriec"]) == USAGE
 
 
+@pytest.mark.parametrize("verb", ["tail", "replay"])
+def test_where_no_log_is_one_line_says_so(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However many shards miss it at once, and without a traceback."""
+    assert main([verb, "--folder", str(tmp_path), "--json"]) != OK
+    written = capsys.readouterr()
+    assert "Traceback" not in written.err
+    error = json.loads(written.out.strip().splitlines()[-1])["error"]
+    assert "`repricer up` creates it" in error["detail"]
+
+
 def test_a_misspelt_setting_names_the_right_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--json", "--set", "shards.cuont=2"]) == USAGE
     error = last_line(capsys)["error"]
