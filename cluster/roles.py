@@ -41,6 +41,7 @@ YIELDING = 10
 
 async def run_followers(settings: Settings) -> None:
     """Carry the decisions into every store until SIGTERM, and then up to the log's end."""
+    os.nice(settings.followers.nice)  # who decides and who answers go first
     logs = make_logs(settings)
     stores, sinks = make_sinks(settings, logs)
     followers = await _patiently_make(settings, logs, sinks)
@@ -59,6 +60,8 @@ async def run_followers(settings: Settings) -> None:
     ]
     tasks.append(asyncio.ensure_future(_merge(settings)))
     await _told_to_stop()
+    for follower in followers:
+        follower.hurry()
     await _catch_up(followers)
     for task in tasks:
         task.cancel()
