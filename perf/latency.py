@@ -51,6 +51,10 @@ CHANNEL = "web"
 PROBED = "probed"
 """The category of the listings that only probes touch."""
 
+PROBED_COST = 1000
+"""At their price of 1700 no guardrail binds. Where the largest step does, another cost leaves the
+price as it is, and nothing new is quoted."""
+
 WARM_S = 5.0
 """What the first deltas warm is not the question."""
 
@@ -84,8 +88,8 @@ def opening(listings: int, probed: int = 0) -> Iterator[list[AnyDelta]]:
                 sku=sku_of(number),
                 title=f"Thing {number}",
                 category=PROBED if number >= listings - probed else f"category-{number % 50}",
-                price_minor=1500 + number % 700,
-                cost_minor=900 + number % 500,
+                price_minor=1700 if number >= listings - probed else 1500 + number % 700,
+                cost_minor=PROBED_COST if number >= listings - probed else 900 + number % 500,
                 observed_ms=now_ms(),
             )
             for number in numbers
@@ -139,7 +143,7 @@ def probing(
             retailer=RETAILER,
             channel=CHANNEL,
             sku=sku_of(number),
-            cost_minor=round((900 + number % 500) * (1.04 if rises else 1.0)),
+            cost_minor=round(PROBED_COST * (1.04 if rises else 1.0)),
             observed_ms=begin_ms + int(due_s * 1000),
         )
         planned.append(Planned(due_s, delta, name))
