@@ -41,7 +41,6 @@ YIELDING = 10
 
 async def run_followers(settings: Settings) -> None:
     """Carry the decisions into every store until SIGTERM, and then up to the log's end."""
-    os.nice(settings.followers.nice)  # who decides and who answers go first
     logs = make_logs(settings)
     stores, sinks = make_sinks(settings, logs)
     followers = await _patiently_make(settings, logs, sinks)

@@ -153,9 +153,6 @@ class FollowerSettings(_Part):
     history_pace_ms: Annotated[int, Field(ge=0, le=5000)] = Field(
         default=1000, description="the same of history: QuestDB merges each write into its tables"
     )
-    nice: Annotated[int, Field(ge=0, le=19)] = Field(
-        default=10, description="how far their process stands back behind owners and gateway"
-    )
 
 
 class GatewaySettings(_Part):
