@@ -77,6 +77,7 @@ class OpenLoop:
     async def _send(self, partition: int, begin_s: float) -> None:
         table = self._tables[partition]
         due = np.array(table.due_s)
+        first_warm = int(np.searchsorted(due, self._warm_s))
         log = await self._logs.open(DELTAS, partition)
         appender = await log.appender()
         place = 0
@@ -87,8 +88,9 @@ class OpenLoop:
             now_s = time.monotonic() - begin_s
             until = int(np.searchsorted(due, now_s, side="right"))
             until = min(max(until, place + 1), place + RECORDS_PER_APPEND_MAX)
-            if due[place] >= self._warm_s:
-                self.late_s = max(self.late_s, now_s - due[place])
+            counted = max(place, first_warm)
+            if counted < until:
+                self.late_s = max(self.late_s, now_s - due[counted])
             appended = await appender.append_many(table.records[place:until])
             for name, at in zip(table.names[place:until], appended, strict=True):
                 if name >= 0:
