@@ -5,20 +5,25 @@ takes. What it has written and how far it came is one thing to the sink: either 
 writing again what was written already changes nothing.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from actors.patience import Patience
 from engine.errors import CursorFenced, FailedDependency, WriteInDoubt
 from persistence.decision_reader import Accepted, DecisionReader
 from persistence.decision_records import LogPosition
-from persistence.ports import Log
+from persistence.ports import Log, Record
 
 LOGGER = logging.getLogger("repricer.follower")
 
 READ_WAIT_MS = 500
+GATHER_WAIT_MS = 20
+AT_END_MS = 500
+"""A follower whose newest record is no older has nothing to catch up with."""
 
 
 class Sink(Protocol):
@@ -73,7 +78,8 @@ class Follower:
         log: Log,
         sink: Sink,
         generation: int,
-        records_max: int = 64,
+        records_max: int = 256,
+        pace_ms: int = 0,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.failures = 0  # writes and reads that the sink or the log did not do, and were repeated
@@ -85,6 +91,8 @@ class Follower:
         self._sink = sink
         self._generation = generation
         self._records_max = records_max
+        self._pace_ms = pace_ms
+        self._hurried = asyncio.Event()
         self._wall_ms = wall_ms
         self._cursor: LogPosition | None = None
         self._reader: DecisionReader | None = None
@@ -99,11 +107,17 @@ class Follower:
         try:
             await self.begin()
             while True:
-                await self.step()
+                began = time.monotonic()
+                if await self.step():
+                    await self._let_gather(began)
         except Exception as error:
             self.stopped_by = f"{type(error).__name__}: {error}"
             LOGGER.error("follower %s, shard %d: %s", self._sink.name, self._shard, self.stopped_by)
             raise
+
+    def hurry(self) -> None:
+        """Gather no more: what is decided now shall be written before the end."""
+        self._hurried.set()
 
     async def begin(self) -> None:
         """Ask the sink where it stands."""
@@ -114,9 +128,7 @@ class Follower:
         """Read what comes next and write it; return how many records counted."""
         assert self._reader is not None
         try:
-            records = await self._log.read(
-                self._reader.offset, limit=self._records_max, wait_ms=READ_WAIT_MS
-            )
+            records = await self._read(self._reader.offset)
         except FailedDependency:
             self.failures += 1
             await Patience().wait()
@@ -127,6 +139,34 @@ class Follower:
             self._cursor = accepted[-1].position
             self.accepted_ms = accepted[-1].appended_ms
         return len(accepted)
+
+    async def _read(self, after: int) -> Sequence[Record]:
+        """Read what comes next; a paced follower also what lies behind the first piece.
+
+        A log reads ahead, so the first piece may be no more than what came just after the last
+        read, a pace ago.
+        """
+        limit = self._records_max
+        records = await self._log.read(after, limit=limit, wait_ms=READ_WAIT_MS)
+        if not self._pace_ms or not records or len(records) >= limit:
+            return records
+        more = await self._log.read(
+            records[-1].offset, limit=limit - len(records), wait_ms=GATHER_WAIT_MS
+        )
+        return [*records, *more]
+
+    async def _let_gather(self, began: float) -> None:
+        """At the log's end, wait until the last step began a pace ago.
+
+        A write costs a store about the same for one decision as for a hundred, and reading the log
+        record by record costs the broker, so a follower that keeps up must not take each alone. One
+        that is behind goes on at once: a quiet log still has its heartbeats, so age tells.
+        """
+        rest_s = began + self._pace_ms / 1000 - time.monotonic()
+        if rest_s > 0 and self.lag_ms() <= AT_END_MS:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(rest_s):
+                    await self._hurried.wait()
 
     def lag_ms(self) -> int:
         """Return the age of the newest record written; a quiet log still has its heartbeats."""

@@ -57,7 +57,7 @@ class OwnerSettings(Struct, frozen=True, kw_only=True):
     spreads: dict[str, int] = {}
     clock: ClockKind = "wall"
     heartbeat_ms: int = 250
-    interval_ms: int = 0  # least time between two microbatches
+    interval_ms: int = 0  # least time from one microbatch's beginning to the next one's
     checkpoint_interval_ms: int = 60_000
     checkpoint_slice_rows: int = 2_048
     limits: InboxLimits = InboxLimits()
@@ -79,6 +79,7 @@ class ShardActor:
         owner: bytes,
         standby: bool = False,
         cautious: bool = False,
+        warmed: Callable[[], None] = lambda: None,
     ) -> None:
         self.phase = "new"
         self.different = 0  # replayed decisions that differ within their replay domain: an alarm
@@ -98,11 +99,12 @@ class ShardActor:
         if not standby:
             self._seal_wanted.set()
         self._cautious = cautious
+        self._warmed = warmed  # told when all is there that will stay
         self._passed_place: tuple[int, int] | None = None
         self._tried: dict[tuple[int, int], set[bytes]] = {}
         self._strong_reads: list[tuple[int, asyncio.Event]] = []
         self._replay_domain = ""  # of the decisions being replayed
-        self._last_mark_ms = self._phase_ms = clock.monotonic_ms()
+        self._last_mark_ms = self._begun_ms = self._phase_ms = clock.monotonic_ms()
         self._shard: OwnedShard
         self._reader: DecisionReader
         self._position: LogPosition | None = None  # of the last decision recorded or replayed
@@ -142,6 +144,7 @@ class ShardActor:
         followed_ms += self._clock.monotonic_ms()
         self._enter("warming")
         self._shard.warm()
+        self._warmed()
         self._enter("waiting")
         while not self._seal_wanted.is_set():
             await self._follow(wait_ms=self._settings.heartbeat_ms)
@@ -172,7 +175,9 @@ class ShardActor:
         without deltas.
         """
         assert self._reign is not None
+        await self._keep_interval()
         batch = await self._inbox.read(wait_ms=self._wait_ms(), one=self._cautious)
+        self._begun_ms = self._clock.monotonic_ms()
         wall_ms = self._watch.look()
         given = await self._try(batch) if self._cautious else Given()
         now_ms = decision_ms(
@@ -424,6 +429,16 @@ class ShardActor:
 
     # ----- living ------------------------------------------------------------------------------
 
+    async def _keep_interval(self) -> None:
+        """Let deltas gather until the last microbatch began long enough ago.
+
+        A shard at rest decides the first delta at once. Under a steady trickle each microbatch has
+        a price that everybody pays: a dispatch, an append, and a record for every follower.
+        """
+        rest_ms = self._begun_ms + self._settings.interval_ms - self._clock.monotonic_ms()
+        if self._settings.interval_ms > 0 and rest_ms > 0:
+            await asyncio.sleep(rest_ms / 1000)
+
     def _wait_ms(self) -> int:
         """Return how long the next microbatch may take to come."""
         since_mark_ms = self._clock.monotonic_ms() - self._last_mark_ms
@@ -478,8 +493,6 @@ class ShardActor:
         self._rounds.advance(self._shard, self._position, self._clock.monotonic_ms())
         if self._rounds.finished(self._shard):
             await self._reign.repeat_start()
-        if self._settings.interval_ms > 0:
-            await asyncio.sleep(self._settings.interval_ms / 1000)
 
     def _answer_strong_reads(self) -> None:
         waiting = self._strong_reads

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from actors.clock import WallClock
 from actors.follower import Follower, Sink
+from actors.pauses import settle
 from actors.shard_actor import OwnerSettings, ShardActor
 from actors.shipping import Shipping
 from actors.sinks.delta_lanes import DeltaLanes
@@ -229,6 +230,9 @@ async def make_followers(
             log=await logs.open(DECISIONS, shard),
             sink=sink,
             generation=settings.shards.generation,
+            pace_ms=settings.followers.history_pace_ms
+            if sink.name == "history"
+            else settings.followers.pace_ms,
         )
         for sink in sinks.values()
         for shard in range(settings.shards.count)
@@ -256,6 +260,7 @@ def owner_settings(settings: Settings) -> OwnerSettings:
         spreads=dict(shards.spreads),
         clock=shards.clock,
         heartbeat_ms=shards.heartbeat_ms,
+        interval_ms=shards.interval_ms,
         checkpoint_interval_ms=int(shards.checkpoint_s * 1000),
     )
 
@@ -277,4 +282,5 @@ async def make_owner(settings: Settings, start: Start, logs: Logs) -> ShardActor
         owner=start.owner,
         standby=start.standby,
         cautious=start.cautious,
+        warmed=settle,
     )

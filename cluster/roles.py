@@ -59,6 +59,8 @@ async def run_followers(settings: Settings) -> None:
     ]
     tasks.append(asyncio.ensure_future(_merge(settings)))
     await _told_to_stop()
+    for follower in followers:
+        follower.hurry()
     await _catch_up(followers)
     for task in tasks:
         task.cancel()

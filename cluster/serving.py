@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 
+from actors.pauses import settle
 from cluster.assembly import make_checkpoints, make_history_reader, make_logs, make_series
 from cluster.control import ControlClient, control_token
 from cluster.owner import OwnerCard, owner_cards
@@ -66,6 +67,7 @@ class OwnerReads:
 
 async def run_gateway(settings: Settings) -> None:
     """Serve until SIGTERM."""
+    settle()  # the libraries are here to stay
     logs = make_logs(settings)
     server = ServerSettings(
         generation=settings.shards.generation,

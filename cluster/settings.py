@@ -111,6 +111,10 @@ class ShardSettings(_Part):
     heartbeat_ms: Annotated[int, Field(ge=50, le=1000)] = Field(
         default=250, description="a mark is written at least this often"
     )
+    interval_ms: Annotated[int, Field(ge=0, le=200)] = Field(
+        default=5,
+        description="least time between two microbatches of a shard; one at rest decides at once",
+    )
     checkpoint_s: Annotated[float, Field(gt=0)] = Field(
         default=300, description="seconds between two checkpoints of a shard"
     )
@@ -137,6 +141,17 @@ class SupervisorSettings(_Part):
     spare: bool = Field(
         default=True,
         description="keep a process warm that owns nothing yet, the next owner of any shard",
+    )
+
+
+class FollowerSettings(_Part):
+    """How the followers carry decisions into the stores."""
+
+    pace_ms: Annotated[int, Field(ge=0, le=5000)] = Field(
+        default=200, description="a follower that keeps up writes at most this often, all at once"
+    )
+    history_pace_ms: Annotated[int, Field(ge=0, le=5000)] = Field(
+        default=1000, description="the same of history: QuestDB merges each write into its tables"
     )
 
 
@@ -183,6 +198,7 @@ class Settings(BaseSettings):
     cache: CacheSettings = CacheSettings()
     shards: ShardSettings = ShardSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
+    followers: FollowerSettings = FollowerSettings()
     gateway: GatewaySettings = GatewaySettings()
     ray: RaySettings = RaySettings()
     telemetry: TelemetrySettings = TelemetrySettings()

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from actors.clock import Clock
 from actors.patience import Patience
+from actors.pauses import Settling
 from engine.errors import FailedDependency, LogFault, SettingsRefused
 from gateway.opening import Opening
 from gateway.replica import Replica
@@ -73,6 +74,7 @@ async def _follow_log(
     view.target = await _patiently(log.end)
     view.caught_up = view.target <= reader.offset + 1
     patience = Patience(PATIENCE_FIRST_MS, PATIENCE_LONGEST_MS)
+    settling = Settling()
     while True:
         try:
             records = await log.read(reader.offset, limit=READ_RECORDS, wait_ms=READ_WAIT_MS)
@@ -87,6 +89,7 @@ async def _follow_log(
                 replica.accept(shard, accepted, read_ms=read_ms)
         if records and records[-1].offset >= view.target - 1:
             view.caught_up = True  # also when the last ones did not count
+        settling.note(len(replica.listings))
         await asyncio.sleep(0)  # answer somebody between two batches while catching up
 
 

@@ -1,24 +1,34 @@
-"""Row g: from a delta produced to its price readable at the gateway.
+"""From a delta produced to its price readable at the gateway, and where the time goes.
 
-``python -m perf.latency --seconds 60 --listings 100000 --json``. A thousand JSON deltas a second
-flow; some of them are probes: a cost that changes, after which one reader asks the gateway for that
-product until the answer is another quote. The time between is what is reported, with the reader's
-own interval in it.
+``python -m perf.latency --listings 100000 --per-s 1000 --seconds 40 --json``. JSON deltas flow in
+an open loop: each has a moment at which it is meant to be sent, and all times count from there.
+Some are probes: the cost of a listing that nothing else touches, after which a reader asks the
+gateway for that product, every ``--poll-ms``, until the answer holds another quote. The reader's
+own interval is in the figure. A probe that decided nothing new (the same price again, refused) is
+told apart from one that was decided and never readable: the decision log says which.
+
+Stages are told by the clocks of one machine, in whole milliseconds where the log gives the time:
+``produced`` intended to appended by the broker, ``decided`` appended to the microbatch's time,
+``recorded`` to the decision's append, ``readable`` to the answer in the reader's hand, and
+``told`` intended to the arrival of the same quote at a subscriber of the stream.
 """
 
 import argparse
 import asyncio
 import contextlib
-import itertools
 import json
+import os
+import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from typing import Any
 
-import aiohttp
 import numpy as np
+import uvloop
 
+from actors.pauses import settle
 from cluster.assembly import make_logs
 from cluster.feeding import Feed, Router
 from cluster.tree import make_keys, role_card
@@ -30,26 +40,40 @@ from engine.deltas import (
     RetailerAdded,
     StockCounted,
 )
+from perf.open_loop import OpenLoop, Planned
+from perf.probes import Probe, Reader, judged, recorded, subscribe, watch
+from perf.processes import cores_used, family_seconds, machine_seconds
 from perf.real_input import engine
 from perf.real_stack import EngineUnderTest, machine, print_line
 
 RETAILER = "shop"
 CHANNEL = "web"
-PROBE_WAIT_S = 5.0
-POLL_S = 0.001
-TICK_S = 0.01
+PROBED = "probed"
+"""The category of the listings that only probes touch."""
+
+PROBED_COST = 1000
+"""At their price of 1700 no guardrail binds. Where the largest step does, another cost leaves the
+price as it is, and nothing new is quoted."""
+
+WARM_S = 5.0
+"""What the first deltas warm is not the question."""
 
 
 def sku_of(number: int) -> str:
     return f"sku-{number:06d}"
 
 
+def say(what: str) -> None:
+    """Tell whoever waits how far it is."""
+    print(f"latency: {what}", file=sys.stderr, flush=True)
+
+
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def opening(listings: int) -> Iterator[list[AnyDelta]]:
-    """Yield the catalogue in pieces."""
+def opening(listings: int, probed: int = 0) -> Iterator[list[AnyDelta]]:
+    """Yield the catalogue in pieces; the last ``probed`` listings are the probes'."""
     yield [
         RetailerAdded(
             retailer=RETAILER, currency="EUR", observed_ms=now_ms(), mode="live", spread=2
@@ -63,102 +87,77 @@ def opening(listings: int) -> Iterator[list[AnyDelta]]:
                 channel=CHANNEL,
                 sku=sku_of(number),
                 title=f"Thing {number}",
-                category=f"category-{number % 50}",
-                price_minor=1500 + number % 700,
-                cost_minor=900 + number % 500,
+                category=PROBED if number >= listings - probed else f"category-{number % 50}",
+                price_minor=1700 if number >= listings - probed else 1500 + number % 700,
+                cost_minor=PROBED_COST if number >= listings - probed else 900 + number % 500,
                 observed_ms=now_ms(),
             )
             for number in numbers
         ]
 
 
-def background(draw: np.random.Generator, listings: int, count: int) -> list[AnyDelta]:
-    """Return what the world says meanwhile: rivals and stock of random listings."""
-    deltas: list[AnyDelta] = []
-    for number, kind in zip(
-        draw.integers(0, listings, count).tolist(), draw.random(count).tolist(), strict=True
-    ):
+def background(
+    draw: np.random.Generator, listings: int, begin_ms: int, per_s: int, seconds: float
+) -> list[Planned]:
+    """Return what the world says meanwhile: rivals and stock of random listings, evenly."""
+    count = int(per_s * seconds)
+    numbers = draw.integers(0, listings, count).tolist()
+    kinds = draw.random(count).tolist()
+    moves = draw.integers(-60, 60, count).tolist()
+    planned: list[Planned] = []
+    for place, (number, kind, move) in enumerate(zip(numbers, kinds, moves, strict=True)):
+        due_s = place / per_s
+        observed_ms = begin_ms + int(due_s * 1000)
+        delta: AnyDelta
         if kind < 0.8:
-            price = 1500 + number % 700 + int(draw.integers(-60, 60))
-            deltas.append(
-                CompetitorPriced(
-                    retailer=RETAILER,
-                    channel=CHANNEL,
-                    sku=sku_of(number),
-                    rival=f"rival-{int(kind * 10)}",
-                    price_minor=price,
-                    observed_ms=now_ms(),
-                )
+            delta = CompetitorPriced(
+                retailer=RETAILER,
+                channel=CHANNEL,
+                sku=sku_of(number),
+                rival=f"rival-{int(kind * 10)}",
+                price_minor=1500 + number % 700 + move,
+                observed_ms=observed_ms,
             )
         else:
-            deltas.append(
-                StockCounted(
-                    retailer=RETAILER,
-                    channel=CHANNEL,
-                    sku=sku_of(number),
-                    units=int(kind * 100),
-                    observed_ms=now_ms(),
-                )
+            delta = StockCounted(
+                retailer=RETAILER,
+                channel=CHANNEL,
+                sku=sku_of(number),
+                units=int(kind * 100),
+                observed_ms=observed_ms,
             )
-    return deltas
+        planned.append(Planned(due_s, delta))
+    return planned
 
 
-class Gateway:
-    """Asks the gateway for one product, as a client would."""
-
-    def __init__(self, under_test: EngineUnderTest, session: aiohttp.ClientSession) -> None:
-        card = role_card(under_test.settings, "gateway")
-        assert card is not None
-        self._base = f"{card.address}/api/v1/products"
-        self._session = session
-        self._headers = {"Authorization": f"Bearer {make_keys(under_test.settings)}"}
-
-    async def quote_id(self, sku: str) -> str:
-        """Return the id of the product's present quote, ``""`` when there is none."""
-        url = f"{self._base}/{sku}/recommendation"
-        async with self._session.get(url, headers=self._headers) as response:
-            body = json.loads(await response.read())
-            return str(body.get("quote_id", "")) if response.status == 200 else ""
-
-
-async def probe(gateway: Gateway, sender: Feed, number: int) -> float | None:
-    """Change one cost and return after how many milliseconds its price was readable."""
-    sku = sku_of(number)
-    before = await gateway.quote_id(sku)
-    cost = round((900 + number % 500) * 1.04)
-    began = time.perf_counter()
-    await sender.send(
-        [
-            CostChanged(
-                retailer=RETAILER, channel=CHANNEL, sku=sku, cost_minor=cost, observed_ms=now_ms()
-            )
-        ]
-    )
-    while time.perf_counter() - began < PROBE_WAIT_S:
-        if await gateway.quote_id(sku) != before:
-            return (time.perf_counter() - began) * 1000
-        await asyncio.sleep(POLL_S)
-    return None
+def probing(
+    listings: int, probed: int, begin_ms: int, per_s: float, seconds: float
+) -> tuple[list[Planned], list[Probe]]:
+    """Return the probes' deltas, from the end of the warming up on, and the probes."""
+    planned, probes = [], []
+    for name in range(int(per_s * (seconds - WARM_S))):
+        number = listings - 1 - name % probed
+        due_s = WARM_S + (name + 0.37) / per_s
+        rises = (name // probed) % 2 == 0
+        delta = CostChanged(
+            retailer=RETAILER,
+            channel=CHANNEL,
+            sku=sku_of(number),
+            cost_minor=round(PROBED_COST * (1.04 if rises else 1.0)),
+            observed_ms=begin_ms + int(due_s * 1000),
+        )
+        planned.append(Planned(due_s, delta, name))
+        probes.append(Probe(sku_of(number), due_s))
+    return planned, probes
 
 
-async def flow(sender: Feed, draw: np.random.Generator, listings: int, per_s: int) -> None:
-    """Send deltas evenly, for ever."""
-    began, sent = time.monotonic(), 0
-    while True:
-        due = int((time.monotonic() - began) * per_s) - sent
-        if due > 0:
-            await sender.send(background(draw, listings, due))
-            sent += due
-        await asyncio.sleep(TICK_S)
-
-
-async def fill(under_test: EngineUnderTest, listings: int) -> float:
+async def fill(under_test: EngineUnderTest, listings: int, probed: int = 0) -> float:
     """Send the catalogue and wait until every listing is priced; return the seconds it took."""
     began = time.monotonic()
     settings = under_test.settings
     logs = make_logs(settings)
     sender = Feed(logs, Router(settings.shards.count, settings.shards.spreads))
-    for piece in opening(listings):
+    for piece in opening(listings, probed):
         await sender.send(piece)
     await sender.close()
     await logs.close()
@@ -166,86 +165,122 @@ async def fill(under_test: EngineUnderTest, listings: int) -> float:
     return time.monotonic() - began
 
 
-async def measure(
-    under_test: EngineUnderTest, options: argparse.Namespace
-) -> tuple[list[float], int, int]:
-    """Return the probes' times, how many were never readable, and how many deltas flowed."""
+async def measure(under_test: EngineUnderTest, options: argparse.Namespace) -> dict[str, Any]:
+    """Let the timetable run and return what was found."""
     settings = under_test.settings
+    seconds = options.seconds + WARM_S
     logs = make_logs(settings)
     router = Router(settings.shards.count, settings.shards.spreads)
-    noise, probing = Feed(logs, router), Feed(logs, router)
-    flowing = asyncio.ensure_future(
-        flow(noise, np.random.default_rng(1), options.listings, options.per_s)
+    load = OpenLoop(logs, router, options.linger_ms / 1000, WARM_S)
+    # Encoding takes about ten microseconds each; the moments lie behind it.
+    ahead_s = 2.0 + options.per_s * seconds * 30e-6
+    begin_s, begin_ms = time.monotonic() + ahead_s, time.time() * 1000 + ahead_s * 1000
+    touched = options.listings - options.probed
+    planned, probes = probing(
+        options.listings, options.probed, int(begin_ms), options.probes_per_s, seconds
     )
-    times: list[float] = []
-    missed = 0
-    numbers = itertools.count(options.listings - 1, -1)
-    async with aiohttp.ClientSession() as session:
-        gateway = Gateway(under_test, session)
-        await asyncio.sleep(5)  # what is warmed by the first deltas is not the question
-        deadline = time.monotonic() + options.seconds
-
-        async def prober() -> None:
-            nonlocal missed
-            while time.monotonic() < deadline:
-                took = await probe(gateway, probing, next(numbers))
-                if took is None:
-                    missed += 1
-                else:
-                    times.append(took)
-                await asyncio.sleep(options.probers / options.probes_per_s)
-
-        await asyncio.gather(*(prober() for _ in range(options.probers)))
-    if flowing.done():
-        flowing.result()
-    flowing.cancel()
+    noise = background(
+        np.random.default_rng(options.seed), touched, int(begin_ms), options.per_s, seconds
+    )
+    load.plan(sorted([*noise, *planned], key=lambda each: each.due_s))
+    del noise, planned
+    say(f"{options.per_s} deltas a second for {seconds:.0f} s")
+    settle()  # a collection of a million records would stall the sender
+    card = role_card(settings, "gateway")
+    assert card is not None
+    key = make_keys(settings)
+    reader, told = Reader(card.address, key), dict[str, float]()
+    listening = asyncio.ensure_future(
+        subscribe(card.address, key, told, {"category": PROBED, "retailer": RETAILER})
+    )
+    flowing = asyncio.ensure_future(load.run(begin_s))
+    watching = [
+        asyncio.ensure_future(watch(reader, probe, begin_s, options.poll_ms / 1000))
+        for probe in probes
+    ]
+    await asyncio.sleep(max(begin_s + WARM_S - time.monotonic(), 0))
+    before, busy, before_s = family_seconds(os.getpid()), machine_seconds(), time.monotonic()
+    await flowing
+    after, wall_s = family_seconds(os.getpid()), time.monotonic() - before_s
+    cores = cores_used(before, after, wall_s)
+    everybody, stolen = (
+        (now - then) / wall_s for then, now in zip(busy, machine_seconds(), strict=True)
+    )
+    await asyncio.gather(*watching)
+    listening.cancel()
     with contextlib.suppress(asyncio.CancelledError):
-        await flowing
-    sent = noise.sent
-    await noise.close()
-    await probing.close()
+        await listening
+    reader.close()
     await logs.close()
-    return times, missed, sent
+    decisions = await recorded(settings, load.probes)
+    return judged(probes, load.probes, decisions, told, begin_ms) | {
+        "deltas": load.sent,
+        "sender_late_ms": round(load.late_s * 1000, 1),
+        "reads": reader.asked,
+        "cores": cores,
+        "cores_of_others": round(max(everybody - sum(cores.values()), 0.0), 3),
+        "cores_stolen": round(stolen, 3),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Return on what was measured."""
+    names = ("aiokafka", "aiohttp", "jax", "numpy", "ray", "uvloop")
+    return {
+        "machine": machine(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in names},
+        "load_average": [round(each, 2) for each in os.getloadavg()],
+    }
+
+
+def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m perf.latency", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--listings", type=int, default=100_000)
+    parser.add_argument("--per-s", type=int, default=1000, help="deltas a second")
+    parser.add_argument("--probes-per-s", type=float, default=25.0)
+    parser.add_argument("--probed", type=int, default=1000, help="listings only probes touch")
+    parser.add_argument("--poll-ms", type=float, default=2.0, help="the reader's interval")
+    parser.add_argument("--linger-ms", type=float, default=5.0, help="the sender gathers so long")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--embedded", action="store_true")
+    parser.add_argument("--json", action="store_true", help="one line of JSON (it always is)")
+    parser.add_argument("--set", action="append", default=[], help="a setting: key=JSON value")
+    return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fill, flow, probe."""
-    parser = argparse.ArgumentParser(prog="python -m perf.latency", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--listings", type=int, default=100_000)
-    parser.add_argument("--per-s", type=int, default=1000)
-    parser.add_argument("--probes-per-s", type=float, default=25.0)
-    parser.add_argument("--probers", type=int, default=4)
-    parser.add_argument("--embedded", action="store_true")
-    parser.add_argument("--json", action="store_true", help="one line of JSON (it always is)")
-    options = parser.parse_args(arguments)
-    with engine(options.embedded, **{"shards.spreads": {RETAILER: 2}}) as under_test:
+    options = options_of(arguments)
+    tried = {
+        key: json.loads(value) for key, _, value in (each.partition("=") for each in options.set)
+    }
+    with engine(options.embedded, **{"shards.spreads": {RETAILER: 2}, **tried}) as under_test:
         under_test.start()
         try:
-            filled_s = asyncio.run(fill(under_test, options.listings))
-            times, missed, sent = asyncio.run(measure(under_test, options))
+            say(f"live; filling {options.listings} listings")
+            filled_s = asyncio.run(fill(under_test, options.listings, options.probed))
+            found = uvloop.run(measure(under_test, options))
             state: dict[str, Any] = asyncio.run(under_test.status())
         finally:
             left = under_test.stop()
-    found = np.percentile(times, [50, 90, 99, 99.9]).round(2).tolist() if times else [None] * 4
     print_line(
         {
             "row": "g",
-            "machine": machine(),
+            **environment(),
             "listings": options.listings,
+            "per_s": options.per_s,
+            "settings": tried,
             "fill_s": round(filled_s, 1),
-            "deltas_per_s": round(sent / max(options.seconds + 5, 1)),
-            "probes": len(times),
-            "never_readable": missed,
-            "p50_ms": found[0],
-            "p90_ms": found[1],
-            "p99_ms": found[2],
-            "p99_9_ms": found[3],
+            **found,
             "follower_lag_ms": max((each["lag_ms"] for each in state["followers"]), default=None),
             "processes_left": left,
         }
     )
-    return 0 if times and not missed else 1
+    lost = found["probes"].get("never_readable", 0) + found["probes"].get("never_decided", 0)
+    return 0 if found["probes"].get("readable") and not lost else 1
 
 
 if __name__ == "__main__":

@@ -16,11 +16,12 @@ import msgspec
 import numpy as np
 
 from cluster.assembly import make_logs
-from cluster.feeding import Feed, Router
+from cluster.feeding import Router
 from cluster.settings import Settings
 from cluster.tree import role_card
 from engine.decided import QUOTE_DTYPE
-from perf.latency import RETAILER, fill, flow
+from perf.latency import RETAILER, background, fill
+from perf.open_loop import OpenLoop
 from perf.real_input import engine
 from perf.real_stack import machine, print_line
 from persistence.decision_records import DecisionRecord, decode
@@ -81,14 +82,11 @@ def memory_mb(pid: int) -> int:
 async def load(settings: Settings, listings: int, per_s: int, seconds: float) -> None:
     """Let deltas flow for a while."""
     logs = make_logs(settings)
-    sender = Feed(logs, Router(settings.shards.count, settings.shards.spreads))
-    flowing = asyncio.ensure_future(flow(sender, np.random.default_rng(1), listings, per_s))
-    done, _ = await asyncio.wait({flowing}, timeout=seconds)
-    for task in done:
-        task.result()
-    flowing.cancel()
-    await asyncio.wait({flowing})
-    await sender.close()
+    flow = OpenLoop(logs, Router(settings.shards.count, settings.shards.spreads), linger_s=0.01)
+    ahead_s = 1.0 + per_s * seconds * 30e-6  # to encode them all
+    begin_s, begin_ms = time.monotonic() + ahead_s, int((time.time() + ahead_s) * 1000)
+    flow.plan(background(np.random.default_rng(1), listings, begin_ms, per_s, seconds))
+    await flow.run(begin_s)
     await logs.close()
 
 

@@ -9,13 +9,19 @@ What was heard (rivals' prices, stock, sales) is not in the decision log. It is 
 log, from one accepted mark to the next and never beyond: what no owner consumed did not happen.
 """
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from msgspec import Struct
 
-from actors.sinks.delta_lanes import DeltaLanes, facts_kept, refusals_by_position
+from actors.sinks.delta_lanes import (
+    READ_RECORDS_MAX,
+    DeltaLanes,
+    facts_kept,
+    refusals_by_position,
+)
 from actors.sinks.rows import (
     IDLE_MS,
     NOT_BEGUN,
@@ -32,7 +38,7 @@ from engine.microbatch import COMPETITOR_PRICED, LANES, STOCK_COUNTED, UNITS_SOL
 from persistence.checksums import FACT_FIELDS, PRICE_FIELDS, Tally, tally_rows
 from persistence.decision_reader import Accepted
 from persistence.decision_records import LogPosition
-from persistence.ports import SeriesStore
+from persistence.ports import Record, SeriesStore
 from persistence.wire import NamedFact
 
 NAME = "history"
@@ -113,10 +119,11 @@ class History:
             raise CursorFenced(f"history of shard {shard} is at {taken.position}, not {expected}")
         self._begun[shard] = expected
         rows = SeriesRows(self._generation, shard)
+        heard = Heard(self._deltas, shard, taken, accepted)
         for each in accepted:
             if taken.position is not None and each.offset <= taken.position.offset:
                 continue
-            taken = await self._take(shard, each, taken, rows)
+            taken = await self._take(each, taken, rows, heard)
             if rows.count >= WRITE_ROWS_MAX:
                 await self._flush(shard, rows, taken)
                 rows = SeriesRows(self._generation, shard)
@@ -140,7 +147,7 @@ class History:
             self._migrated = True
 
     async def _take(
-        self, shard: int, accepted: Accepted, before: HistoryPlace, rows: "SeriesRows"
+        self, accepted: Accepted, before: HistoryPlace, rows: "SeriesRows", heard: "Heard"
     ) -> HistoryPlace:
         """Gather what one record stands for, and return how far that reaches."""
         decided = accepted.decided
@@ -150,12 +157,8 @@ class History:
             )
         rows.take(accepted, decided)
         refused = refusals_by_position(decided.exceptions)
-        reaches = (
-            (before.last_command, decided.last_command),
-            (before.last_delta, decided.last_delta),
-        )
-        for lane, (after, through) in enumerate(reaches):
-            for record in await self._deltas.read(shard, lane, after, through):
+        for lane, through in enumerate((decided.last_command, decided.last_delta)):
+            for record in await heard.through(lane, through):
                 for fact, verdict, reason in facts_kept(lane, record, refused):
                     rows.take_fact(lane, record.offset, record.appended_ms, fact, verdict, reason)
         return HistoryPlace(
@@ -244,6 +247,37 @@ class History:
                     break
                 offset, item = page[-1]["log_offset"], page[-1]["item"]
         return total
+
+
+class Heard:
+    """The deltas that a run of decisions consumed, read in spans rather than decision by decision.
+
+    A span ends where the run does, so nothing beyond an accepted mark is read.
+    """
+
+    def __init__(
+        self, deltas: DeltaLanes, shard: int, before: HistoryPlace, accepted: Sequence[Accepted]
+    ) -> None:
+        self._deltas = deltas
+        self._shard = shard
+        self._after = [before.last_command, before.last_delta]
+        self._end = list(self._after)
+        for each in accepted:
+            if each.decided is not None:
+                self._end = [each.decided.last_command, each.decided.last_delta]
+        self._held: tuple[deque[Record], deque[Record]] = (deque(), deque())
+
+    async def through(self, lane: int, through: int) -> list[Record]:
+        """Return the records of a lane that follow those returned before, up to ``through``."""
+        held = self._held[lane]
+        while self._after[lane] < through:
+            end = min(self._end[lane], self._after[lane] + READ_RECORDS_MAX)
+            held.extend(await self._deltas.read(self._shard, lane, self._after[lane], end))
+            self._after[lane] = end
+        taken = []
+        while held and held[0].offset <= through:
+            taken.append(held.popleft())
+        return taken
 
 
 class SeriesRows:

@@ -108,6 +108,36 @@ async def test_of_two_followers_one_is_fenced(place: Home) -> None:
     assert sink.written == [1, 2, 3]
 
 
+async def test_a_follower_lets_decisions_gather_between_two_writes(place: Home) -> None:
+    sink = Table()
+    log = await place.logs.open(DECISIONS, 0)
+    paced = Follower(0, log=log, sink=sink, generation=1, records_max=3, pace_ms=60_000)
+    running = asyncio.ensure_future(paced.run())
+    while not sink.written:
+        await asyncio.sleep(0.001)
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+    assert sink.written == [1, 2]  # the start of the reign is a record, too
+    paced.hurry()
+    while len(sink.written) < 5:
+        await asyncio.sleep(0.001)
+    assert sink.written == [1, 2, 3, 4, 5]
+    running.cancel()
+    await asyncio.wait({running})
+
+
+async def test_a_pace_writes_everything_all_the_same(place: Home) -> None:
+    sink = Table()
+    log = await place.logs.open(DECISIONS, 0)
+    paced = Follower(0, log=log, sink=sink, generation=1, records_max=2, pace_ms=5)
+    running = asyncio.ensure_future(paced.run())
+    while len(sink.written) < 5:
+        await asyncio.sleep(0.001)
+    assert sink.written == [1, 2, 3, 4, 5]
+    running.cancel()
+    await asyncio.wait({running})
+
+
 async def test_a_log_without_its_head_stops_it(place: Home) -> None:
     log = await place.logs.open(DECISIONS, 0)
     assert isinstance(log, MemoryLog)

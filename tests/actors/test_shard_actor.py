@@ -295,3 +295,25 @@ async def test_an_owner_that_ends_says_so(place: Home) -> None:
     with pytest.raises(StaleEpoch):
         await running
     assert owner.phase == "stopped"
+
+
+async def test_within_the_interval_what_comes_is_gathered_into_one_microbatch(place: Home) -> None:
+    """A heartbeat far off proves that the second step waits for the interval, not for a timer."""
+    owner = await live(place.owner(interval_ms=300, heartbeat_ms=1_000), 1)
+    await place.send(count("a", 5, 1))
+    deciding = asyncio.ensure_future(owner.step())
+    await asyncio.sleep(0.02)
+    await place.send(count("a", 6, 2), count("b", 7, 3))
+    assert await deciding == 3
+
+
+async def test_an_owner_at_rest_decides_the_first_delta_at_once(place: Home) -> None:
+    """Without news it waits in the inbox; there the first delta ends the wait, whatever follows."""
+    owner = await live(place.owner(interval_ms=20, heartbeat_ms=1_000), 1)
+    deciding = asyncio.ensure_future(owner.step())
+    await asyncio.sleep(0.1)
+    await place.send(count("a", 5, 1))
+    await asyncio.sleep(0.05)
+    await place.send(count("a", 6, 2))
+    assert await deciding == 1
+    assert await owner.step() == 1

@@ -1,0 +1,74 @@
+"""The latency command charges every delta from the moment it was meant to be sent."""
+
+import time
+from collections.abc import Mapping
+
+from cluster.feeding import Router
+from engine.deltas import StockCounted
+from perf.open_loop import OpenLoop, Planned, Sent
+from perf.probes import Probe, Recorded, judged
+from persistence.memory_log import MemoryLogs
+from persistence.ports import DELTAS
+from persistence.wire import read_facts
+
+
+def counted(sku: str, units: int) -> StockCounted:
+    return StockCounted(retailer="r", channel="web", sku=sku, units=units, observed_ms=units)
+
+
+async def test_everything_planned_is_sent_in_order_and_probes_are_found() -> None:
+    logs = MemoryLogs()
+    await logs.create({DELTAS: 2}, retention_ms=10**9)
+    load = OpenLoop(logs, Router(2, {"r": 2}), linger_s=0.001)
+    load.plan(
+        [Planned(n / 5_000, counted(f"s{n % 7}", n), n if n % 50 == 0 else -1) for n in range(500)]
+    )
+    await load.run(time.monotonic() + 0.02)
+    assert load.sent == 500
+    assert sorted(load.probes) == list(range(0, 500, 50))
+    seen = []
+    for partition in range(2):
+        log = await logs.open(DELTAS, partition)
+        records = await log.read(-1, limit=1_000, wait_ms=0)
+        units = [fact.amount for record in records for fact in read_facts(record)]
+        assert units == sorted(units)
+        seen += units
+        for name, sent in load.probes.items():
+            if sent.partition == partition:
+                assert units[sent.offset] == name
+    assert sorted(seen) == list(range(500))
+
+
+async def test_what_could_not_be_sent_in_time_is_sent_all_the_same_and_said_to_be_late() -> None:
+    logs = MemoryLogs()
+    await logs.create({DELTAS: 1}, retention_ms=10**9)
+    load = OpenLoop(logs, Router(1, {}), linger_s=0.0, warm_s=0.025)
+    load.plan([Planned(n / 1_000, counted("s", n)) for n in range(50)])
+    await load.run(time.monotonic() - 0.2)
+    assert load.sent == 50
+    assert load.late_s >= 0.15, "a moment that has passed is charged from when it was"
+
+
+def test_fates_tell_a_probe_without_news_from_one_that_was_never_readable() -> None:
+    probes = [Probe(f"s{n}", n / 10) for n in range(5)]
+    begin_ms = 1_000_000.0
+    sent = {n: Sent(0, n, int(begin_ms + n * 100 + 2)) for n in range(5)}
+    decisions: Mapping[int, Recorded] = {
+        0: Recorded(1_000_004, 1_000_005, "q0"),
+        1: Recorded(1_000_104, 1_000_105, ""),
+        2: Recorded(1_000_204, 1_000_205, "", "late"),
+        3: Recorded(1_000_304, 1_000_305, "q3"),
+    }
+    probes[0].seen_ms, probes[0].quote = begin_ms + 9, "q0"
+    found = judged(probes, sent, decisions, {"q0": begin_ms + 20}, begin_ms)
+    assert found["probes"] == {
+        "readable": 1,
+        "same_price": 1,
+        "refused_late": 1,
+        "never_readable": 1,
+        "never_decided": 1,
+    }
+    assert found["max_ms"] == 9
+    largest = {name: each["max_ms"] for name, each in found["stages_ms"].items()}
+    assert largest == {"produced": 2, "decided": 2, "recorded": 1, "readable": 4}
+    assert found["told_ms"]["max_ms"] == 20
