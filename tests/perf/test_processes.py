@@ -11,7 +11,7 @@ from perf.processes import cores_used, family_seconds, kind_of, machine_seconds
 def test_a_child_is_found_and_its_work_counted() -> None:
     before = family_seconds(os.getpid())
     busy = "import time; began = time.process_time()\nwhile time.process_time() < began + 0.2: pass"
-    child = subprocess.Popen([sys.executable, "-c", busy + "; input()"], stdin=subprocess.PIPE)
+    child = subprocess.Popen([sys.executable, "-c", busy + "\ninput()"], stdin=subprocess.PIPE)
     try:
         while family_seconds(os.getpid())[child.pid][1] < 0.2:
             time.sleep(0.01)
