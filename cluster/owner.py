@@ -118,6 +118,8 @@ class OwnerProcess:
     def begin(self, start_json: str) -> dict[str, Any]:
         """Start the loop; return the process's pid and address once it can be asked."""
         self._start = msgspec.json.decode(start_json, type=Start)
+        # No spare any more, whoever dies next: a supervisor that begins anew ends spares.
+        spare_file(self._settings.run_folder, self._name).unlink(missing_ok=True)
         thread = threading.Thread(target=self._run, name=self._start.name, daemon=True)
         thread.start()
         return self._begun.result(timeout=30)

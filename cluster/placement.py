@@ -329,11 +329,7 @@ class RayLauncher:
         async with self._one_at_a_time:
             spare = self._spare if self.has_spare() else None
             self._spare = None
-            try:
-                placed = await self._order(Order(spare=spare[0] if spare else "", start=start))
-            finally:
-                if spare is not None:
-                    spare_file(self._settings.run_folder, spare[0]).unlink(missing_ok=True)
+            placed = await self._order(Order(spare=spare[0] if spare else "", start=start))
             if spare is not None and placed.pid != spare[1].pid:
                 kill(spare[1])  # it could not be had: another Ray's, or hung
         launched = Launched(start=start, pid=placed.pid, address=placed.address)
@@ -349,6 +345,7 @@ class RayLauncher:
         async with self._one_at_a_time:
             if self.has_spare():
                 return
+            self.clear_spares()  # one that another supervisor ordered may have come since
             name = f"spare-{secrets.token_hex(4)}"
             placed = await self._order(Order(spare=name))
             process = name_of(placed.pid)
@@ -359,7 +356,7 @@ class RayLauncher:
         return self._spare is not None and lives(self._spare[1])
 
     def clear_spares(self) -> None:
-        """End the spares of a supervisor that is gone: nobody would use them."""
+        """End every spare that waits: of a supervisor that is gone, nobody would use them."""
         for name, process in spare_cards(self._settings.run_folder).items():
             kill(process)
             spare_file(self._settings.run_folder, name).unlink(missing_ok=True)
