@@ -4,7 +4,7 @@ import numpy as np
 from msgspec import Struct
 
 from engine.currencies import NO_ROOM, currencies_used_up
-from engine.deduplication import last_of, newest
+from engine.deduplication import last_of, newest, stable_order
 from engine.listing_table import put
 from engine.memory import Memory, Work
 from engine.microbatch import FactColumns
@@ -91,7 +91,7 @@ def apply_offers(
     overtaken = judged.late & (observed > held["observed_ms"])
     candidates = (judged.effective | overtaken) & usable
     late = judged.late & ~overtaken
-    order = np.argsort(observed, kind="stable")
+    order = stable_order(observed)
     touched = []
     for _ in range(ROUNDS):
         last = np.sort(order[last_of(cells[order], candidates[order])])
@@ -108,6 +108,8 @@ def apply_offers(
             refused.append((which[last[why == code]], "quarantined", _reason(code)))
         # An offer before the quarantined one, in the same block, may be believed instead.
         candidates[last] = False
+        if not candidates.any():
+            break
         settled = candidates & np.isin(cells, cells[last[believed]])
         late |= settled & overtaken
         candidates &= ~settled

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 import aiokafka
 import numpy as np
@@ -287,9 +287,6 @@ async def drain(bootstrap: str, openings: dict[int, int], records: int) -> dict[
     return {"events": seen, "cpu_s": cpu, "wall_s": wall}
 
 
-Contender = Literal["drain", "ours"]
-
-
 class Bench:
     """Runs contenders as processes on one preloaded Kafka."""
 
@@ -321,6 +318,23 @@ class Bench:
             *("--contender", "drain", "--bootstrap", self._kafka.address),
             *("--openings", json.dumps(self._openings), "--records", str(events)),
         )
+
+    def roofline(self, events: int) -> dict[str, Any]:
+        """Apply so many facts to arrays in memory."""
+        return child(
+            "perf.throughput",
+            *("--contender", "roofline", "--events", str(events)),
+            *("--listings", str(self._world.listings)),
+        )
+
+
+def best_case(world: World, events: int) -> dict[str, Any]:
+    """Apply the same facts to arrays in memory."""
+    from perf.roofline import roofline
+
+    facts = draw(world, events, 0)
+    prices = base_price(np.arange(world.listings))
+    return roofline(prices, RIVALS, (facts.sku, facts.kind, facts.rival, facts.amount))
 
 
 def child(module: str, *arguments: str) -> dict[str, Any]:
@@ -399,6 +413,14 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
                 return net(many, few_run) / scale
 
             figures |= paired(bare, ours, given.pairs)
+            if given.wire == "frames":
+                ceiling = [bench.roofline(given.events) for _ in range(given.pairs)]
+                figures["roofline_cpu_s_a_million"] = round(
+                    median(run["cpu_s"] / run["events"] * 1e6 for run in ceiling), 3
+                )
+                figures["roofline_over_ours"] = round(
+                    figures["roofline_cpu_s_a_million"] / figures["ours_cpu_s_a_million"], 3
+                )
             figures["ours_events_a_second"] = round(
                 median(run["events"] / run["wall_s"] for run in whole)
             )
@@ -419,11 +441,14 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--profile", default="", help="only profile our owners into this file")
     parser.add_argument("--json", action="store_true", help="one line; else indented")
-    parser.add_argument("--contender", choices=("drain",), help=argparse.SUPPRESS)
+    parser.add_argument("--contender", choices=("drain", "roofline"), help=argparse.SUPPRESS)
     parser.add_argument("--bootstrap", help=argparse.SUPPRESS)
     parser.add_argument("--openings", help=argparse.SUPPRESS)
     parser.add_argument("--records", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.contender == "roofline":
+        print(json.dumps(best_case(World(given.listings, 1), given.events)))
+        return
     if given.contender == "drain":
         openings = {int(shard): last for shard, last in json.loads(given.openings).items()}
         import uvloop
