@@ -22,7 +22,7 @@ from typing import Any
 import uvloop
 from msgspec import Struct
 
-from actors.clock import WallClock
+from actors.clock import ClockKind, WallClock
 from actors.shard_actor import OwnerSettings, ShardActor
 from engine.listing_table import REMOVED
 from engine.shard import Shard, ShardSettings
@@ -39,6 +39,7 @@ class Work(Struct, frozen=True, kw_only=True):
     bootstrap: str
     partitions: int
     spreads: dict[str, int] = {}
+    clock: ClockKind = "wall"
     openings: dict[int, int] = {}  # last offset of each partition's catalogue; -1: it has none
     events: int = 2**62  # stop when so many facts behind the catalogue are decided; else at the end
     decisions: str = DECISIONS  # a topic of one's own for each run
@@ -86,6 +87,7 @@ class Owned:
                 generation=1,
                 partitions=work.partitions,
                 spreads=work.spreads,
+                clock=work.clock,
                 checkpoint_interval_ms=86_400_000,
             ),
             new_shard=lambda: self._new(settings),
@@ -216,6 +218,7 @@ def main() -> None:
     parser.add_argument(
         "--openings", default="{}", help="JSON: last offset of each partition's catalogue"
     )
+    parser.add_argument("--clock", choices=("wall", "event"), default="wall")
     parser.add_argument("--events", type=int, default=2**62)
     parser.add_argument("--decisions", default=DECISIONS)
     parser.add_argument("--prices", default="")
@@ -225,6 +228,7 @@ def main() -> None:
         bootstrap=given.bootstrap,
         partitions=given.partitions,
         spreads=json.loads(given.spreads),
+        clock=given.clock,
         openings={int(shard): last for shard, last in json.loads(given.openings).items()},
         events=given.events,
         decisions=given.decisions,
