@@ -168,7 +168,7 @@ class Workload:
 
     def table(self, changed: Mapping[str, int]) -> dict[str, int]:
         """Return all listings' prices: what was emitted, and the first price of all others."""
-        return self.final_prices(stop=0) | changed
+        return self.final_prices(stop=0) | dict(changed)
 
     @cached_property
     def _feed(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
