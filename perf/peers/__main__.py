@@ -58,11 +58,11 @@ def main() -> None:
             asyncio.run(bench.fill())
             for number in range(given.rounds):
                 bench.round(number)
+                result = summary(bench, kafka.version())
+                if given.out is not None:  # after each round: an hour's work survives an interrupt
+                    given.out.write_text(json.dumps(result, indent=1) + "\n")
         finally:
             kafka.stop()
-    result = summary(bench, kafka.version())
-    if given.out is not None:
-        given.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result) if given.json else markdown(result), flush=True)
     if any(row["equal"] is False for row in result["rows"]):
         sys.exit("perf.peers: not everybody did the same work; see equal")

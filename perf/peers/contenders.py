@@ -110,7 +110,7 @@ PEERS: Final = (
         package="quixstreams",
         keeps=f"{CHANGELOG} and RocksDB, committed every 30 s",
     ),
-    Contender(name="faust", title="Faust", package="faust-streaming", keeps=CHANGELOG, share=0.1),
+    Contender(name="faust", title="Faust", package="faust-streaming", keeps=CHANGELOG, share=0.05),
 )
 
 

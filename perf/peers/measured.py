@@ -6,11 +6,13 @@ waited for. Memory is the sum of the peaks of all processes of the tree.
 
 import itertools
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 
@@ -56,16 +58,11 @@ def run_measured(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        for look in itertools.count():
-            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if pid:
-                break
-            members = tree(process.pid) if look % LOOKS_EVERY == 0 else ()
-            for member in members:
-                peaks[member] = max(peaks.get(member, 0), peak_kb(member))
-            if time.monotonic() - began > limit_s:
-                os.killpg(process.pid, 9)
-            time.sleep(POLL_S)
+        try:
+            status, usage = _watch(process.pid, peaks, began + limit_s)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
     wall_s = time.monotonic() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
@@ -77,6 +74,20 @@ def run_measured(
         wall_s=wall_s,
         peak_rss_mb=sum(peaks.values()) / 1024,
     )
+
+
+def _watch(pid: int, peaks: dict[int, int], until: float) -> tuple[int, Any]:
+    """Wait for the end; note every member's peak on the way, and end what takes too long."""
+    for look in itertools.count():
+        ended, status, usage = os.wait4(pid, os.WNOHANG)
+        if ended:
+            return status, usage
+        for member in tree(pid) if look % LOOKS_EVERY == 0 else ():
+            peaks[member] = max(peaks.get(member, 0), peak_kb(member))
+        if time.monotonic() > until:
+            os.killpg(pid, signal.SIGKILL)
+        time.sleep(POLL_S)
+    raise AssertionError("it waits for ever")
 
 
 def tree(pid: int) -> list[int]:
