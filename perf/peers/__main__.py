@@ -9,6 +9,7 @@ prices as the reference.
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -33,6 +34,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one line of JSON, not a table")
     parser.add_argument("--out", type=Path, help="also write the JSON into this file")
     given = parser.parse_args()
+    # An end from outside unwinds, too: a peer runs in a session of its own and would live on.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("perf.peers: told to end"))
     unknown = set(given.only.split(",")) - set(names)
     if unknown:
         parser.error(f"--only: no such peer: {', '.join(sorted(unknown))}; there are {names}")
