@@ -83,6 +83,7 @@ lock: venv
 	@$(COMPILE) requirements/dev.in -c requirements/runtime.txt \
 		-c requirements/bootstrap.txt -o requirements/dev.txt
 	@$(COMPILE) cluster/servers/jre.in -o cluster/servers/jre.txt
+	@for peer in perf/peers/*.in; do $(COMPILE) $$peer -o $${peer%.in}.txt || exit 1; done
 
 clean:
 	@rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -33,8 +33,8 @@ class InboxLimits(Struct, frozen=True):
     """How much one microbatch takes; a burst becomes a bigger batch, up to here."""
 
     commands_max: int = 64  # records of the commands lane
-    deltas_max: int = 2_048  # records of the deltas lane
-    batch_bytes_max: int = 512 * 1024  # of either lane, but one record at least
+    deltas_max: int = 4_096  # records of the deltas lane
+    batch_bytes_max: int = 640 * 1024  # of either lane, but one record at least
 
 
 class Lane:
@@ -71,6 +71,11 @@ class Lane:
         taken: list[Record] = []
         size = 0
         buffer = self._buffer
+        everything = len(buffer) <= records_max and self._buffered_bytes <= self._bytes_max
+        if through is None and everything:
+            taken.extend(buffer)
+            buffer.clear()
+            self._buffered_bytes = 0
         while buffer and len(taken) < records_max:
             record = buffer[0]
             size += len(record.value)

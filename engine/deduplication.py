@@ -46,7 +46,7 @@ def newest(
         known_values: like ``values``, the cell's present value.
     """
     count = len(cells)
-    order = np.argsort(cells, kind="stable")
+    order = stable_order(cells)
     sorted_cells = cells[order]
     starts = np.empty(count, dtype=bool)
     starts[:1] = True
@@ -57,11 +57,9 @@ def newest(
         return Newest(late, duplicate, ~(late | duplicate))
     observed, value = observed_ms[order], values[order]
     known, known_value = known_ms[order], known_values[order]
-    # Times are too large to be offset by the segment's number, so their ranks are.
-    ranks = np.unique(np.concatenate([observed, known]), return_inverse=True)[1]
-    rank, known_rank = ranks[:count], ranks[count:]
+    rank, known_rank, ranks = _ranks(observed, known)
     segment = np.cumsum(starts) - 1
-    base = segment * (len(ranks) + 1)
+    base = segment * (ranks + 1)
     seeded = np.where(starts, np.maximum(rank, known_rank), rank)
     highest = np.maximum.accumulate(base + seeded) - base
     before = np.where(starts, known_rank, np.concatenate([[0], highest[:-1]]))
@@ -78,14 +76,52 @@ def newest(
     return Newest(result[0], result[1], ~(result[0] | result[1]))
 
 
+def _ranks(observed: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return numbers in the order of both times, and how many numbers there may be.
+
+    Offset by the number of a segment they must fit 63 bits. Times that lie near each other are such
+    numbers themselves; only of others the ranks are sorted out.
+    """
+    least = min(int(observed.min()), int(known.min()))
+    span = max(int(observed.max()), int(known.max())) - least + 1
+    if span < 2**62 // (len(observed) + 1):
+        return observed - least, known - least, span
+    ranks = np.unique(np.concatenate([observed, known]), return_inverse=True)[1]
+    return ranks[: len(observed)], ranks[len(observed) :], len(ranks)
+
+
+def stable_order(cells: np.ndarray) -> np.ndarray:
+    """Return int64[n], the order that sorts ``cells`` (int64[n]) and keeps equal ones in theirs.
+
+    As ``argsort`` does, in a quarter of the time: each place rides along in its cell's low bits, so
+    that plain numbers are sorted.
+    """
+    if len(cells) == 0:
+        return np.empty(0, dtype=np.int64)
+    bits = len(cells).bit_length()
+    least = int(cells.min())
+    if (int(cells.max()) - least) >> (62 - bits):
+        return np.argsort(cells, kind="stable")
+    keyed = ((cells - least) << bits) | np.arange(len(cells))
+    keyed.sort()
+    return np.asarray(keyed & ((1 << bits) - 1))
+
+
+def lasts(cells: np.ndarray) -> np.ndarray:
+    """Return int64[n], where the last of each cell stands, by ascending cell."""
+    order = stable_order(cells)
+    ordered = cells[order]
+    ends = np.ones(len(cells), dtype=bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=ends[:-1])
+    return order[ends]
+
+
 def last_of(cells: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     """Return the positions, ascending, of each cell's last fact among ``candidates`` (boolean)."""
     positions = np.flatnonzero(candidates)
     if len(positions) < 2:
         return positions
-    backwards = positions[::-1]
-    _, first = np.unique(cells[backwards], return_index=True)
-    return np.sort(backwards[first])
+    return np.sort(positions[lasts(cells[positions])])
 
 
 def pairs_of(retailers: np.ndarray, names: np.ndarray) -> tuple[list[tuple[int, int]], np.ndarray]:

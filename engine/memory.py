@@ -5,7 +5,7 @@ import numpy as np
 from engine.commands import CommandWindow
 from engine.currencies import Currencies
 from engine.decided import CatalogueChange, Outcome
-from engine.deduplication import SOURCES_MAX, EventWindow, HighWaterMarks
+from engine.deduplication import SOURCES_MAX, EventWindow, HighWaterMarks, lasts
 from engine.groups import Groups
 from engine.listing_table import REMOVED, ListingTable, ListingText, grown
 from engine.microbatch import Position, Refusal
@@ -164,9 +164,9 @@ class Work:
         if not self._rows:
             nothing = np.empty(0, dtype=np.int64)
             return nothing, nothing.astype(np.uint8), nothing, nothing.astype(np.int32)
-        rows = np.concatenate(self._rows)[::-1]
-        distinct, last = np.unique(rows, return_index=True)
-        lanes = np.concatenate(self._lanes)[::-1][last]
-        offsets = np.concatenate(self._offsets)[::-1][last]
-        indices = np.concatenate(self._indices)[::-1][last]
-        return distinct.astype(np.int64), lanes, offsets, indices
+        rows = np.concatenate(self._rows)
+        last = lasts(rows)
+        lanes = np.concatenate(self._lanes)[last]
+        offsets = np.concatenate(self._offsets)[last]
+        indices = np.concatenate(self._indices)[last]
+        return rows[last], lanes, offsets, indices

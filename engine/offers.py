@@ -4,7 +4,7 @@ import numpy as np
 from msgspec import Struct
 
 from engine.currencies import NO_ROOM, currencies_used_up
-from engine.deduplication import last_of, newest
+from engine.deduplication import last_of, newest, stable_order
 from engine.listing_table import put
 from engine.memory import Memory, Work
 from engine.microbatch import FactColumns
@@ -17,6 +17,7 @@ from engine.rivals import (
     OFFERS_MAX,
     converted,
     median,
+    unseen_offers,
 )
 from engine.screening import WHY, Evidence, release, screen
 from kernels.limits import PRICE_MINOR_MAX
@@ -90,7 +91,7 @@ def apply_offers(
     overtaken = judged.late & (observed > held["observed_ms"])
     candidates = (judged.effective | overtaken) & usable
     late = judged.late & ~overtaken
-    order = np.argsort(observed, kind="stable")
+    order = stable_order(observed)
     touched = []
     for _ in range(ROUNDS):
         last = np.sort(order[last_of(cells[order], candidates[order])])
@@ -107,6 +108,8 @@ def apply_offers(
             refused.append((which[last[why == code]], "quarantined", _reason(code)))
         # An offer before the quarantined one, in the same block, may be believed instead.
         candidates[last] = False
+        if not candidates.any():
+            break
         settled = candidates & np.isin(cells, cells[last[believed]])
         late |= settled & overtaken
         candidates &= ~settled
@@ -130,24 +133,55 @@ def _make_places(
     now_ms: int,
 ) -> np.ndarray:
     """Write into ``at`` where offers that stand nowhere shall stand; return which find no room."""
-    rivals = memory.rivals
+    wanted = np.flatnonzero((at < 0) & possible)
+    order = wanted[np.lexsort((wanted, source[wanted], rival[wanted], row[wanted]))]
+    begins = np.empty(len(order), dtype=bool)
+    begins[:1] = True
+    begins[1:] = False
+    for name in (row, rival, source):
+        begins[1:] |= name[order[1:]] != name[order[:-1]]
+    # Facts of one offer share its place; the first of them says in which order places are given.
+    offer = np.empty(len(at), dtype=np.int64)
+    offer[order] = np.cumsum(begins) - 1
+    firsts = order[begins]
+    by_row = np.lexsort((firsts, row[firsts]))
+    places = np.empty(len(firsts), dtype=np.int64)
+    firsts = firsts[by_row]
+    places[by_row] = memory.rivals.take_places(row[firsts], rival[firsts], source[firsts])
+    at[wanted] = places[offer[wanted]]
     full = np.zeros(len(at), dtype=bool)
+    crowded = wanted[at[wanted] < 0]
+    if len(crowded):
+        full[crowded] = _displace(memory, at, row, rival, source, crowded, now_ms)
+    return full
+
+
+def _displace(
+    memory: Memory,
+    at: np.ndarray,
+    row: np.ndarray,
+    rival: np.ndarray,
+    source: np.ndarray,
+    crowded: np.ndarray,
+    now_ms: int,
+) -> np.ndarray:
+    """Place offers of listings that are full, one by one: each may displace the oldest stale one.
+
+    Returns which of ``crowded`` find no room.
+    """
     stale_ms = memory.groups.policy["rival_stale_ms"]
     made: dict[tuple[int, int, int], int] = {}
-    for one in np.flatnonzero((at < 0) & possible).tolist():
+    for one in crowded.tolist():
         key = (int(row[one]), int(rival[one]), int(source[one]))
         if key not in made:
             group = memory.listings.listings["group"][key[0]]
-            place = rivals.room(key[0], now_ms - int(stale_ms[group]))
+            place = memory.rivals.room(key[0], now_ms - int(stale_ms[group]))
             made[key] = place
             if place >= 0:
-                empty = np.zeros(1, dtype=OFFER_DTYPE)
-                empty["rival"], empty["source"], empty["observed_ms"] = key[1], key[2], -1
-                empty["flags"] = OFFER_USED | OFFER_UNPROVEN
-                rivals.put(np.array([key[0]]), np.array([place]), empty)
+                unseen = unseen_offers(rival[one : one + 1], source[one : one + 1])
+                memory.rivals.put(np.array([key[0]]), np.array([place]), unseen)
         at[one] = made[key]
-        full[one] = made[key] < 0
-    return full
+    return np.asarray(at[crowded] < 0)
 
 
 def _held(offers: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -60,7 +60,7 @@ def quote_rows(memory: Memory, looked: Looked, seq: int, now_ms: int) -> Quoted:
     before_minor = listings["in_force_minor"].copy()
     mask, wanted, state = _decide(sight, priced, now_ms)
 
-    moving = (wanted != before_minor) & np.isin(state, (State.LIVE,))
+    moving = (wanted != before_minor) & (state == State.LIVE)
     exempt = _exempt(memory, looked.rows, sight, wanted, mask, now_ms)
     numbers, tripped = breaker.judge(
         memory,

@@ -116,6 +116,30 @@ class RivalTable:
         assert (block > 0).all()
         put(self.offers.reshape(-1), block * OFFERS_A_BLOCK + at % OFFERS_A_BLOCK, offers)
 
+    def take_places(self, rows: np.ndarray, rivals: np.ndarray, sources: np.ndarray) -> np.ndarray:
+        """Give each new offer a place of its row, int64[n], in order; -1 for all of a crowded row.
+
+        ``rows`` must be sorted. A row is crowded when its offers do not find free places.
+        """
+        distinct, counts = np.unique(rows, return_counts=True)
+        blocks = self.offers.view(BLOCK_DTYPE).reshape(-1)
+        held = blocks.take(np.maximum(self.places[distinct], 0)).reshape(-1).view(OFFER_DTYPE)
+        free = (held["flags"] < OFFER_USED).reshape(len(distinct), OFFERS_MAX)
+        crowded = free.sum(axis=1) < counts
+        # The first free places of each row, as many as it has new offers, row by row.
+        free &= (np.cumsum(free, axis=1) <= counts[:, None]) & ~crowded[:, None]
+        of_row, places = np.nonzero(free)
+        wanted = distinct[of_row]
+        made = np.flatnonzero(self.places[wanted, places // OFFERS_A_BLOCK] < 0)
+        pairs = np.unique(wanted[made] * PLACES + places[made] // OFFERS_A_BLOCK)
+        numbers = self._new_blocks(len(pairs))
+        self.places[pairs // PLACES, pairs % PLACES] = numbers
+        given = np.full(len(rows), -1, dtype=np.int64)
+        roomy = ~np.repeat(crowded, counts)
+        given[roomy] = places
+        self.put(wanted, places, unseen_offers(rivals[roomy], sources[roomy]))
+        return given
+
     def room(self, row: int, older_than_ms: int) -> int:
         """Return a place of ``row`` for another offer; -1 when all hold offers that are fresh."""
         places = self.places[row]
@@ -172,6 +196,15 @@ class RivalTable:
             names[source] = number
         return number
 
+    def _new_blocks(self, count: int) -> np.ndarray:
+        """Return the numbers of so many blocks that were free or never used, all of them empty."""
+        reused = [self._free.pop() for _ in range(min(count, len(self._free)))]
+        fresh = count - len(reused)
+        while self._next + fresh > len(self.offers):
+            self.offers = grown(self.offers)
+        self._next += fresh
+        return np.array([*reused, *range(self._next - fresh, self._next)], dtype=np.int32)
+
     def _block(self) -> int:
         if self._free:
             return self._free.pop()
@@ -179,6 +212,14 @@ class RivalTable:
             self.offers = grown(self.offers)
         self._next += 1
         return self._next - 1
+
+
+def unseen_offers(rivals: np.ndarray, sources: np.ndarray) -> np.ndarray:
+    """Return offers that hold a place and say nothing yet, OFFER_DTYPE[n]."""
+    unseen = np.zeros(len(rivals), dtype=OFFER_DTYPE)
+    unseen["rival"], unseen["source"], unseen["observed_ms"] = rivals, sources, -1
+    unseen["flags"] = OFFER_USED | OFFER_UNPROVEN
+    return unseen
 
 
 def converted(

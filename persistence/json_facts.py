@@ -1,6 +1,7 @@
-"""JSON records to blocks of facts, fast: about a microsecond a delta.
+"""JSON records to blocks of facts, fast: half a microsecond a delta where many are written alike.
 
-The common record is one fact under a key already seen. It is decoded into a lean struct that
+Records that are written alike are read as a table of bytes (``json_templates``). Of the others the
+common one is a fact under a key already seen. It is decoded into a lean struct that
 checks structure and numbers; names are looked up in bounded memories of what was checked before;
 a whole block becomes arrays at once. Whatever is unusual (another type, an error, a command, a
 name seen first, a backslash, a colon too many) takes the slow way of ``json_documents``, whose
@@ -17,6 +18,8 @@ from msgspec import UNSET, Meta, Struct, field
 from msgspec.structs import astuple
 
 from engine.deltas import (
+    CompetitorPriced,
+    CostChanged,
     CostMinor,
     Currency,
     ListingDelta,
@@ -25,7 +28,9 @@ from engine.deltas import (
     PriceMinor,
     RetailerDelta,
     RetailerId,
+    StockCounted,
     Units,
+    UnitsSold,
     UnsupportedDelta,
 )
 from engine.errors import RejectedInput
@@ -42,19 +47,24 @@ from engine.microbatch import (
     Refusal,
     currency_code,
 )
-from engine.routing import key64, name64
+from engine.routing import key64, name64, routing_key
 from persistence.json_documents import (
     DECODE_ERRORS,
     JSON_BYTES_MAX,
     decode_document,
     has_duplicate_keys,
 )
+from persistence.json_templates import ALIKE_MIN, Judges, Templates
 from persistence.lanes import Lanes
+from persistence.name_tables import NameTable
 from persistence.names import is_valid
 from persistence.ports import Record
 
 REMEMBERED_MAX = 262_144
 """Most names of one sort that a decoder remembers."""
+
+SCOPES_MAX = 65_536
+"""Most pairs of a key and a retailer's channel whose routing a decoder remembers."""
 
 COLUMNS: dict[str, Any] = {
     "kind": np.uint8,
@@ -127,6 +137,12 @@ _KINDS: dict[type, int] = {
     _LeanSold: UNITS_SOLD,
     _LeanCost: COST_CHANGED,
 }
+_KIND_OF_FACT: dict[type, int] = {
+    CompetitorPriced: COMPETITOR_PRICED,
+    StockCounted: STOCK_COUNTED,
+    UnitsSold: UNITS_SOLD,
+    CostChanged: COST_CHANGED,
+}
 # Objects are in the union so that they cost no exception; they are decoded once more, slowly.
 _DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
     _LeanCompetitor
@@ -194,6 +210,59 @@ class _Aside(Struct, frozen=True):
         self.aside.add(self.places[index])
 
 
+class AlikeNames:
+    """Looks up the names of records that are written alike, as blocks of bytes."""
+
+    def __init__(
+        self, admit: Callable[[tuple[bytes | None, str, str, str]], int | None], limit: int
+    ) -> None:
+        self._admit = admit
+        self._limit = limit
+        self._listings = NameTable(limit)
+        self._tables = {b"rival": NameTable(limit), b"source": NameTable(limit)}
+        self._key_numbers: dict[bytes | None, int] = {}
+        self._keys: list[bytes | None] = []
+        self._block_keys = np.empty(0, dtype=np.uint32)
+
+    def begin(self, keys: list[bytes | None]) -> None:
+        """Take the records' keys of the block whose names will be asked for."""
+        if len(self._key_numbers) > self._limit:
+            self._key_numbers, self._listings = {}, NameTable(self._limit)
+        self._keys = keys
+        numbers = list(map(self._key_numbers.get, keys))
+        if None in numbers:
+            known = self._key_numbers
+            numbers = [known.setdefault(key, len(known)) for key in keys]
+        self._block_keys = np.array(numbers, dtype=np.uint32)
+
+    def listings(
+        self, shape: tuple[int, ...], names: np.ndarray, places: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return each listing's key, and which have none; ``shape``: lengths of the three names."""
+        keys = self._block_keys[places].view(np.uint8).reshape(-1, 4)
+        channel, sku = shape[0], shape[0] + shape[1]
+
+        def admit(rows: Sequence[int]) -> list[int | None]:
+            texts = [names[row].tobytes().decode() for row in rows]
+            return [
+                self._admit((self._keys[place], text[:channel], text[channel:sku], text[sku:]))
+                for place, text in zip(places[rows].tolist(), texts, strict=True)
+            ]
+
+        return self._listings.find(shape, np.hstack((names, keys)), admit)
+
+    def names(self, field: bytes, names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the numbers of rivals, sources or events, and which have none."""
+        length = names.shape[1]
+        if field == b"event_id":  # each comes once, so there is nothing to remember
+            known = 0 < length <= 200
+            texts = [row.tobytes().decode() for row in names] if known else [""] * len(names)
+            return _unsigned([name64(text) for text in texts]), np.full(len(names), not known)
+        return self._tables[field].find(
+            length, names, lambda rows: [_admit_name(names[row].tobytes().decode()) for row in rows]
+        )
+
+
 class JsonFacts:
     """Decodes runs of JSON records for one shard; remembers what it has checked."""
 
@@ -203,35 +272,55 @@ class JsonFacts:
         self._rivals = Remembered(_admit_name, remembered_max, {})
         self._sources = Remembered(_admit_name, remembered_max, {UNSET: 0, None: 0})
         self._currencies = Remembered(_admit_currency, remembered_max, {UNSET: 0, None: 0})
+        self._scopes: dict[tuple[bytes | None, str, str], int] = {}
+        self._alike = AlikeNames(self._admit_listing, remembered_max)
+        self._templates = Templates(_kind_of, Judges(self._alike.listings, self._alike.names))
 
     def decode(
         self, lane: int, records: Sequence[Record]
     ) -> tuple[list[FactColumns | ObjectDelta], list[Refusal]]:
         """Return the runs and the refusals of consecutive JSON records, each in order."""
-        leans = _decode_lean([record.value for record in records])
         block: dict[str, np.ndarray] = {
             name: np.zeros(len(records), dtype) for name, dtype in COLUMNS.items()
         }
         block["lane"][:] = lane
         block["offset"][:] = [record.offset for record in records]
+        others: list[int] | range = range(len(records))
+        if len(records) >= ALIKE_MIN:
+            self._alike.begin([record.key for record in records])
+            filled = self._templates.fill(block, [record.value for record in records])
+            others = np.flatnonzero(~filled).tolist()
         aside: set[int] = set()  # places of what the slow way must judge
-        for lean_type, places in _by_type(leans).items():
+        if others:
+            self._fill_others(block, records, others, aside)
+        if not aside:
+            return [FactColumns(**block)], []
+        return self._with_slow(lane, records, block, sorted(aside))
+
+    def _fill_others(
+        self,
+        block: dict[str, np.ndarray],
+        records: Sequence[Record],
+        others: Sequence[int],
+        aside: set[int],
+    ) -> None:
+        """Fill the places of records read one by one; add to ``aside`` what must be judged."""
+        leans = _decode_lean([records[place].value for place in others])
+        for lean_type, indexes in _by_type(leans).items():
+            places = [others[index] for index in indexes]
             if lean_type not in _KINDS:
                 aside.update(places)
                 continue
-            every = len(places) == len(leans)
+            every = len(places) == len(records)
             where: Any = slice(None) if every else np.array(places)
             self._fill(
                 block,
                 where,
                 _KINDS[lean_type],
-                [leans[place] for place in places],
+                [leans[index] for index in indexes],
                 [records[place] for place in places],
                 _Aside(aside, places),
             )
-        if not aside:
-            return [FactColumns(**block)], []
-        return self._with_slow(lane, records, block, sorted(aside))
 
     def judge(self, lane: int, record: Record) -> ObjectDelta | Refusal:
         """Return one record's delta as an object, or why it is refused: the slow way."""
@@ -247,10 +336,25 @@ class JsonFacts:
 
     def _admit_listing(self, names: tuple[bytes | None, str, str, str]) -> int | None:
         key, retailer, channel, sku = names
-        sound = is_valid(retailer, RetailerId) and is_valid(channel, Name) and is_valid(sku, Name)
-        if not sound or self._lanes.stray_sku(key, retailer, sku):
+        scope = (key, retailer, channel)
+        spread = self._scopes.get(scope)
+        if spread is None:
+            if len(self._scopes) >= SCOPES_MAX:
+                self._scopes = {}
+            spread = self._scopes[scope] = self._spread_of(key, retailer, channel)
+        # What is printable holds no control character; of the rest the type itself judges.
+        plain = sku.isprintable() and 0 < len(sku) <= 200
+        if not spread or not (plain or is_valid(sku, Name)):
+            return None
+        if spread > 1 and routing_key(retailer, sku, spread).encode() != key:
             return None
         return key64(retailer, channel, sku)
+
+    def _spread_of(self, key: bytes | None, retailer: str, channel: str) -> int:
+        """Return the retailer's spread if records under this key may belong here, else 0."""
+        if key is None or not is_valid(retailer, RetailerId) or not is_valid(channel, Name):
+            return 0
+        return 0 if self._lanes.stray_retailer(key, retailer) else self._lanes.spread(retailer)
 
     def _with_slow(
         self,
@@ -397,6 +501,16 @@ def _add_block(
     kept = np.flatnonzero(keep[start:stop]) + start
     if len(kept):
         runs.append(FactColumns(**{name: column[kept] for name, column in block.items()}))
+
+
+def _kind_of(value: bytes) -> int | None:
+    """Return the kind of a document that is a plain fact, by the slow way's word."""
+    try:
+        delta = decode_document(value)
+    except RejectedInput:
+        return None
+    plain = delta.command_id is None and delta.actor is None
+    return _KIND_OF_FACT.get(type(delta)) if plain else None
 
 
 def _admit_name(name: Any) -> int | None:

@@ -25,7 +25,7 @@ from aiokafka.errors import (
     MessageSizeTooLargeError,
     OffsetOutOfRangeError,
 )
-from aiokafka.structs import ConsumerRecord, RecordMetadata
+from aiokafka.structs import RecordMetadata
 
 from engine.errors import (
     AppendInDoubt,
@@ -34,6 +34,12 @@ from engine.errors import (
     LogRegressed,
     LogTruncated,
     SettingsRefused,
+)
+from persistence.kafka_batches import (
+    CONTENT_TYPE_HEADER,
+    JSON,
+    FetchedBatches,
+    refuse_other_time,
 )
 from persistence.ports import (
     RECORD_BYTES_MAX,
@@ -65,10 +71,6 @@ FETCH_BYTES_MAX = 8 * 1_048_576
 BATCH_BYTES_MAX = 1_048_576
 MESSAGE_BYTES_MAX = 4_194_304
 """What the topic must take: the largest record and what Kafka wraps around it."""
-
-CONTENT_TYPE_HEADER = "content-type"
-JSON = "application/json"  # what a record without the header holds
-LOG_APPEND_TIME = 1
 
 _TOPIC_EXISTS = 36
 _FAILURES = (KafkaError, OSError, TimeoutError)
@@ -194,6 +196,7 @@ class KafkaLog:
         self._append_deadline_ms = append_deadline_ms
         self._dropped = dropped
         self._consumer: AIOKafkaConsumer | None = None
+        self._fetched = FetchedBatches(self._place)
         self._after: int | None = None  # the last offset read, if the consumer goes on behind it
         self._heard_at = 0.0  # when the broker last proved that it answers
         self._stood_since: float | None = None  # since when the log goes on and we do not
@@ -226,9 +229,10 @@ class KafkaLog:
         if self._after != after:
             consumer.seek(self._place, after + 1)
             consumer.resume(self._place)
+            self._fetched.forget()
             self._after = after
         try:
-            fetched = await consumer.getmany(self._place, timeout_ms=wait_ms, max_records=limit)
+            records = await self._fetched.read(consumer, limit=limit, wait_ms=wait_ms)
         except OffsetOutOfRangeError as error:
             self._after = None
             await self._explain(after)
@@ -242,7 +246,6 @@ class KafkaLog:
         except BaseException:
             self._after = None  # cancelled: what was fetched may be lost, so seek the next time
             raise
-        records = [self._record(found) for found in fetched.get(self._place, ())]
         if records:
             self._after = records[-1].offset
             self._heard_at, self._stood_since, self._probes_failed = time.monotonic(), None, 0
@@ -334,14 +337,6 @@ class KafkaLog:
         except _FAILURES as error:
             raise FailedDependency(f"{self._place}: kafka did not answer: {error!r}") from error
 
-    def _record(self, found: ConsumerRecord[bytes, bytes]) -> Record:
-        _refuse_other_time(self._topic, found.timestamp_type)
-        content_type = JSON
-        for name, value in found.headers:
-            if name == CONTENT_TYPE_HEADER:
-                content_type = value.decode(errors="replace")
-        return Record(found.offset, found.timestamp, found.key, found.value or b"", content_type)
-
 
 class KafkaAppender:
     """A writing session: one idempotent producer, one partition."""
@@ -425,7 +420,7 @@ class KafkaAppender:
         appended: list[Appended] = []
         for future, records in sent:
             found = await asyncio.shield(future)
-            _refuse_other_time(self._place.topic, found.timestamp_type)
+            refuse_other_time(self._place.topic, found.timestamp_type)
             if found.offset < 0:
                 # The broker has the batch already and forgot where: only reading can tell.
                 raise KafkaError("acknowledged as a duplicate without an offset")
@@ -494,13 +489,6 @@ async def _configs(admin: AIOKafkaAdminClient, topics: list[str]) -> dict[str, d
                 raise FailedDependency(f"topic {topic}: no configuration: {message or code}")
             configs[topic] = {entry[0]: entry[1] for entry in entries}
     return configs
-
-
-def _refuse_other_time(topic: str, timestamp_type: int | None) -> None:
-    if timestamp_type != LOG_APPEND_TIME:
-        raise SettingsRefused(
-            f"topic {topic} has message.timestamp.type=CreateTime, wanted LogAppendTime"
-        )
 
 
 def _consume(future: "asyncio.Future[Any]") -> None:

@@ -272,6 +272,9 @@ NAMES_A_REGISTRY = re.compile(
     r"https?://|--(?:extra-)?index-url|--find-links|--trusted-host|registry\s*=", re.IGNORECASE
 )
 
+LOCKED = {"requirements", "servers", "peers"}
+"""The folders that hold locks."""
+
 BINARY = {".arrow", ".bin", ".ico", ".parquet", ".png", ".jpg", ".woff2", ".gz", ".ubj"}
 
 
@@ -306,7 +309,7 @@ def test_no_lock_names_a_registry() -> None:
         path
         for path in repository_files()
         if path.suffix in {".lock", ".sha256"}
-        or (path.suffix in {".in", ".txt"} and path.parent.name in {"requirements", "servers"})
+        or (path.suffix in {".in", ".txt"} and path.parent.name in LOCKED)
     ]
     assert {path.name for path in locks} >= {"bootstrap.txt", "runtime.txt", "dev.txt", "jre.txt"}
     wrong = [

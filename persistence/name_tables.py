@@ -1,0 +1,135 @@
+"""Names found as blocks of bytes: open addressing in arrays, nothing a name in Python.
+
+A feed names the same things again and again. What was checked once is looked up here by its very
+bytes, compared whole: a hash only says where to look.
+"""
+
+import os
+from collections.abc import Callable, Hashable, Sequence
+
+import numpy as np
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+_SHIFT = np.uint64(29)
+_SEED = np.uint64(int.from_bytes(os.urandom(8), "little"))
+"""Names lie elsewhere in each process, so nobody can aim at a place. It decides nothing."""
+
+
+class NameTable:
+    """A bounded memory from names of equal shape (lengths of their parts) to 64-bit numbers."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._count = 0
+        self._parts: dict[Hashable, _Part] = {}
+
+    def find(
+        self,
+        shape: Hashable,
+        names: np.ndarray,
+        admit: Callable[[Sequence[int]], Sequence[int | None]],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return uint64[n], each name's number, and boolean[n], which have none.
+
+        Args:
+            shape: what tells names of one sort from those of another that look alike.
+            names: uint8[n, bytes].
+            admit: asked for the numbers of names seen first, given where they stand in ``names``;
+                ``None`` is no number, and is not remembered.
+        """
+        words = _words(names)
+        part = self._parts.get(shape)
+        if part is None:
+            part = self._parts[shape] = _Part(words.shape[1])
+        hashes = _hashes(words)
+        numbers, known = part.find(words, hashes)
+        if known.all():
+            return numbers, ~known
+        missing = np.flatnonzero(~known)
+        # Each new name once, whatever its hash: the bytes themselves tell names apart.
+        raw = np.ascontiguousarray(words[missing]).view(np.dtype((np.void, 8 * words.shape[1])))
+        _, first, inverse = np.unique(raw.reshape(-1), return_index=True, return_inverse=True)
+        firsts = missing[first]
+        found = admit(firsts.tolist())
+        has = np.array([number is not None for number in found], dtype=bool)
+        new = np.array([number or 0 for number in found], dtype=np.uint64)
+        numbers[missing], known[missing] = new[inverse], has[inverse]
+        if self._count + len(firsts) > self._limit:
+            self._parts, self._count = {}, 0
+            part = self._parts[shape] = _Part(words.shape[1])
+        fresh = firsts[has]
+        part.insert(words[fresh], hashes[fresh], new[has])
+        self._count += len(fresh)
+        return numbers, ~known
+
+
+class _Part:
+    """The names of one shape."""
+
+    def __init__(self, width: int) -> None:
+        self._names = np.zeros((64, width), dtype=np.uint64)
+        self._numbers = np.zeros(64, dtype=np.uint64)
+        self._taken = np.zeros(64, dtype=bool)
+        self._used = 0
+
+    def find(self, words: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the number of each name, and which are known."""
+        mask = len(self._taken) - 1
+        place = (hashes & np.uint64(mask)).astype(np.int64)
+        same = (self._names.take(place, axis=0) == words).all(axis=1)
+        known = self._taken[place] & same
+        at = np.flatnonzero(self._taken[place] & ~same)
+        while len(at):
+            place[at] = (place[at] + 1) & mask
+            same = (self._names.take(place[at], axis=0) == words[at]).all(axis=1)
+            taken = self._taken[place[at]]
+            known[at] = taken & same
+            at = at[taken & ~same]
+        return self._numbers[place], known
+
+    def insert(self, words: np.ndarray, hashes: np.ndarray, numbers: np.ndarray) -> None:
+        """Remember names that are distinct and not known."""
+        while 2 * (self._used + len(words)) > len(self._taken):
+            self._grow()
+        mask = len(self._taken) - 1
+        place = (hashes & np.uint64(mask)).astype(np.int64)
+        waiting = np.arange(len(words))
+        self._used += len(words)
+        while len(waiting):
+            # Of several names that want one place the first gets it; the others look further.
+            want = place[waiting]
+            wins = np.zeros(len(waiting), dtype=bool)
+            wins[np.unique(want, return_index=True)[1]] = True
+            wins &= ~self._taken[want]
+            won = waiting[wins]
+            self._names[want[wins]], self._numbers[want[wins]] = words[won], numbers[won]
+            self._taken[want[wins]] = True
+            waiting = waiting[~wins]
+            place[waiting] = (place[waiting] + 1) & mask
+
+    def _grow(self) -> None:
+        taken = self._taken
+        words, numbers = self._names[taken], self._numbers[taken]
+        size = 2 * len(taken)
+        self._names = np.zeros((size, words.shape[1]), dtype=np.uint64)
+        self._numbers = np.zeros(size, dtype=np.uint64)
+        self._taken = np.zeros(size, dtype=bool)
+        self._used = 0
+        self.insert(words, _hashes(words), numbers)
+
+
+def _words(names: np.ndarray) -> np.ndarray:
+    """Return the bytes as uint64[n, words], padded with zeros."""
+    count, length = names.shape
+    padded = np.zeros((count, max(-(-length // 8), 1) * 8), dtype=np.uint8)
+    padded[:, :length] = names
+    return padded.view(np.uint64)
+
+
+def _hashes(words: np.ndarray) -> np.ndarray:
+    hashes = np.full(len(words), _SEED, dtype=np.uint64)
+    for column in range(words.shape[1]):
+        hashes ^= words[:, column]
+        hashes *= _MIX
+        hashes ^= hashes >> _SHIFT
+    return hashes
