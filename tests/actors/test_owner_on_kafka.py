@@ -25,7 +25,7 @@ from persistence.decision_records import DecisionRecord, decode
 from persistence.kafka_log import KafkaLogs
 from persistence.ports import COMMANDS, DECISIONS, DELTAS, Log, Record
 from persistence.wire import encode_delta
-from tests.faultproxy import FaultProxy, Mode
+from perf.faultproxy import FaultProxy, Mode
 from tests.sim.toy_shard import ToyShard
 
 PARTITIONS = 8

@@ -17,7 +17,7 @@ from cluster.servers.kafka import Kafka
 from engine.errors import AppendInDoubt, FailedDependency, LogFault, SettingsRefused
 from persistence.kafka_log import KafkaLogs
 from persistence.ports import Log, Logs, Record
-from tests.faultproxy import FaultProxy, Mode
+from perf.faultproxy import FaultProxy, Mode
 
 pytestmark = pytest.mark.servers
 
