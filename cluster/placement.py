@@ -49,6 +49,7 @@ from cluster.processes import (
     write_file,
 )
 from cluster.settings import Settings
+from cluster.trial import ray_trial
 from engine.errors import FailedDependency
 
 NAMESPACE: Final = "repricer"
@@ -101,6 +102,7 @@ def ray_environment(settings: Settings) -> dict[str, str]:
         **ONE_THREAD,
         TREE_VARIABLE: tree_mark(settings.folder),
         **compiled_kernels(settings),
+        **ray_trial(),
         "PYTHONPATH": f"{root}{os.pathsep}{others}" if others else root,  # ours come first
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_file(settings.run_folder)),

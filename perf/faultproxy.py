@@ -62,6 +62,7 @@ class FaultProxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="faultproxy", daemon=True)
         self._connections: set[_Connection] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._started = threading.Event()
@@ -123,6 +124,10 @@ class FaultProxy:
         server.close()
         for connection in list(self._connections):
             connection.reset()
+        self._mode, self._chosen = Mode.RESET, None  # whoever is held or still connects is let go
+        self._changed.set()
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=5)
 
     async def _set(self, mode: Mode, chosen: Chosen | None) -> None:
         was, self._mode, self._chosen = self._mode, mode, chosen
@@ -140,6 +145,15 @@ class FaultProxy:
     async def _connected(
         self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter
     ) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        try:
+            await self._lead(client, to_client)
+        finally:
+            self._serving.discard(task)
+
+    async def _lead(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         peer = to_client.get_extra_info("peername")
         port = int(peer[1]) if peer else 0
         try:

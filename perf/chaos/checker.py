@@ -21,7 +21,8 @@ from persistence.ports import Record
 
 STALE_MS: Final = 2_000
 COMMANDS_LANE, DELTAS_LANE = 0, 1
-VIOLATIONS_KEPT: Final = 200
+VIOLATIONS_KEPT: Final = 50
+"""Of each rule; the others are counted."""
 
 RULES: Final = {
     "decision_lost": "seq is contiguous, across every change of owner",
@@ -111,7 +112,7 @@ class Checker:
         """Take note of a violation."""
         assert rule in RULES, rule
         self.broken[rule] += 1
-        if len(self.violations) < VIOLATIONS_KEPT:
+        if self.broken[rule] <= VIOLATIONS_KEPT:
             self.violations.append(Violation(rule, self._now_ms(), detail))
 
     # ----- the logs -----------------------------------------------------------------------------
