@@ -15,9 +15,10 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cluster.commands.speaking import fail
+from cluster.commands.speaking import FAILURES, fail
 from cluster.placement import session_folder
 from cluster.processes import end_all, leftovers, tree_mark
+from engine.errors import RejectedInput
 from perf.chaos.plan import KINDS
 from perf.chaos.report import write_report
 from perf.chaos.run import Run, Told, Wish, as_line, summary
@@ -25,7 +26,7 @@ from perf.chaos.site import Site
 from perf.chaos.verdict import judge_left
 from perf.real_stack import NotReached
 
-HOLDS, BROKEN, USAGE, UNAVAILABLE = 0, 1, 2, 5
+HOLDS, BROKEN, UNAVAILABLE = 0, 1, 5
 DEFAULT_FAULTS = 60
 
 
@@ -46,17 +47,21 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--head-down-s", type=float, default=0.0, help="keep Ray's head dead")
     parser.add_argument("--report", type=Path, help="write a report for people, as HTML")
     parser.add_argument("--json", action="store_true", help="one line of JSON on standard output")
-    options = parser.parse_args(arguments)
-    unknown = set(filter(None, options.only.split(","))) - set(KINDS)
-    if unknown:
-        parser.error(f"--only: no kind {sorted(unknown)}; there are {', '.join(KINDS)}")
-    if options.shards < 1 or options.pace <= 0:
-        parser.error("--shards and --pace are above 0")
-    return options
+    return parser.parse_args(arguments)
 
 
 def wish_of(options: argparse.Namespace) -> Wish:
-    """Return what the options ask for."""
+    """Return what the options ask for.
+
+    Raises:
+        RejectedInput: a kind that there is not, or a number out of its range.
+    """
+    unknown = sorted(set(filter(None, options.only.split(","))) - set(KINDS))
+    if unknown:
+        raise RejectedInput("/only", f"no kind {unknown}", f"name some of {', '.join(KINDS)}")
+    for name in ("shards", "pace"):
+        if getattr(options, name) <= 0:
+            raise RejectedInput(f"/{name}", "must be above 0", f"leave out --{name}")
     faults = options.faults
     if not faults and not options.minutes and not options.head_down_s:
         faults = DEFAULT_FAULTS
@@ -201,7 +206,10 @@ class Bar:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, report, and return 0 if every rule held."""
     options = parse(arguments)
-    wish = wish_of(options)
+    try:
+        wish = wish_of(options)
+    except RejectedInput as problem:
+        return fail(problem, as_json=options.json)
     console = Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR")), soft_wrap=True)
 
     began = time.monotonic()
@@ -220,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.json:
             print(as_line({"error": {"kind": "NotReached", "detail": str(problem)}}))
         return UNAVAILABLE
-    except Exception as problem:
+    except tuple(kind for kind, _, _ in FAILURES) as problem:
         return fail(problem, as_json=options.json)
     found = summary(told, left=left)
     if options.report is not None:

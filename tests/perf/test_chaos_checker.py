@@ -1,7 +1,7 @@
-"""The chaos checker hears a good life and says nothing; each rule has a life that breaks it.
+"""The chaos checker hears a good story and says nothing; each rule has a story that breaks it.
 
-A checker that cannot fail is worthless. ``Life`` tells the checker what a healthy engine would have
-written and told; a mutant changes one thing, and exactly its rule must speak.
+A checker that cannot fail is worthless. ``Story`` tells the checker what a healthy engine would
+have written and told; a mutant changes one thing, and exactly its rule must speak.
 """
 
 from collections.abc import Callable
@@ -31,8 +31,8 @@ START_MS = 1_800_000_000_000
 LISTING = 77
 
 
-class Life:
-    """A shard's life as the checker hears it; every step has something that a mutant can bend."""
+class Story:
+    """A shard's story as the checker hears it; every step has something that a mutant can bend."""
 
     def __init__(self) -> None:
         self.checker = Checker(1, generation=1, now_ms=lambda: START_MS)
@@ -152,248 +152,248 @@ def outcome(status: str, price: int = 500) -> Outcome:
     return Outcome("op", Position(0, 0, 0), "anna", "key", status, "PricePinned", price_minor=price)
 
 
-def began() -> Life:
-    """Return a life in which anna reigns, has priced tea at 5.00, and a client hears of it."""
-    life = Life()
-    life.reign(1, ANNA)
-    life.decide(1, 500)
-    life.connect()
-    life.snapshot(1, 500, 1)
-    return life
+def began() -> Story:
+    """Return a story in which anna reigns, has priced tea at 5.00, and a client hears of it."""
+    story = Story()
+    story.reign(1, ANNA)
+    story.decide(1, 500)
+    story.connect()
+    story.snapshot(1, 500, 1)
+    return story
 
 
 def test_a_good_life_breaks_no_rule() -> None:
     """Every rule has something to judge here, and nothing to say."""
-    life = began()
-    life.read(1, 500)
-    life.sell(1)
-    life.sell(1)  # in doubt, and sent again
+    story = began()
+    story.read(1, 500)
+    story.sell(1)
+    story.sell(1)  # in doubt, and sent again
     refused = Refusal(Position(1, 1, 0), "duplicate", "was counted before")
-    life.decide(2, 510, last_delta=1, refused=(refused,), outcomes=(outcome("done"),))
-    life.checker.told(Told("op", 0, life.now_ms, "done", price_minor=500))
-    life.read(2, 510)
-    life.read(2, 510, strong=True, asked_ms=life.now_ms)
-    life.delta(2, 510, after=1, through=2)
-    life.reign(2, BERT)
-    life.decide(3, 520)  # anna, who was replaced: nobody takes it
-    life.decide(3, 530, epoch=2, owner=BERT, last_delta=1, outcomes=(outcome("duplicate"),))
-    life.connect(resumes=True)
-    life.delta(3, 530, after=2, through=3)
-    life.read(3, 530)
-    life.read(3, 530, asked_ms=life.now_ms + 60_000, stale=True)
-    life.decide(4, epoch=2, owner=BERT, last_delta=1)
-    life.heartbeat(after=3, through=4)
-    life.end(3, 530)
-    assert life.checker.violations == []
-    assert life.checker.truths[0].ignored == 1
-    assert life.checker.truths[0].decisions == 4
-    assert life.checker.judged["reads"] == 4
+    story.decide(2, 510, last_delta=1, refused=(refused,), outcomes=(outcome("done"),))
+    story.checker.told(Told("op", 0, story.now_ms, "done", price_minor=500))
+    story.read(2, 510)
+    story.read(2, 510, strong=True, asked_ms=story.now_ms)
+    story.delta(2, 510, after=1, through=2)
+    story.reign(2, BERT)
+    story.decide(3, 520)  # anna, who was replaced: nobody takes it
+    story.decide(3, 530, epoch=2, owner=BERT, last_delta=1, outcomes=(outcome("duplicate"),))
+    story.connect(resumes=True)
+    story.delta(3, 530, after=2, through=3)
+    story.read(3, 530)
+    story.read(3, 530, asked_ms=story.now_ms + 60_000, stale=True)
+    story.decide(4, epoch=2, owner=BERT, last_delta=1)
+    story.heartbeat(after=3, through=4)
+    story.end(3, 530)
+    assert story.checker.violations == []
+    assert story.checker.truths[0].ignored == 1
+    assert story.checker.truths[0].decisions == 4
+    assert story.checker.judged["reads"] == 4
 
 
-# ----- one life a rule, with what is wrong in it --------------------------------------------------
+# ----- one story a rule, with what is wrong in it -------------------------------------------------
 
 
-def decision_lost(life: Life) -> None:
-    life.decide(3)
+def decision_lost(story: Story) -> None:
+    story.decide(3)
 
 
-def decision_doubled(life: Life) -> None:
-    life.decide(2, 510)
-    life.decide(2, 510)
+def decision_doubled(story: Story) -> None:
+    story.decide(2, 510)
+    story.decide(2, 510)
 
 
-def decision_doubled_by_the_next_reign(life: Life) -> None:
-    life.decide(2, 510)
-    life.reign(2, BERT)
-    life.decide(2, 520, epoch=2, owner=BERT)
+def decision_doubled_by_the_next_reign(story: Story) -> None:
+    story.decide(2, 510)
+    story.reign(2, BERT)
+    story.decide(2, 520, epoch=2, owner=BERT)
 
 
-def decision_reordered(life: Life) -> None:
-    life.decide(2, decided_ms=START_MS - 5)
+def decision_reordered(story: Story) -> None:
+    story.decide(2, decided_ms=START_MS - 5)
 
 
-def decision_consumed_backwards(life: Life) -> None:
-    life.sell(1, acknowledge=False)
-    life.decide(2, last_delta=0)
-    life.decide(3, last_delta=-1)
+def decision_consumed_backwards(story: Story) -> None:
+    story.sell(1, acknowledge=False)
+    story.decide(2, last_delta=0)
+    story.decide(3, last_delta=-1)
 
 
-def clock_lied(life: Life) -> None:
-    life.decide(2, decided_ms=life.now_ms + 3_600_000)
+def clock_lied(story: Story) -> None:
+    story.decide(2, decided_ms=story.now_ms + 3_600_000)
 
 
-def reader_disagrees(life: Life) -> None:
+def reader_disagrees(story: Story) -> None:
     """Production's reader would have to err; here the truth is bent instead."""
-    life.reign(2, BERT)
-    life.checker.truths[0].epoch, life.checker.truths[0].owner = 1, ANNA
-    life.decide(2)
+    story.reign(2, BERT)
+    story.checker.truths[0].epoch, story.checker.truths[0].owner = 1, ANNA
+    story.decide(2)
 
 
-def price_not_in_log(life: Life) -> None:
-    life.read(1, 499)
-    life.decide(2)
+def price_not_in_log(story: Story) -> None:
+    story.read(1, 499)
+    story.decide(2)
 
 
-def price_of_a_quote_that_never_was(life: Life) -> None:
-    life.read(9, 500, as_of="1970-01-01T00:00:00.000Z", stale=True)
-    life.decide(2)
+def price_of_a_quote_that_never_was(story: Story) -> None:
+    story.read(9, 500, as_of="1970-01-01T00:00:00.000Z", stale=True)
+    story.decide(2)
 
 
-def price_of_a_stranger(life: Life) -> None:
-    life.read(1, 500, sku="coffee")
-    life.decide(2)
+def price_of_a_stranger(story: Story) -> None:
+    story.read(1, 500, sku="coffee")
+    story.decide(2)
 
 
-def replaced_owner_believed(life: Life) -> None:
-    life.reign(2, BERT)
-    life.decide(2, 666)
-    life.decide(2, 510, epoch=2, owner=BERT)
-    life.read(2, 666)
-    life.decide(3, epoch=2, owner=BERT)
+def replaced_owner_believed(story: Story) -> None:
+    story.reign(2, BERT)
+    story.decide(2, 666)
+    story.decide(2, 510, epoch=2, owner=BERT)
+    story.read(2, 666)
+    story.decide(3, epoch=2, owner=BERT)
 
 
-def price_not_newest(life: Life) -> None:
-    life.decide(2, 510)
-    life.read(1, 500)
-    life.decide(3)
+def price_not_newest(story: Story) -> None:
+    story.decide(2, 510)
+    story.read(1, 500)
+    story.decide(3)
 
 
-def as_of_not_in_log(life: Life) -> None:
-    life.read(1, 500, as_of=rfc3339(life.now_ms - 1))
-    life.decide(2)
+def as_of_not_in_log(story: Story) -> None:
+    story.read(1, 500, as_of=rfc3339(story.now_ms - 1))
+    story.decide(2)
 
 
-def stale_unmarked(life: Life) -> None:
-    life.read(1, 500, asked_ms=life.now_ms + 2_001)
-    life.decide(2)
+def stale_unmarked(story: Story) -> None:
+    story.read(1, 500, asked_ms=story.now_ms + 2_001)
+    story.decide(2)
 
 
-def strong_read_old(life: Life) -> None:
-    life.decide(2, 510)
-    life.read(1, 500, strong=True, asked_ms=life.now_ms + 1)
-    life.decide(3)
+def strong_read_old(story: Story) -> None:
+    story.decide(2, 510)
+    story.read(1, 500, strong=True, asked_ms=story.now_ms + 1)
+    story.decide(3)
 
 
-def outcome_not_in_log(life: Life) -> None:
-    life.checker.told(Told("nobody", 0, life.now_ms, "done"))
-    life.decide(2)
+def outcome_not_in_log(story: Story) -> None:
+    story.checker.told(Told("nobody", 0, story.now_ms, "done"))
+    story.decide(2)
 
 
-def outcome_of_another_kind(life: Life) -> None:
-    life.decide(2, outcomes=(outcome("refused"),))
-    life.checker.told(Told("op", 0, life.now_ms, "done"))
-    life.decide(3)
+def outcome_of_another_kind(story: Story) -> None:
+    story.decide(2, outcomes=(outcome("refused"),))
+    story.checker.told(Told("op", 0, story.now_ms, "done"))
+    story.decide(3)
 
 
-def outcome_with_another_price(life: Life) -> None:
-    life.decide(2, outcomes=(outcome("done", 500),))
-    life.checker.told(Told("op", 0, life.now_ms, "done", price_minor=600))
-    life.decide(3)
+def outcome_with_another_price(story: Story) -> None:
+    story.decide(2, outcomes=(outcome("done", 500),))
+    story.checker.told(Told("op", 0, story.now_ms, "done", price_minor=600))
+    story.decide(3)
 
 
-def outcome_changed(life: Life) -> None:
-    life.decide(2, outcomes=(outcome("done"),))
-    life.decide(3, outcomes=(outcome("refused"),))
+def outcome_changed(story: Story) -> None:
+    story.decide(2, outcomes=(outcome("done"),))
+    story.decide(3, outcomes=(outcome("refused"),))
 
 
-def command_lost(life: Life) -> None:
-    life.checker.told(Told("op", 0, life.now_ms, "pending"))
-    life.decide(2)
+def command_lost(story: Story) -> None:
+    story.checker.told(Told("op", 0, story.now_ms, "pending"))
+    story.decide(2)
 
 
-def delta_lost(life: Life) -> None:
-    life.checker.sent(0, 5, b"{}")
+def delta_lost(story: Story) -> None:
+    story.checker.sent(0, 5, b"{}")
 
 
-def delta_overwritten(life: Life) -> None:
-    life.sell(1, acknowledge=False)
-    life.checker.sent(0, 0, b"{}")
-    life.decide(2, last_delta=0)
+def delta_overwritten(story: Story) -> None:
+    story.sell(1, acknowledge=False)
+    story.checker.sent(0, 0, b"{}")
+    story.decide(2, last_delta=0)
 
 
-def delta_not_consumed(life: Life) -> None:
-    life.sell(1)
-    life.decide(2)
+def delta_not_consumed(story: Story) -> None:
+    story.sell(1)
+    story.decide(2)
 
 
-def sale_refused(life: Life) -> None:
-    life.sell(1)
+def sale_refused(story: Story) -> None:
+    story.sell(1)
     refused = Refusal(Position(1, 0, 0), "late", "too old")
-    life.decide(2, last_delta=0, refused=(refused,))
+    story.decide(2, last_delta=0, refused=(refused,))
 
 
-def delta_twice(life: Life) -> None:
-    life.sell(1)
-    life.sell(1)
-    life.decide(2, last_delta=1)
+def delta_twice(story: Story) -> None:
+    story.sell(1)
+    story.sell(1)
+    story.decide(2, last_delta=1)
 
 
-def delta_twice_heard_late(life: Life) -> None:
-    life.decide(2, last_delta=1)
-    life.sell(1)
-    life.sell(1)
+def delta_twice_heard_late(story: Story) -> None:
+    story.decide(2, last_delta=1)
+    story.sell(1)
+    story.sell(1)
 
 
-def consumed_ahead(life: Life) -> None:
-    life.decide(2, last_delta=4)
+def consumed_ahead(story: Story) -> None:
+    story.decide(2, last_delta=4)
 
 
-def stream_gap(life: Life) -> None:
-    life.decide(2, 510)
-    life.decide(3, 520)
-    life.delta(3, 520, after=2, through=3)
+def stream_gap(story: Story) -> None:
+    story.decide(2, 510)
+    story.decide(3, 520)
+    story.delta(3, 520, after=2, through=3)
 
 
-def stream_gap_after_resuming(life: Life) -> None:
-    life.decide(2)
-    life.connect(resumes=True)
-    life.heartbeat(after=2, through=2)
+def stream_gap_after_resuming(story: Story) -> None:
+    story.decide(2)
+    story.connect(resumes=True)
+    story.heartbeat(after=2, through=2)
 
 
-def stream_without_a_snapshot(life: Life) -> None:
-    life.connect()
-    life.heartbeat(after=1, through=1)
+def stream_without_a_snapshot(story: Story) -> None:
+    story.connect()
+    story.heartbeat(after=1, through=1)
 
 
-def stream_goes_back(life: Life) -> None:
-    life.heartbeat(after=1, through=0)
+def stream_goes_back(story: Story) -> None:
+    story.heartbeat(after=1, through=0)
 
 
-def stream_missed(life: Life) -> None:
-    life.decide(2, 510)
-    life.heartbeat(after=1, through=2)
+def stream_missed(story: Story) -> None:
+    story.decide(2, 510)
+    story.heartbeat(after=1, through=2)
 
 
-def snapshot_missed(life: Life) -> None:
-    life.decide(2, 510)
-    life.connect()
-    life.snapshot(1, 500, 2)
+def snapshot_missed(story: Story) -> None:
+    story.decide(2, 510)
+    story.connect()
+    story.snapshot(1, 500, 2)
 
 
-def stream_told_a_wrong_price(life: Life) -> None:
-    life.decide(2, 510)
-    life.delta(2, 511, after=1, through=2)
+def stream_told_a_wrong_price(story: Story) -> None:
+    story.decide(2, 510)
+    story.delta(2, 511, after=1, through=2)
 
 
-def stream_differs(life: Life) -> None:
-    life.decide(2, 510)
-    life.delta(2, 510, after=1, through=2)
-    life.decide(3, 520)
-    life.heartbeat(after=2, through=3)
-    life.checker.streams.compare_at_end()
-    life.checker.streams._covered.clear()  # that the heartbeat missed it is another rule's
+def stream_differs(story: Story) -> None:
+    story.decide(2, 510)
+    story.delta(2, 510, after=1, through=2)
+    story.decide(3, 520)
+    story.heartbeat(after=2, through=3)
+    story.checker.streams.compare_at_end()
+    story.checker.streams._covered.clear()  # that the heartbeat missed it is another rule's
 
 
-def gateway_differs(life: Life) -> None:
-    life.decide(2, 510)
-    life.checker.compare_gateway("anna", [life.final(1, 500)])
+def gateway_differs(story: Story) -> None:
+    story.decide(2, 510)
+    story.checker.compare_gateway("anna", [story.final(1, 500)])
 
 
-def gateway_forgot(life: Life) -> None:
-    life.checker.compare_gateway("anna", [])
+def gateway_forgot(story: Story) -> None:
+    story.checker.compare_gateway("anna", [])
 
 
-MUTANTS: dict[Callable[[Life], None], str] = {
+MUTANTS: dict[Callable[[Story], None], str] = {
     decision_lost: "decision_lost",
     decision_doubled: "decision_doubled",
     decision_doubled_by_the_next_reign: "decision_doubled",
@@ -438,11 +438,11 @@ AFTER = {"store_differs", "replay_differs", "stopped_for_good", "not_recovered",
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
-def test_each_rule_speaks_when_it_is_broken(mutant: Callable[[Life], None]) -> None:
-    life = began()
-    mutant(life)
-    life.end()
-    assert set(life.checker.broken) == {MUTANTS[mutant]}, life.checker.violations
+def test_each_rule_speaks_when_it_is_broken(mutant: Callable[[Story], None]) -> None:
+    story = began()
+    mutant(story)
+    story.end()
+    assert set(story.checker.broken) == {MUTANTS[mutant]}, story.checker.violations
 
 
 def test_no_rule_is_without_a_mutant() -> None:
@@ -451,14 +451,14 @@ def test_no_rule_is_without_a_mutant() -> None:
 
 def test_a_claim_that_the_log_has_not_reached_waits() -> None:
     """A reader may be ahead of the checker; that is a race, no violation."""
-    life = began()
-    life.read(2, 510, as_of=rfc3339(life.now_ms + 100))
-    life.delta(2, 510, after=1, through=2)
-    life.checker.told(Told("op", 0, life.now_ms + 100, "done"))
-    life.checker.settle()
-    assert life.checker.violations == []
-    life.decide(2, 510, outcomes=(outcome("done"),))
-    life.decide(3)
-    life.checker.settle()
-    life.end()
-    assert life.checker.violations == []
+    story = began()
+    story.read(2, 510, as_of=rfc3339(story.now_ms + 100))
+    story.delta(2, 510, after=1, through=2)
+    story.checker.told(Told("op", 0, story.now_ms + 100, "done"))
+    story.checker.settle()
+    assert story.checker.violations == []
+    story.decide(2, 510, outcomes=(outcome("done"),))
+    story.decide(3)
+    story.checker.settle()
+    story.end()
+    assert story.checker.violations == []
