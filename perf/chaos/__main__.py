@@ -114,8 +114,8 @@ def chaos(
     wish: Wish, say: Callable[[str], None], shown: Callable[[Told], None]
 ) -> tuple[Told, int]:
     """Live through one wish; return all that was heard, and how many processes were left."""
-    say("starting Kafka, Postgres, QuestDB and Redis behind fault proxies")
     site = Site(shards=wish.shards, standby=wish.standby, disks="disk" in wish.kinds)
+    say(f"starting Kafka, Postgres, QuestDB and Redis behind fault proxies in {site.root}")
     left = 0
     with site:
         try:

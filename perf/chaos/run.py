@@ -174,6 +174,7 @@ class Run:
         await asyncio.sleep(WARM_S)
         await self._all_live("before the first fault")
         told.storm_ms = _now_ms()
+        self._say("every shard lives; the storm begins")
         if wish.head_down_s:
             await self._head_down(wish.head_down_s)
         deadline = time.monotonic() + wish.minutes * 60 if wish.minutes else None
