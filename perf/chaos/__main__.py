@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import os
 import shutil
 import signal
@@ -210,6 +211,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wish = wish_of(options)
     except RejectedInput as problem:
         return fail(problem, as_json=options.json)
+    # What the Kafka client says of a broker that we killed is no news.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     console = Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR")), soft_wrap=True)
 
     began = time.monotonic()

@@ -14,7 +14,7 @@ from msgspec import Struct
 from perf.faultproxy import Mode
 
 SERVERS: Final = ("broker", "postgres", "questdb", "redis")
-OURS: Final = ("gateway", "supervisor", "followers")
+OURS: Final = ("gateway", "supervisor", "followers", "spare")
 RAY: Final = ("raylet", "gcs")
 
 KINDS: Final = {
@@ -34,6 +34,7 @@ TARGETS: Final = {
     "gateway": 12,
     "supervisor": 9,
     "followers": 8,
+    "spare": 3,
     "raylet": 2,
     "gcs": 3,
     "broker": 9,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Self, final
 from urllib.parse import urlsplit
 
+from cluster.owner import spare_cards
 from cluster.placement import living_owners
 from cluster.processes import ProcessName, kill, marked, name_of, tree_mark
 from cluster.servers.kafka import Kafka
@@ -189,6 +190,8 @@ class Site:
         """Return the process of a component of ours, ``None`` when it is not there just now."""
         if target.startswith("owner:"):
             return self._owner(int(target.partition(":")[2]))
+        if target == "spare":
+            return next(iter(spare_cards(self.settings.run_folder).values()), None)
         if target in OURS:
             card = role_card(self.settings, target)
             return card.process if card is not None else None

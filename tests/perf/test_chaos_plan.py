@@ -44,7 +44,7 @@ def test_the_pace_is_kept_on_average() -> None:
 
 
 FIRST_OF_SEED_1 = [
-    "kill raylet",
+    "kill spare",
     "kill owner:0",
     "kill postgres",
     "kill followers",
