@@ -252,6 +252,7 @@ class Injuries:
             failing = {"*": {"num_failures": 20, **CALLS[fault.how]}}
             line = f"RAY_testing_rpc_failure={json.dumps(failing)}"
         site.ray_file.write_text(line + "\n")
+        before = site.failed_calls()
         try:
             placing = site.process("placement")
             if placing is not None:
@@ -260,14 +261,15 @@ class Injuries:
             kill(process)
             began = time.monotonic()
             await self._until(lambda: self._reigns(shard) > reigns[shard], FAILING_S)
-            struck.note = f"a successor reigned after {time.monotonic() - began:.1f} s"
+            calls = site.failed_calls() - before
+            struck.note = f"{calls} calls failed, {time.monotonic() - began:.1f} s to a successor"
         finally:
             site.ray_file.unlink(missing_ok=True)
         if self._reigns(shard) <= reigns[shard]:
             placing = site.process("placement")  # the next one starts with calls that work
             if placing is not None:
                 kill(placing)
-            struck.note = f"no successor through {FAILING_S:.0f} s of failing calls"
+            struck.note = f"{calls} calls failed, no successor meanwhile"
             await self._until(lambda: self._reigns(shard) > reigns[shard])
 
     # ----- waiting ------------------------------------------------------------------------------

@@ -222,6 +222,11 @@ class Site:
                     found.append(name)
         return found
 
+    def failed_calls(self) -> int:
+        """Return how many of its calls Ray says that it let fail, where owners are started."""
+        log = self.settings.folder / "logs" / "placement.log"
+        return log.read_bytes().count(b"Inject RPC") if log.exists() else 0
+
     def kill_heads(self) -> int:
         """Kill every head of Ray that runs; return how many there were."""
         return sum(kill(name) for name in self._programs(PROGRAMS["gcs"]))
