@@ -123,6 +123,8 @@ def chaos(
             say("starting the engine")
             site.engine.start()
             told = asyncio.run(_live(site, wish, say, shown))
+        except Ended:
+            raise
         except BaseException:
             say(site.engine.last_words())
             raise

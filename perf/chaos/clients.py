@@ -202,7 +202,9 @@ class Gateway:
         self._checker.answered(Answer(retailer, asked_ms, document, strong))
         if not strong:
             self.latencies_ms.append((asked_ms, (time.monotonic() - began) * 1000))
-            self.stale.append((asked_ms, asked_ms - unix_ms(document["as_of"])))
+            as_of_ms = unix_ms(document["as_of"])
+            if as_of_ms > 0:  # a gateway that begins has heard of nothing, and says so
+                self.stale.append((asked_ms, asked_ms - as_of_ms))
 
     async def all_prices(
         self, retailer: str, skus: Sequence[str], channel: str

@@ -51,7 +51,8 @@ class Plot:
 
     def lines(self, title: str, unit: str, series: Mapping[str, Points]) -> None:
         """Add a plot of lines; its scale is that of its largest value."""
-        top, bottom = self.height + 18, self.height + 18 + PLOT_HEIGHT
+        top = self.height + 26
+        bottom = top + PLOT_HEIGHT
         largest = max((y for points in series.values() for _, y in points), default=0.0) or 1.0
         self._text(4, self.height + 10, title, weight="bold")
         for share in (0.0, 0.5, 1.0):
@@ -59,7 +60,7 @@ class Plot:
             self.parts.append(
                 f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#eee"/>'
             )
-            self._text(LEFT - 6, y + 4, f"{largest * share:.3g} {unit}", anchor="end")
+            self._text(LEFT - 6, y + 4, f"{_number(largest * share)} {unit}", anchor="end")
         for (name, points), colour in zip(series.items(), LINES, strict=False):
             path = " ".join(
                 f"{self.x(x):.1f},{bottom - y / largest * PLOT_HEIGHT:.1f}" for x, y in points
@@ -72,8 +73,7 @@ class Plot:
         for name, colour in zip(series, LINES, strict=False):
             self._text(legend, self.height + 10, name, colour=colour)
             legend += 9 * len(name) + 20
-        self.height = bottom + GAP - 18
-        assert top < bottom
+        self.height = bottom + GAP - 26
 
     def lanes(self, title: str, struck: Sequence[Struck], from_ms: int) -> None:
         """Add a lane a component, with a bar for every fault that hit it."""
@@ -232,6 +232,10 @@ def plots(told: Told) -> str:
     plot.moments([second for second in broken if 0 <= second <= seconds], "#c0392b")
     plot.axis()
     return plot.svg()
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _by_second(
