@@ -87,17 +87,18 @@ class Producer:
 
     async def run(self) -> None:
         """Send what there is and what then happens, until stopped."""
-        await self._send(self._market.opening())
-        while not self.stopped.is_set():
-            prices = _in_force(self._checker.truths[self._shard])
-            deltas = self._market.advance(prices, time.time_ns() // 1_000_000)
-            if deltas:
-                await self._send(in_order(deltas))
-            await asyncio.sleep(TICK_S)
-        if self._appender is not None:
-            await self._appender.close()
-        if self._log is not None:
-            await self._log.close()
+        try:
+            await self._send(self._market.opening())
+            while not self.stopped.is_set():
+                prices = _in_force(self._checker.truths[self._shard])
+                deltas = self._market.advance(prices, time.time_ns() // 1_000_000)
+                if deltas:
+                    await self._send(in_order(deltas))
+                await asyncio.sleep(TICK_S)
+        finally:
+            self._abandon()
+            if self._log is not None:
+                await self._log.close()
 
     async def _send(self, deltas: Sequence[AnyDelta]) -> None:
         values = [encode_delta(delta) for delta in deltas]

@@ -43,21 +43,27 @@ class Following:
         """Read a shard's decisions until cancelled."""
         log = await _open(self._logs, DECISIONS, shard)
         truth = self._checker.truths[shard]
-        while True:
-            for record in await self._read(log, truth.offset, shard):
-                before = truth.last_delta
-                if self._checker.logged(shard, record):
-                    self.heard.mark(shard, record.appended_ms)
-                    self._note_wait(shard, before, truth.last_delta, record.appended_ms)
+        try:
+            while True:
+                for record in await self._read(log, truth.offset, shard):
+                    before = truth.last_delta
+                    if self._checker.logged(shard, record):
+                        self.heard.mark(shard, record.appended_ms)
+                        self._note_wait(shard, before, truth.last_delta, record.appended_ms)
+        finally:
+            await log.close()
 
     async def deltas(self, shard: int) -> None:
         """Read a shard's deltas until cancelled."""
         log, after = await _open(self._logs, DELTAS, shard), -1
-        while True:
-            for record in await self._read(log, after, shard):
-                after = record.offset
-                self._delta_ms[shard][record.offset] = record.appended_ms
-                self._checker.delta_logged(shard, record)
+        try:
+            while True:
+                for record in await self._read(log, after, shard):
+                    after = record.offset
+                    self._delta_ms[shard][record.offset] = record.appended_ms
+                    self._checker.delta_logged(shard, record)
+        finally:
+            await log.close()
 
     def _note_wait(self, shard: int, before: int, through: int, appended_ms: int) -> None:
         times = self._delta_ms[shard]
