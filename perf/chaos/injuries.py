@@ -31,6 +31,7 @@ BACK_S: Final = 45.0
 """How long what was hit is waited for; the fault then counts as over all the same."""
 
 FAILING_S: Final = 20.0
+ENDING_S: Final = 5.0
 DELAY_S: Final = 0.4
 
 CALLS: Final = {
@@ -224,7 +225,7 @@ class Injuries:
             if fault.target in SERVERS:
                 # A broker ends itself on a full disk, and others may; whoever runs them restarts
                 # them once there is room.
-                await _surely(self._start_server, fault.target)
+                await _surely(self._start_if_it_ends, fault.target)
 
     async def _clock(self, struck: Struck) -> None:
         fault = struck.fault
@@ -319,6 +320,13 @@ class Injuries:
             assert server.pid
         except ServerFailed:
             server.start()
+
+    def _start_if_it_ends(self, name: str) -> None:
+        """Start a server again that a full disk ends, perhaps a moment after there is room."""
+        deadline = time.monotonic() + ENDING_S
+        while time.monotonic() < deadline:
+            self._start_server(name)
+            time.sleep(0.25)
 
 
 async def _surely(act: Callable[..., object], *arguments: object) -> None:

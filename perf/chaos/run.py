@@ -137,8 +137,8 @@ class Run:
             for producer in told.producers:
                 producer.stopped.set()
             told.commander.stopped.set()
-            await asyncio.wait_for(_ended(sending), BACK_S)
-            await asyncio.wait_for(_ended(asking), BACK_S)
+            await self._ended(sending, "the producers were not acknowledged")
+            await self._ended(asking, "commands were not answered")
             await self._guarded(self._judge_end(), watching)
         await told.gateway.close()
         told.ended_ms = _now_ms()
@@ -309,6 +309,15 @@ class Run:
 
     # ----- tasks --------------------------------------------------------------------------------
 
+    async def _ended(self, tasks: "Sequence[asyncio.Future[Any]]", otherwise: str) -> None:
+        """Wait until these ended by themselves; say what it means when they do not."""
+        done, late = await asyncio.wait(tasks, timeout=BACK_S)
+        for task in done:
+            task.result()
+        if late:
+            self.told.checker.found("not_recovered", f"after {BACK_S:.0f} s {otherwise}")
+            await _end(list(late))
+
     def _begin(self, works: Iterable[Any]) -> "list[asyncio.Future[Any]]":
         return [asyncio.ensure_future(work) for work in works]
 
@@ -326,11 +335,6 @@ class Run:
             if not task.done():
                 task.cancel()
                 await asyncio.wait({task})
-
-
-async def _ended(tasks: "Sequence[asyncio.Future[Any]]") -> None:
-    for task in tasks:
-        await task
 
 
 async def _end(tasks: "Sequence[asyncio.Future[Any]]") -> None:
