@@ -22,8 +22,9 @@ from cluster.processes import end_all, leftovers, tree_mark
 from engine.errors import RejectedInput
 from perf.chaos.plan import KINDS
 from perf.chaos.report import write_report
-from perf.chaos.run import Run, Told, Wish, as_line, summary
+from perf.chaos.run import Run, Told, Wish
 from perf.chaos.site import Site
+from perf.chaos.summary import as_line, summary
 from perf.chaos.verdict import judge_left
 from perf.real_stack import NotReached
 

@@ -19,7 +19,8 @@ from perf.chaos.following import Following
 from perf.chaos.injuries import Struck
 from perf.chaos.plan import KINDS, Fault
 from perf.chaos.report import command_of, report
-from perf.chaos.run import Told, Wish, summary
+from perf.chaos.run import Told, Wish
+from perf.chaos.summary import summary
 from perf.chaos.verdict import judge_left, judge_replay, judge_status, judge_stores
 from persistence.memory_log import MemoryLogs
 from training.worlds.market import Market
