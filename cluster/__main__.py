@@ -7,7 +7,7 @@ from typing import Any
 
 from cyclopts import App, CycloptsError
 
-from cluster.commands import asking, demo, feeding, living, setting
+from cluster.commands import asking, demo, doubting, feeding, living, setting
 from cluster.commands.speaking import FAILURE, USAGE, fail
 from cluster.telemetry import version_of_repricer
 
@@ -30,6 +30,7 @@ def make_app() -> App:
     app.command(asking.tail)
     app.command(living.checkpoint)
     app.command(living.doctor)
+    app.command(doubting.chaos)
     app.command(setting.servers)
     config = App(name="config", help="Show what is set, and by whom.")
     config.command(setting.show)

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from actors.clock import WallClock
 from actors.follower import Follower, Sink
 from actors.pauses import settle
 from actors.shard_actor import OwnerSettings, ShardActor
@@ -19,6 +18,7 @@ from actors.sinks.delta_lanes import DeltaLanes
 from actors.sinks.rows import signed
 from actors.supervisor import Start
 from cluster.settings import Settings, read_secret
+from cluster.trial import clock_of
 from gateway.history import HistoryReader, HistoryRow
 from persistence.checkpoints import CheckpointFiles, merge_base
 from persistence.ports import DECISIONS, Cache, Logs, SeriesStore, TableStore
@@ -275,7 +275,7 @@ async def make_owner(settings: Settings, start: Start, logs: Logs) -> ShardActor
         start.shard,
         logs=logs,
         checkpoints=make_checkpoints(settings, start.shard),
-        clock=WallClock(),
+        clock=clock_of(start.shard),
         settings=owner_settings(settings),
         new_shard=lambda: Shard(shard_settings),
         restore=lambda parts: Shard.restore(parts, shard_settings),

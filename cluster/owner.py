@@ -134,13 +134,13 @@ class OwnerProcess:
     def _run(self) -> None:
         name, run_folder = self._start.name, self._settings.run_folder
         telemetry = self._settings.telemetry
-        configure_logs(
-            name,
-            self._settings.folder / "logs",
-            level=telemetry.level,
-            as_json=telemetry.json_logs,
-        )
         try:
+            configure_logs(
+                name,
+                self._settings.folder / "logs",
+                level=telemetry.level,
+                as_json=telemetry.json_logs,
+            )
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(self._live())
             end = End(end="drained", detail="told to stop")
@@ -148,8 +148,13 @@ class OwnerProcess:
             kinds = [kind for type_, kind in ENDS if isinstance(error, type_)]
             end = End(end=next(iter(kinds), None), detail=f"{type(error).__name__}: {error}")
             LOGGER.error("%s ended: %s", name, end.detail, exc_info=error)
-        write_file(end_file(run_folder, name), end)
-        owner_card_file(run_folder, name).unlink(missing_ok=True)
+        try:
+            write_file(end_file(run_folder, name), end)
+            owner_card_file(run_folder, name).unlink(missing_ok=True)
+        except (
+            OSError
+        ) as error:  # a full disk takes no last words, and it must be gone all the same
+            LOGGER.error("%s leaves no word: %s", name, error)
         logging.shutdown()
         sys.stderr.flush()
         # Ray would keep the process; a dead owner must be seen to be dead.

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import secrets
+import socket
 import subprocess
 import sys
 import tempfile
@@ -43,12 +44,14 @@ from cluster.processes import (
     gone,
     kill,
     lives,
+    marked,
     name_of,
     run_delays_ms,
     tree_mark,
     write_file,
 )
 from cluster.settings import Settings
+from cluster.trial import ray_trial
 from engine.errors import FailedDependency
 
 NAMESPACE: Final = "repricer"
@@ -101,6 +104,7 @@ def ray_environment(settings: Settings) -> dict[str, str]:
         **ONE_THREAD,
         TREE_VARIABLE: tree_mark(settings.folder),
         **compiled_kernels(settings),
+        **ray_trial(),
         "PYTHONPATH": f"{root}{os.pathsep}{others}" if others else root,  # ours come first
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_file(settings.run_folder)),
@@ -229,6 +233,43 @@ def read_node(run_folder: Path) -> RayNode | None:
         return msgspec.json.decode(ray_file(run_folder).read_bytes(), type=RayNode)
     except OSError:
         return None
+
+
+HEAD, RAYLET = "head", "raylet"
+"""What a node of Ray is made of, as far as we need it."""
+
+
+def ray_gone(node: RayNode) -> str:
+    """Return which part of a node takes no connections, ``""`` when both do.
+
+    One that hangs still takes them; it is waited for, since the shards need none of it to decide.
+    """
+    host, _, port = node.address.rpartition(":")
+    if not _takes_connections(socket.AF_UNIX, str(Path(node.folder) / "sockets" / "raylet")):
+        return RAYLET
+    return "" if _takes_connections(socket.AF_INET, (host, int(port))) else HEAD
+
+
+def _takes_connections(kind: socket.AddressFamily, address: Any) -> bool:
+    for _ in range(3):
+        with socket.socket(kind) as asking:
+            asking.settimeout(2)
+            try:
+                asking.connect(address)
+                return True
+            except OSError:
+                time.sleep(0.5)
+    return False
+
+
+def end_node(settings: Settings, node: RayNode) -> None:
+    """Kill what is left of a node whose raylet is gone; another would only stand beside it."""
+    session = Path(node.folder).name.encode()
+    for pid in marked(tree_mark(settings.folder)):
+        name = name_of(pid)
+        with contextlib.suppress(OSError):
+            if name is not None and session in Path(f"/proc/{pid}/cmdline").read_bytes():
+                kill(name)
 
 
 # ----- the child that speaks to Ray ---------------------------------------------------------------

@@ -28,11 +28,14 @@ from actors.patience import Patience
 from cluster.assembly import make_logs
 from cluster.control import ControlClient, control_token
 from cluster.placement import (
+    RAYLET,
     RayNode,
     RayRefused,
+    end_node,
     living_owners,
     ray_environment,
     ray_file,
+    ray_gone,
     session_folder,
     start_node,
 )
@@ -228,6 +231,7 @@ class Tree:
         self._children: dict[str, Child] = {}
         self._lock: Any = None
         self._tending: asyncio.Task[None] | None = None
+        self._replacing: asyncio.Task[None] | None = None
         self._settings_file = settings.run_folder / "settings.json"
 
     async def __aenter__(self) -> "Tree":
@@ -306,32 +310,34 @@ class Tree:
                 child.tend(self._output(role))
             if passes % 20 == 0:
                 reap(frozenset(filter(None, (child.pid for child in self._children.values()))))
-            if passes % 8 == 0 and not await asyncio.to_thread(self._ray_answers):
-                await self._replace_ray()
+            if passes % 8 == 0:
+                await self._tend_ray()
             passes += 1
             await asyncio.sleep(0.25)
 
-    def _ray_answers(self) -> bool:
-        """Whether Ray's head accepts connections."""
-        import socket
-
+    async def _tend_ray(self) -> None:
+        """Have Ray replaced when it is gone; what else ends is restarted meanwhile."""
+        if self._replacing is not None:
+            if not self._replacing.done():
+                return
+            self._replacing.result()
+            self._replacing = None
         assert self.node is not None
-        host, _, port = self.node.address.rpartition(":")
-        for _ in range(3):
-            try:
-                with socket.create_connection((host, int(port)), timeout=2):
-                    return True
-            except OSError:
-                time.sleep(0.5)
-        return False
+        gone = await asyncio.to_thread(ray_gone, self.node)
+        if gone:
+            self._replacing = asyncio.ensure_future(self._replace_ray(gone))
 
-    async def _replace_ray(self) -> None:
-        """Start a second head beside the owners that still run under the first one's node.
+    async def _replace_ray(self, gone: str) -> None:
+        """Start another head: beside the owners that still run under the first one's node, if any.
 
-        They decide on; when one ends, its successor starts under the new head.
+        They decide on; when one ends, its successor starts under the new head. Without its raylet a
+        node is of no use: its owners died with it, and the head cannot start others.
         """
-        self._say("Ray's head is gone; starting another, the shards decide on")
-        LOGGER.warning("Ray's head is gone; starting another")
+        assert self.node is not None
+        self._say(f"Ray's {gone} is gone; starting another head")
+        LOGGER.warning("Ray's %s is gone; starting another head", gone)
+        if gone == RAYLET:
+            end_node(self.settings, self.node)
         try:
             await self._start_ray()
         except (RayRefused, OSError) as error:
@@ -373,10 +379,11 @@ class Tree:
 
     async def stop(self) -> None:
         """Drain: no more starts, a last checkpoint each, followers to the end, then everything."""
-        if self._tending is not None:
-            self._tending.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._tending
+        for task in (self._tending, self._replacing):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
         if "supervisor" in self._children:
             await self._children["supervisor"].end(5)
             await self._drain_owners()

@@ -105,6 +105,13 @@ $REPRICER price "no such thing" --retailer dominicks --json > "$PLACE/out" || co
 [ "$code" = 3 ] || { say "exit code $code, not 3"; exit 1; }
 answer '"next" in answer["error"]'
 
+# A storm needs the real servers (docs/chaos.md); here it only says what it does not know.
+say "repricer chaos --only weather"
+code=0
+$REPRICER chaos --only weather --json > "$PLACE/out" || code=$?
+[ "$code" = 2 ] || { say "exit code $code, not 2"; exit 1; }
+answer '"weather" in answer["error"]["detail"]'
+
 say "stopping"
 kill -TERM "$UP"
 wait "$UP"

@@ -25,6 +25,9 @@ from persistence.migrations import migrations, missing
 from persistence.sqlite_series import plain_column
 from persistence.sqlite_tables import heard
 
+NO_ROOM = "DISK FULL"
+"""What a suspended table names as the cause when there was no room for it."""
+
 _UNIT_MS = {
     "HOUR": 3_600_000,
     "DAY": 86_400_000,
@@ -118,7 +121,8 @@ class QuestDBSeries:
                 raise RejectedInput("", f"questdb: table {table} has no columns {unknown}")
             self._refuse_expired(table, shape, times)
             if table in self._troubled:
-                _refuse_suspended(await self._wal(table))  # else each retry would make it longer
+                # Else each retry would make what waits to be applied longer.
+                _refuse_suspended(await self._resumed(table))
             self._troubled.add(table)
             for start in range(0, len(times), FLUSH_ROWS_MAX):
                 await self._flush(table, shape, plain, times, start)
@@ -265,6 +269,18 @@ class QuestDBSeries:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, 0.1)
             state = await self._wal(table)
+
+    async def _resumed(self, table: str) -> Mapping[str, Any]:
+        """Return the state of a table's log; one that only lacked room is told to go on first.
+
+        It goes on with the very transaction that failed, so nothing is skipped; while there is no
+        room it is suspended again, and the next try asks again. Any other cause is a person's.
+        """
+        state = await self._wal(table)
+        if not (state["suspended"] and state["errorTag"] == NO_ROOM):
+            return state
+        await self.execute(f"alter table {table} resume wal")
+        return await self._wal(table)
 
     async def _wal(self, table: str) -> Mapping[str, Any]:
         rows = await self.fetch(f"select * from wal_tables() where name = '{table}'")

@@ -19,13 +19,13 @@ from cluster.servers.kafka import Kafka
 from engine.deltas import UnitsSold
 from engine.errors import StaleEpoch
 from engine.routing import key64, partition_of
+from perf.faultproxy import FaultProxy, Mode
 from persistence.checkpoints import CheckpointFiles
 from persistence.decision_reader import Accepted, DecisionReader
 from persistence.decision_records import DecisionRecord, decode
 from persistence.kafka_log import KafkaLogs
 from persistence.ports import COMMANDS, DECISIONS, DELTAS, Log, Record
 from persistence.wire import encode_delta
-from tests.faultproxy import FaultProxy, Mode
 from tests.sim.toy_shard import ToyShard
 
 PARTITIONS = 8

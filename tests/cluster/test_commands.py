@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from cluster.__main__ import main
+from cluster.commands.doubting import become
 from cluster.commands.speaking import CONFLICT, NOT_FOUND, OK, UNAVAILABLE, USAGE
+from engine.errors import SettingsRefused
 
 
 def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
@@ -17,7 +19,10 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     "verb",
-    ["demo", "up", "feed", "status", "price", "explain", "replay", "checkpoint", "doctor", "tail"],
+    [
+        *("demo", "up", "feed", "status", "price", "explain", "replay", "checkpoint", "doctor"),
+        *("tail", "chaos"),
+    ],
 )
 def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([verb, "--help"]) == OK
@@ -134,3 +139,10 @@ def test_event_time_needs_an_event_clock(
     error = last_line(capsys)["error"]
     assert isinstance(error, dict)
     assert "shards.clock" in error["detail"]
+
+
+def test_a_program_that_is_not_installed_is_named_with_the_extra() -> None:
+    with pytest.raises(SettingsRefused, match=r"repricer\[perf\]"):
+        become("perf.no_such_program", [])
+    with pytest.raises(SettingsRefused, match=r"repricer\[perf\]"):
+        become("no_such_package.chaos", [])

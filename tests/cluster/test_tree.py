@@ -163,6 +163,25 @@ def test_ray_heads_death_stops_no_shard(engine: EngineUnderTest) -> None:
     assert {each.start.name for each in living_owners(settings.run_folder)} == owners
 
 
+def test_a_raylets_death_ends_its_owners_and_others_start(engine: EngineUnderTest) -> None:
+    """Its head lives on and starts nobody any more, so another must be started."""
+    settings = engine.settings
+    owners = {each.start.name for each in living_owners(settings.run_folder)}
+    raylets = [
+        pid
+        for pid in leftovers(tree_mark(settings.folder))
+        if Path(f"/proc/{pid}/comm").read_text().startswith("raylet")
+    ]
+    for raylet in raylets:
+        os.kill(raylet, signal.SIGKILL)
+
+    def replaced(state: dict[str, list[dict[str, object]]]) -> bool:
+        live = {each["shard"]: each["name"] for each in state["shards"] if each["phase"] == "live"}
+        return len(live) == settings.shards.count and not owners & set(live.values())
+
+    asyncio.run(engine.until(replaced, "every shard has another owner, under another Ray", 240))
+
+
 def test_it_drains_and_leaves_nothing_behind(engine: EngineUnderTest) -> None:
     assert engine.stop() == 0
     assert living_owners(engine.settings.run_folder) == []

@@ -15,9 +15,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from cluster.servers.kafka import Kafka
 from engine.errors import AppendInDoubt, FailedDependency, LogFault, SettingsRefused
+from perf.faultproxy import FaultProxy, Mode
 from persistence.kafka_log import KafkaLogs
 from persistence.ports import Log, Logs, Record
-from tests.faultproxy import FaultProxy, Mode
 
 pytestmark = pytest.mark.servers
 

@@ -159,6 +159,24 @@ async def test_a_suspended_table_is_a_failed_dependency_until_it_is_resumed(
     await store.close()
 
 
+async def test_a_table_that_only_lacked_room_goes_on_by_itself(
+    start_questdb: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was skipped, so nobody needs to look: what is sent again is applied once."""
+    monkeypatch.setenv("QDB_DEV_MODE_ENABLED", "true")  # lets a statement suspend a table
+    store = questdb_series(start_questdb().address, deadline_ms=3_000)  # type: ignore[operator]
+    await store.migrate()
+    await store.append("inventory_levels", stock(1, [1], 7))
+    await store.execute("alter table inventory_levels suspend wal with 'DISK FULL', 'no room'")
+    with pytest.raises(FailedDependency, match="suspended"):
+        await store.append("inventory_levels", stock(1, [2], 7))
+    assert await store.suspended() == ["inventory_levels"]
+    await store.append("inventory_levels", stock(1, [2], 7))
+    assert await store.suspended() == []
+    assert await units(store, 1) == {1: 7, 2: 7}
+    await store.close()
+
+
 async def test_a_wrong_password_or_no_server_is_a_failed_dependency(
     questdb_server: QuestDB,
 ) -> None:

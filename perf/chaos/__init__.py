@@ -1,0 +1,1 @@
+"""``repricer chaos``: break the whole stack on purpose, and judge what everybody was told."""

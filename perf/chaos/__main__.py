@@ -1,0 +1,262 @@
+"""``repricer chaos``, or ``python -m perf.chaos``: docs/chaos.md says what it does and promises."""
+
+import argparse
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cluster.commands.speaking import FAILURES, fail
+from cluster.placement import session_folder
+from cluster.processes import end_all, leftovers, tree_mark
+from engine.errors import RejectedInput
+from perf.chaos.plan import KINDS
+from perf.chaos.report import write_report
+from perf.chaos.run import Run, Told, Wish
+from perf.chaos.site import Site
+from perf.chaos.summary import as_line, summary
+from perf.chaos.verdict import judge_left
+from perf.real_stack import NotReached
+
+HOLDS, BROKEN, UNAVAILABLE = 0, 1, 5
+DEFAULT_FAULTS = 60
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of a command line."""
+    parser = argparse.ArgumentParser(
+        prog="repricer chaos",
+        description="Break the whole stack on purpose, and judge what everybody was told.",
+        epilog="Kinds: " + "; ".join(f"{kind}: {what}" for kind, what in KINDS.items()),
+    )
+    parser.add_argument("--seed", type=int, default=1, help="chooses faults and targets")
+    parser.add_argument("--faults", type=int, default=0, help="end after so many that hit")
+    parser.add_argument("--minutes", type=float, default=0.0, help="or after so long a storm")
+    parser.add_argument("--only", default="", help="kinds, separated by commas; default: all")
+    parser.add_argument("--pace", type=float, default=5.0, help="seconds between two, on average")
+    parser.add_argument("--shards", type=int, default=2)
+    parser.add_argument("--standby", action="store_true", help="keep a warm successor of each")
+    parser.add_argument("--head-down-s", type=float, default=0.0, help="keep Ray's head dead")
+    parser.add_argument("--report", type=Path, help="write a report for people, as HTML")
+    parser.add_argument("--json", action="store_true", help="one line of JSON on standard output")
+    return parser.parse_args(arguments)
+
+
+def wish_of(options: argparse.Namespace) -> Wish:
+    """Return what the options ask for.
+
+    Raises:
+        RejectedInput: a kind that there is not, or a number out of its range.
+    """
+    unknown = sorted(set(filter(None, options.only.split(","))) - set(KINDS))
+    if unknown:
+        raise RejectedInput("/only", f"no kind {unknown}", f"name some of {', '.join(KINDS)}")
+    for name in ("shards", "pace"):
+        if getattr(options, name) <= 0:
+            raise RejectedInput(f"/{name}", "must be above 0", f"leave out --{name}")
+    faults = options.faults
+    if not faults and not options.minutes and not options.head_down_s:
+        faults = DEFAULT_FAULTS
+    only = [kind for kind in KINDS if kind in options.only.split(",")]
+    return Wish(
+        seed=options.seed,
+        faults=faults,
+        minutes=options.minutes,
+        kinds=tuple(only or KINDS),
+        pace_s=options.pace,
+        shards=options.shards,
+        standby=options.standby,
+        head_down_s=options.head_down_s,
+    )
+
+
+class Ended(BaseException):
+    """A signal told us to end."""
+
+
+def _end(number: int, _: Any) -> NoReturn:
+    raise Ended(f"told to end by {signal.Signals(number).name}")
+
+
+@contextmanager
+def told_to_end() -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into an exception, so that everything is tidied up."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, _end) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let nobody interrupt the tidying up."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def chaos(
+    wish: Wish, say: Callable[[str], None], shown: Callable[[Told], None]
+) -> tuple[Told, int]:
+    """Live through one wish; return all that was heard, and how many processes were left."""
+    site = Site(shards=wish.shards, standby=wish.standby, disks="disk" in wish.kinds)
+    say(f"starting Kafka, Postgres, QuestDB and Redis behind fault proxies in {site.root}")
+    left = 0
+    with site:
+        try:
+            say("starting the engine")
+            site.engine.start()
+            told = asyncio.run(_live(site, wish, say, shown))
+        except Ended:
+            raise
+        except BaseException:
+            say(site.engine.last_words())
+            raise
+        finally:
+            with undisturbed():
+                say("stopping everything")
+                left = stop_engine(site)
+    judge_left(told.checker, left)
+    return told, left
+
+
+async def _live(
+    site: Site, wish: Wish, say: Callable[[str], None], shown: Callable[[Told], None]
+) -> Told:
+    """Run on a loop of its own; a signal cancels the run, which undoes its faults first."""
+    run = Run(site, wish, say=say, shown=shown)
+    living = asyncio.ensure_future(run.live())
+    loop = asyncio.get_running_loop()
+    ended: list[signal.Signals] = []
+
+    def end(number: signal.Signals) -> None:
+        ended.append(number)
+        living.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end, number)
+    try:
+        return await living
+    except asyncio.CancelledError:
+        if ended:
+            raise Ended(f"told to end by {ended[0].name}") from None
+        raise
+    finally:
+        await run.close()
+
+
+def stop_engine(site: Site) -> int:
+    """Stop the engine; return how many processes it left, which are ended then."""
+    settings = site.settings
+    left = site.engine.stop()
+    mark = tree_mark(settings.folder)
+    if left:
+        end_all(mark)
+        shutil.rmtree(session_folder(settings), ignore_errors=True)
+    assert not leftovers(mark), "processes that do not end"
+    return left
+
+
+class Bar:
+    """Shows a person how far it is; silent where nobody watches but for a line now and then."""
+
+    def __init__(self, console: Console, wish: Wish) -> None:
+        self._wish = wish
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("chaos", total=wish.faults or wish.minutes * 60 or 1)
+
+    def __enter__(self) -> "Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, told: Told) -> None:
+        """Show where the run stands."""
+        hits = sum(each.fired for each in told.struck)
+        done = float(hits)
+        if not self._wish.faults and told.storm_ms:
+            done = (time.time_ns() // 1_000_000 - told.storm_ms) / 1000
+        words = f"{hits} faults, {sum(told.checker.broken.values())} violations"
+        self._progress.update(self._task, completed=done, description=words)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run, report, and return 0 if every rule held."""
+    options = parse(arguments)
+    try:
+        wish = wish_of(options)
+    except RejectedInput as problem:
+        return fail(problem, as_json=options.json)
+    # What the Kafka client says of a broker that we killed is no news.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    console = Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR")), soft_wrap=True)
+
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        console.print(f"[{time.monotonic() - began:4.0f} s] {line}", markup=False, highlight=False)
+
+    try:
+        with told_to_end(), Bar(console, wish) as bar:
+            told, left = chaos(wish, say, bar.show)
+    except Ended as ended:
+        say(f"{ended}; everything was stopped")
+        return BROKEN
+    except NotReached as problem:
+        say(str(problem))
+        if options.json:
+            print(as_line({"error": {"kind": "NotReached", "detail": str(problem)}}))
+        return UNAVAILABLE
+    except tuple(kind for kind, _, _ in FAILURES) as problem:
+        return fail(problem, as_json=options.json)
+    found = summary(told, left=left)
+    if options.report is not None:
+        write_report(options.report, told, found)
+        say(f"the report is {options.report}")
+    if options.json:
+        print(as_line(found), flush=True)
+    else:
+        tell_people(console, found)
+    return HOLDS if found["verdict"] == "holds" else BROKEN
+
+
+def tell_people(console: Console, found: dict[str, Any]) -> None:
+    """Say how it went in a few lines."""
+    people = Console(no_color=console.no_color, soft_wrap=True)
+    people.print(f"{found['faults']} faults in {found['seconds']:.0f} s, seed {found['seed']}")
+    people.print(f"verdict: {found['verdict']}")
+    for rule, count in found["broken"].items():
+        people.print(f"  {rule}: {count}")
+    for line in found["violations"]:
+        people.print(f"    {line}", markup=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

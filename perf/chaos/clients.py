@@ -1,0 +1,402 @@
+"""The world outside: a producer, readers, somebody who gives commands, subscribers.
+
+Each does what a good client does: it sends again what is in doubt, asks again under the same key,
+resumes its stream by its token. What it is told goes to the checker; what fails is counted and is
+no violation, since a component may be down.
+"""
+
+import asyncio
+import itertools
+import time
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+
+from actors.patience import Patience
+from engine.deltas import AnyDelta, UnitsSold
+from engine.errors import AppendInDoubt, FailedDependency
+from engine.routing import partition_of
+from gateway.money import rfc3339
+from perf.chaos.checker import Answer, Checker, Told
+from perf.chaos.documents import unix_ms
+from perf.chaos.truth import ShardTruth
+from persistence.ports import DELTAS, Appender, Logs
+from persistence.wire import JSON, encode_delta
+from training.worlds.market import Market, World
+
+TICK_S: Final = 0.1
+ANSWER_S: Final = 5.0
+READERS: Final = 3
+READ_EVERY_S: Final = 0.15
+STRONG_EVERY: Final = 10
+COMMAND_EVERY_S: Final = 0.8
+ASK_AGAIN_MAX: Final = 40
+LISTINGS: Final = 60
+CURRENCY: Final = "EUR"
+
+STATUSES: Final = {"conflict": "conflict", "refused": "refused", "not-supported": "not_supported"}
+"""Kind of problem -> the outcome that it tells."""
+
+RETRIED: Final = {"in-flight", "unavailable", "deadline"}
+
+
+def retailers_of(shards: int) -> list[str]:
+    """Return one retailer a shard, each routed to its own."""
+    found: dict[int, str] = {}
+    for number in itertools.count():
+        name = f"shop-{number}"
+        found.setdefault(partition_of(name, shards), name)
+        if len(found) == shards:
+            return [found[shard] for shard in range(shards)]
+    raise AssertionError
+
+
+def world(retailer: str) -> World:
+    """Return a lively market of one retailer, about forty facts a second."""
+    return World(
+        retailer=retailer,
+        start_ms=time.time_ns() // 1_000_000 - 1000,
+        volume_median=20_000.0,
+        rival_reactions_per_day=1_500.0,
+        rival_looks_per_day=12_000.0,
+        cost_changes_per_day=30.0,
+        shock_sd=0.01,
+        stock_days=0.02,
+        refill_days=0.002,
+    )
+
+
+class Producer:
+    """Tells one shard's market to the delta lane; what is in doubt is sent again."""
+
+    def __init__(self, checker: Checker, logs: Logs, shard: int, retailer: str, seed: int) -> None:
+        self.acknowledged = 0
+        self.doubts = 0
+        self.stopped = asyncio.Event()
+        self._checker = checker
+        self._logs = logs
+        self._shard = shard
+        self._market = Market(seed, LISTINGS, world(retailer))
+        self._key = retailer.encode()
+        self._log: Any = None
+        self._appender: Appender | None = None
+
+    async def run(self) -> None:
+        """Send what there is and what then happens, until stopped."""
+        try:
+            await self._send(self._market.opening())
+            while not self.stopped.is_set():
+                prices = _in_force(self._checker.truths[self._shard])
+                deltas = self._market.advance(prices, time.time_ns() // 1_000_000)
+                if deltas:
+                    await self._send(in_order(deltas))
+                await asyncio.sleep(TICK_S)
+        finally:
+            self._abandon()
+            if self._log is not None:
+                await self._log.close()
+
+    async def _send(self, deltas: Sequence[AnyDelta]) -> None:
+        values = [encode_delta(delta) for delta in deltas]
+        patience = Patience()
+        while True:
+            try:
+                appended = await self._appended(values)
+                break
+            except AppendInDoubt:
+                self.doubts += 1
+                self._abandon()
+            except FailedDependency:
+                self._abandon()
+            await patience.wait()
+        for value, each in zip(values, appended, strict=True):
+            self._checker.sent(self._shard, each.offset, value)
+        self.acknowledged += len(values)
+
+    async def _appended(self, values: Sequence[bytes]) -> Sequence[Any]:
+        if self._log is None:
+            self._log = await self._logs.open(DELTAS, self._shard)
+        if self._appender is None:
+            self._appender = await self._log.appender()
+        return await self._appender.append_many([(self._key, value, JSON) for value in values])
+
+    def _abandon(self) -> None:
+        if self._appender is not None:
+            self._appender.abandon()
+            self._appender = None
+
+
+def in_order(deltas: Sequence[AnyDelta]) -> list[AnyDelta]:
+    """Return the deltas with the sales among them in the order of their source.
+
+    A source's sales count up to the highest number seen (docs/engine.md); who tells them in another
+    order has them taken for duplicates.
+    """
+    sales = sorted(
+        (each for each in deltas if isinstance(each, UnitsSold)),
+        key=lambda sale: sale.source_seq or 0,
+    )
+    following = iter(sales)
+    return [next(following) if isinstance(each, UnitsSold) else each for each in deltas]
+
+
+def _in_force(truth: ShardTruth) -> dict[int, int]:
+    newest = ((listing, shown[-1].in_force_minor) for listing, shown in truth.quotes.items())
+    return {listing: price for listing, price in newest if price > 0}
+
+
+class Gateway:
+    """The gateway as clients find it: one address, one key."""
+
+    def __init__(self, address: str, key: str, checker: Checker) -> None:
+        self.latencies_ms: deque[tuple[int, float]] = deque(maxlen=200_000)  # (when, how long)
+        self.counts: Counter[str] = Counter()
+        self.stale: deque[tuple[int, int]] = deque(maxlen=200_000)  # (when, age of the answer)
+        self._address = address
+        self._headers = {"Authorization": f"Bearer {key}"}
+        self._checker = checker
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Open the connections."""
+        timeout = aiohttp.ClientTimeout(total=ANSWER_S)
+        self._session = aiohttp.ClientSession(timeout=timeout, headers=self._headers)
+
+    async def close(self) -> None:
+        """Close them."""
+        if self._session is not None:
+            await self._session.close()
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """Return the open session."""
+        assert self._session is not None
+        return self._session
+
+    def url(self, path: str) -> str:
+        """Return the address of a route."""
+        return f"{self._address}/api/v1{path}"
+
+    async def read(self, retailer: str, channel: str, sku: str, *, strong: bool) -> None:
+        """Read one price, and tell the checker what was answered."""
+        parameters = {"retailer": retailer, "channel": channel}
+        if strong:
+            parameters |= {"consistency": "strong", "deadline_ms": "2000"}
+        asked_ms, began = _now_ms(), time.monotonic()
+        try:
+            url = self.url(f"/products/{sku}/recommendation")
+            async with self.session.get(url, params=parameters) as response:
+                body, status = await response.read(), response.status
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            self.counts["unanswered"] += 1
+            return
+        if status != 200:
+            self.counts[f"strong {status}" if strong else str(status)] += 1
+            return
+        document = msgspec.json.decode(body)
+        self.counts["strong" if strong else "answered"] += 1
+        self.counts["stale"] += document["stale"]
+        self._checker.answered(Answer(retailer, asked_ms, document, strong))
+        if not strong:
+            self.latencies_ms.append((asked_ms, (time.monotonic() - began) * 1000))
+            as_of_ms = unix_ms(document["as_of"])
+            if as_of_ms > 0:  # a gateway that begins has heard of nothing, and says so
+                self.stale.append((asked_ms, asked_ms - as_of_ms))
+
+    async def all_prices(
+        self, retailer: str, skus: Sequence[str], channel: str
+    ) -> list[dict[str, Any]]:
+        """Return the recommendations of many SKUs on one channel."""
+        url, body = self.url("/recommendations:batchGet"), {"ids": list(skus), "channel": channel}
+        async with self.session.post(url, params={"retailer": retailer}, json=body) as response:
+            response.raise_for_status()
+            found: list[dict[str, Any]] = (await response.json())["recommendations"]
+            return found
+
+
+class Reader:
+    """Reads prices, one after the other, now and then a strong one."""
+
+    def __init__(self, gateway: Gateway, checker: Checker, draw: Random) -> None:
+        self._gateway = gateway
+        self._checker = checker
+        self._draw = draw
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        for number in itertools.count(1):
+            await asyncio.sleep(READ_EVERY_S * self._draw.uniform(0.5, 1.5))
+            listing = a_listing(self._checker, self._draw)
+            if listing is not None:
+                is_strong = number % STRONG_EVERY == 0
+                await self._gateway.read(*listing, strong=is_strong)
+
+
+def a_listing(checker: Checker, draw: Random) -> tuple[str, str, str] | None:
+    """Return any listing that the log named and a gateway surely knows by now."""
+    truth = draw.choice(checker.truths)
+    if not truth.names:
+        return None
+    return draw.choice(list(truth.names))
+
+
+class Commander:
+    """Pins and unpins prices, halts and resumes; asks again under the same key until told."""
+
+    def __init__(self, gateway: Gateway, checker: Checker, draw: Random) -> None:
+        self.stopped = asyncio.Event()
+        self.counts: Counter[str] = Counter()
+        self._gateway = gateway
+        self._checker = checker
+        self._draw = draw
+        self._asking: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Give a command now and then, until stopped; then wait for the last answers."""
+        numbers = itertools.count()
+        while not self.stopped.is_set():
+            await asyncio.sleep(COMMAND_EVERY_S * self._draw.uniform(0.5, 1.5))
+            listing = a_listing(self._checker, self._draw)
+            if listing is None or len(self._asking) >= 16:
+                continue
+            task = asyncio.ensure_future(self._ask(f"chaos-{next(numbers)}", *listing))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+        if self._asking:
+            for task in (await asyncio.wait(self._asking))[0]:
+                task.result()
+
+    async def _ask(self, key: str, retailer: str, channel: str, sku: str) -> None:
+        path, parameters, body = self._command(retailer, channel, sku)
+        headers = {"Idempotency-Key": key}
+        patience = Patience()
+        asked_twice = self._draw.random() < 0.15
+        for _ in range(ASK_AGAIN_MAX):
+            try:
+                async with self._gateway.session.post(
+                    self._gateway.url(path), params=parameters, json=body, headers=headers
+                ) as response:
+                    answer, status = msgspec.json.decode(await response.read()), response.status
+            except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError):
+                self.counts["unanswered"] += 1
+                await patience.wait()
+                continue
+            if self._take(retailer, status, answer):
+                if not asked_twice:
+                    return
+                asked_twice = False
+            await patience.wait()
+        self.counts["given up"] += 1
+
+    def _command(
+        self, retailer: str, channel: str, sku: str
+    ) -> tuple[str, dict[str, str], dict[str, Any]]:
+        parameters = {"retailer": retailer, "channel": channel}
+        kind = self._draw.choices(("pin", "unpin", "reject"), (5, 4, 1))[0]
+        if kind == "unpin":
+            return f"/products/{sku}/unpin-price", parameters, {}
+        if kind == "reject":
+            return f"/products/{sku}/reject-price", parameters, {}
+        for truth in self._checker.truths:
+            listing = truth.names.get((retailer, channel, sku))
+            if listing is not None and truth.quotes.get(listing):
+                price = max(truth.quotes[listing][-1].in_force_minor, 1)
+                amount = f"{price // 100}.{price % 100:02d}"
+                body = {"price": {"amount": amount, "currency": CURRENCY}}
+                until = rfc3339(_now_ms() + round(self._draw.uniform(5, 40) * 1000))
+                return f"/products/{sku}/pin-price", parameters, {**body, "until": until}
+        return f"/products/{sku}/unpin-price", parameters, {}
+
+    def _take(self, retailer: str, status: int, answer: Mapping[str, Any]) -> bool:
+        """Note what was told; return whether it is the end of it."""
+        shard = partition_of(retailer, len(self._checker.truths))
+        operation_id = answer.get("operation_id")
+        if status in (200, 202):
+            price = answer.get("price")
+            price_minor = 0 if price is None else round(float(price["amount"]) * 100)
+            outcome = str(answer["status"])
+            self.counts[outcome] += 1
+            self._tell(Told(str(operation_id), shard, _now_ms(), outcome, "", price_minor))
+            return status == 200
+        kind = str(answer.get("type", "")).rpartition(":")[2]
+        self.counts[kind] += 1
+        if kind in STATUSES and operation_id:
+            self._tell(Told(operation_id, shard, _now_ms(), STATUSES[kind]))
+            return True
+        return kind not in RETRIED
+
+    def _tell(self, told: Told) -> None:
+        self._checker.told(told)
+
+
+class Subscriber:
+    """Follows one retailer's stream, resumes by token, and hangs up now and then."""
+
+    def __init__(
+        self,
+        name: str,
+        gateway: Gateway,
+        checker: Checker,
+        retailer: str,
+        *,
+        hangs_up_s: float = 0.0,
+    ) -> None:
+        self.connections = 0
+        self.resumed = 0
+        self.resyncs = 0
+        self._name = name
+        self._gateway = gateway
+        self._checker = checker
+        self._retailer = retailer
+        self._hangs_up_s = hangs_up_s
+        self._token: str | None = None
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        patience = Patience()
+        while True:
+            try:
+                await self._follow()
+                patience.renew()
+            except (aiohttp.ClientError, TimeoutError, OSError):
+                await patience.wait()
+            await asyncio.sleep(0.05)
+
+    async def _follow(self) -> None:
+        session = self._gateway.session
+        url = self._gateway.url("/stream")
+        async with session.ws_connect(url, protocols=("prices.v1",), heartbeat=5) as socket:
+            wanted: dict[str, Any] = {"type": "subscribe", "all": True, "retailer": self._retailer}
+            resumes = self._token is not None
+            if resumes:
+                wanted["resume"] = self._token
+            self._checker.streams.connected(self._name, self._retailer, resumes=resumes)
+            self.connections += 1
+            self.resumed += resumes
+            await socket.send_str(msgspec.json.encode(wanted).decode())
+            hangs_up = time.monotonic() + self._hangs_up_s if self._hangs_up_s else None
+            while hangs_up is None or time.monotonic() < hangs_up:
+                message = await socket.receive(timeout=10)
+                if message.type is not aiohttp.WSMsgType.TEXT:
+                    return
+                told = msgspec.json.decode(message.data)
+                if told["type"] == "error":
+                    await asyncio.sleep(0.5)  # there is no such retailer yet: come again
+                    return
+                self._take(told)
+
+    def _take(self, message: Mapping[str, Any]) -> None:
+        if message["type"] == "resync_required":
+            self.resyncs += 1
+            self._token = None
+        self._checker.streams.told(self._name, message)
+        if "token" in message:
+            self._token = message["token"]
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

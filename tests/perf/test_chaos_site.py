@@ -1,0 +1,31 @@
+"""A disk that is full at will, where this machine lets us mount one."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from perf.chaos.site import DISK_BYTES, Disk
+
+
+def test_a_disk_is_full_and_then_has_room_again(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "disk")
+    if not disk.mount():
+        assert not disk.mounted, "then chaos leaves the kind out and says so"
+        return
+    try:
+        kept = disk.folder / "kept"
+        kept.write_bytes(os.urandom(200_000))
+        assert disk.fill() >= 200_000
+        with pytest.raises(OSError) as full:
+            (disk.folder / "more").write_bytes(os.urandom(200_000))
+        assert full.value.errno == errno.ENOSPC
+        disk.empty()
+        (disk.folder / "more").write_bytes(os.urandom(200_000))
+        held = os.statvfs(disk.folder)
+        assert held.f_blocks * held.f_frsize == DISK_BYTES
+        assert len(kept.read_bytes()) == 200_000
+    finally:
+        disk.unmount()
+    assert not kept.exists()

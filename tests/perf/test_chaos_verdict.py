@@ -1,0 +1,170 @@
+"""Rules about the whole, the report, and how a run ends: judged without a run."""
+
+import inspect
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from cluster.commands import doubting
+from perf.chaos.__main__ import parse
+from perf.chaos.checker import RULES, Checker
+from perf.chaos.clients import Commander, Gateway, Producer, in_order, retailers_of, world
+from perf.chaos.following import Following
+from perf.chaos.injuries import Struck
+from perf.chaos.plan import KINDS, Fault
+from perf.chaos.report import command_of, report
+from perf.chaos.run import Told, Wish
+from perf.chaos.summary import summary
+from perf.chaos.verdict import judge_left, judge_replay, judge_status, judge_stores
+from persistence.memory_log import MemoryLogs
+from training.worlds.market import Market
+
+ROOT = Path(__file__).resolve().parents[2]
+HEALTHY: dict[str, Any] = {
+    "supervisor": {"shards": [{"shard": 0, "stopped": ""}]},
+    "followers": [{"follower": "ledger", "shard": 0, "stopped_by": ""}],
+    "shards": [{"shard": 0, "phase": "live"}],
+}
+
+
+def make_checker() -> Checker:
+    return Checker(1, generation=1, now_ms=lambda: 0)
+
+
+def broken_by(status: dict[str, Any]) -> set[str]:
+    checker = make_checker()
+    judge_status(checker, HEALTHY | status)
+    return set(checker.broken)
+
+
+def test_what_stopped_for_a_person_is_a_violation() -> None:
+    assert broken_by({}) == set()
+    stopped = {"shards": [{"shard": 0, "stopped": "log_fault"}]}
+    assert broken_by({"supervisor": stopped}) == {"stopped_for_good"}
+    follower = {"follower": "ledger", "shard": 0, "stopped_by": "CursorFenced"}
+    assert broken_by({"followers": [follower]}) == {"stopped_for_good"}
+    assert broken_by({"shards": [{"shard": 0, "phase": "starting"}]}) == {"not_recovered"}
+
+
+def test_stores_replay_and_leftovers_are_judged() -> None:
+    checker = make_checker()
+    judge_stores(checker, [])
+    judge_replay(checker, {"differences": 0})
+    judge_left(checker, 0)
+    assert not checker.broken
+    judge_stores(checker, ["history: prices 3, the log 4"])
+    judge_replay(checker, {"differences": 2})
+    judge_replay(checker, {"error": {"kind": "LogFault"}})
+    judge_left(checker, 1)
+    assert checker.broken == {"store_differs": 1, "replay_differs": 2, "process_left": 1}
+
+
+def test_a_market_tells_its_sales_in_their_sources_order() -> None:
+    market = Market(5, 60, world("shop-0"))
+    deltas = market.advance({}, market.world.start_ms + 3_600_000)
+    ordered = in_order(deltas)
+    numbers = [each.source_seq for each in ordered if type(each).__name__ == "UnitsSold"]  # type: ignore[union-attr]
+    assert len(numbers) > 10
+    assert numbers == sorted(numbers)
+    assert Counter(map(id, ordered)) == Counter(map(id, deltas))
+
+
+def a_run(*, violated: bool) -> Told:
+    checker = make_checker()
+    if violated:
+        checker.found("stale_unmarked", "<tea> 2,001 ms old")
+    logs = MemoryLogs()
+    gateway = Gateway("http://127.0.0.1:1", "key", checker)
+    following = Following(checker, logs)
+    following.heard.mark(0, 5_000)
+    gateway.latencies_ms.append((6_000, 1.5))
+    gateway.stale.append((6_000, 180))
+    strikes = [
+        Fault(number=number, kind=kind, target="owner:0", seconds=2.0)
+        for number, kind in enumerate(KINDS)
+    ]
+    struck = [
+        Struck(fault=fault, planned_ms=4_000, fired_ms=4_500 + fault.number, over_ms=6_000)
+        for fault in strikes
+    ]
+    missed = Struck(fault=Fault(number=9, kind="kill", target="gcs"), planned_ms=1)
+    return Told(
+        wish=Wish(seed=3, faults=6, pace_s=4.0),
+        began_ms=4_000,
+        storm_ms=4_200,
+        over_ms=9_000,
+        ended_ms=11_000,
+        struck=[*struck, missed],
+        checker=checker,
+        following=following,
+        gateway=gateway,
+        commander=Commander(gateway, checker, Random(1)),
+        producers=[Producer(checker, logs, 0, retailers_of(1)[0], 1)],
+    )
+
+
+@pytest.mark.parametrize("violated", [False, True])
+def test_the_report_says_all_and_is_one_page(violated: bool) -> None:
+    told = a_run(violated=violated)
+    found = summary(told, left=0)
+    page = report(told, found)
+    assert found["verdict"] == ("broken" if violated else "holds")
+    assert found["faults"] == 6
+    assert found["missed"] == 1
+    assert found["fired"] == dict.fromkeys(KINDS, 1)
+    assert "<tea>" not in page
+    assert ("&lt;tea&gt;" in page) == violated
+    assert all(rule in page for rule in RULES)
+    assert "repricer chaos --seed 3 --faults 6 --pace 4 --shards 2" in page
+    assert "src=" not in page
+    assert "href=" not in page
+    drawn = ElementTree.fromstring(page[page.index("<svg") : page.index("</svg>") + 6])
+    bars = [each for each in drawn if each.tag == "rect"]
+    assert len(bars) == 6
+
+
+def test_the_command_repeats_the_run() -> None:
+    told = a_run(violated=False)
+    told.wish = Wish(seed=9, minutes=2.5, kinds=("kill",), standby=True, head_down_s=600, shards=3)
+    assert command_of(told) == (
+        "repricer chaos --seed 9 --minutes 2.5 --only kill --pace 5 --shards 3 --standby "
+        "--head-down-s 600"
+    )
+
+
+def test_a_machine_without_the_servers_is_told_so(tmp_path: Path) -> None:
+    """It refuses before anything runs, with the next command, and leaves nothing behind."""
+    environment = {"PATH": "/nowhere", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "perf.chaos", "--faults", "1", "--json"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 5, done.stderr
+    assert '"error"' in done.stdout.splitlines()[-1]
+
+
+def test_the_verb_has_the_programs_flags() -> None:
+    """They are written twice (decision 0030), so somebody has to compare them."""
+    documented = (ROOT / "docs" / "chaos.md").read_text()
+    verb = inspect.signature(doubting.chaos).parameters
+    program = vars(parse([]))
+    assert set(verb) == set(program)
+    assert {name: each.default for name, each in verb.items()} == program
+    assert all(f"`--{name.replace('_', '-')}" in documented for name in verb)
+
+
+def test_every_rule_and_kind_is_documented() -> None:
+    documented = (ROOT / "docs" / "chaos.md").read_text()
+    assert not [rule for rule in RULES if f"| `{rule}` |" not in documented]
+    assert not [kind for kind in KINDS if f"| `{kind}` |" not in documented]
