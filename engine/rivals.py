@@ -139,15 +139,18 @@ class RivalTable:
 
     def fill(self, rows: np.ndarray, counts: np.ndarray, offers: np.ndarray) -> None:
         """Replace all offers of ``rows`` by ``counts`` offers each, as a checkpoint holds them."""
-        start = 0
-        for row, count in zip(rows.tolist(), counts.tolist(), strict=True):
+        for row in rows[self.places[rows, 0] >= 0].tolist():
             self.clear(row)
-            for block_start in range(0, count, OFFERS_A_BLOCK):
-                block = self._block()
-                self.places[row, block_start // OFFERS_A_BLOCK] = block
-                part = offers[start + block_start : start + min(count, block_start + 4)]
-                self.offers[block, : len(part)] = part
-            start += count
+        counts = counts.astype(np.int64)
+        widths = -(-counts // OFFERS_A_BLOCK)
+        blocks = self._new_blocks(int(widths.sum()))
+        first = np.cumsum(widths) - widths  # the first of each row's blocks
+        row_of_block = np.repeat(np.arange(len(rows)), widths)
+        self.places[rows[row_of_block], np.arange(len(blocks)) - first[row_of_block]] = blocks
+        row_of_offer = np.repeat(np.arange(len(rows)), counts)
+        at = np.arange(len(offers)) - (np.cumsum(counts) - counts)[row_of_offer]
+        block = blocks[first[row_of_offer] + at // OFFERS_A_BLOCK]
+        put(self.offers.reshape(-1), block * OFFERS_A_BLOCK + at % OFFERS_A_BLOCK, offers)
 
     def sources(self) -> list[tuple[int, list[int]]]:
         """Return (retailer, names of his sources in the order of their numbers)."""
@@ -171,6 +174,15 @@ class RivalTable:
                 return SOURCES_MAX
             names[source] = number
         return number
+
+    def _new_blocks(self, count: int) -> np.ndarray:
+        """Return the numbers of ``count`` empty blocks."""
+        freed = [self._free.pop() for _ in range(min(count, len(self._free)))]
+        fresh = count - len(freed)
+        while self._next + fresh > len(self.offers):
+            self.offers = grown(self.offers)
+        self._next += fresh
+        return np.array([*freed, *range(self._next - fresh, self._next)], dtype=np.int64)
 
     def _block(self) -> int:
         if self._free:
