@@ -1,7 +1,8 @@
 """The price read: a dictionary look-up and a write of ready bytes."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, cast
+from operator import attrgetter
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -29,7 +30,6 @@ from gateway.documents import (
 from gateway.money import rfc3339
 from gateway.problems import DEADLINE, UNAVAILABLE, Problem
 from gateway.ready import Answer
-from gateway.retailers import Product
 from kernels.reasons import REASONS
 
 BATCH_MAX = 1000
@@ -64,6 +64,7 @@ class BatchAnswer(Struct, frozen=True, kw_only=True):
 _encode = msgspec.json.Encoder().encode
 _STATES = {state.name.lower(): state for state in State}
 _ONLY_REPLICA = RecommendationQuery()
+_ANSWER, _SHARD = attrgetter("answer"), attrgetter("shard")
 
 
 async def recommend(gateway: Gateway, call: Call) -> Answer:
@@ -92,22 +93,23 @@ async def batch_get(gateway: Gateway, call: Call) -> Answer:
     replica, clock = gateway.replica, gateway.clock
     now_ms = clock.wall_ms()
     view = replica.retailers.get(retailer)
-    products = [view.products.get(sku) if view is not None else None for sku in body.ids]
-    if body.channel is None:
-        answers = [each and (each.answer or replica.answer(retailer, each)) for each in products]
-    else:
+    known = view.products if view is not None else {}
+    products: list[Any] = list(map(known.get, body.ids))
+    answers: list[Any] = []
+    if body.channel is None and all(products):
+        answers = list(map(_ANSWER, products))
+    if not answers or not all(answers):
         answers = [each and replica.answer(retailer, each, body.channel) for each in products]
     absent = []
-    if None in answers:
-        pairs = zip(products, answers, strict=True)
-        absent = [sku for sku, answer in zip(body.ids, answers, strict=True) if answer is None]
-        products = [product for product, answer in pairs if answer is not None]
-        answers = [answer for answer in answers if answer is not None]
+    if not all(answers):
+        absent = [sku for sku, answer in zip(body.ids, answers, strict=True) if not answer]
+        products = [each for each, answer in zip(products, answers, strict=True) if answer]
+        answers = list(filter(None, answers))
     # By shard: the end of an answer, which says how old it is, and the comma before the next one.
     ends = [shard.tail(now_ms, clock.monotonic_ms()) + b"," for shard in replica.shards]
     pieces = [b""] * (2 * len(answers))
-    pieces[::2] = cast(list[bytes], answers)
-    pieces[1::2] = [ends[product.shard] for product in cast(list[Product], products)]
+    pieces[::2] = answers
+    pieces[1::2] = map(ends.__getitem__, map(_SHARD, products))
     if pieces:
         pieces[-1] = pieces[-1][:-1]
     rest = b'],"not_found":%b}' % _encode(absent)
