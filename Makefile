@@ -19,12 +19,13 @@ JSON ?=
 # make test ARGS="tests/engine -x"
 ARGS ?=
 
-.PHONY: help venv demo test check format doctor servers lock clean
+.PHONY: help venv demo test check bench format doctor servers lock clean
 
 help:
 	@echo "make demo      a synthetic market, everything embedded (SECONDS=20 JSON=1)"
 	@echo "make test      the whole suite, real Kafka, Postgres, QuestDB and Redis included"
 	@echo "make check     lint, types and the fast tests"
+	@echo "make bench     measure on two cores for half an hour; rewrites docs/benchmarks.md"
 	@echo "make doctor    name what this machine lacks, before anything is downloaded"
 	@echo "make venv      .venv from the locks; make servers: the real servers"
 	@echo "make format    format the code; make lock: renew the locks; make clean"
@@ -60,6 +61,9 @@ check: venv
 	@$(BIN)/ruff format --check . >&2
 	@$(BIN)/mypy >&2
 	@$(BIN)/python -m pytest -m "not servers and not slow" $(ARGS)
+
+bench: venv servers
+	@$(BIN)/python -m perf.bench $(ARGS)
 
 format: venv
 	@$(BIN)/ruff check --fix . >&2

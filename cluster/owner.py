@@ -30,6 +30,7 @@ from cluster.control import ControlServer, control_token
 from cluster.processes import ProcessName, own_name, write_file
 from cluster.settings import Settings
 from cluster.telemetry import configure_logs, make_registry, owner_samples
+from engine import pricing
 from engine.errors import ClockFault, LogFault, MurderousBatch, SettingsRefused, StaleEpoch
 from engine.microbatch import STOCK_COUNTED
 from persistence.frames import FRAME, FrameColumns, encode_frame
@@ -237,6 +238,8 @@ class OwnerProcess:
             "number": self._start.number,
             "pid": os.getpid(),
             "memory_bytes": memory_bytes(),
+            "compiled_shapes": pricing.compiled_shapes(),  # constant while it lives
+            "tasks": len(asyncio.all_tasks()),
             **actor.status(),
         }
 

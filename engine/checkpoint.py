@@ -137,7 +137,7 @@ def _part(
         listings=listings.listings.take(rows).tobytes(),
         quotes=listings.quotes.take(rows).tobytes(),
         due_ms=memory.timers.due_ms[rows].tobytes(),
-        texts=[listings.texts[row] for row in rows.tolist()],
+        texts=listings.texts.of(rows),
         offer_counts=taken.sum(axis=1).astype(np.uint16).tobytes(),
         offers=offers.reshape(-1).take(np.flatnonzero(taken)).tobytes(),
         mark=mark,
@@ -214,8 +214,7 @@ def _fill(memory: Memory, part: Part) -> None:
     put(memory.listings.listings, rows, np.frombuffer(part.listings, dtype=LISTING_DTYPE))
     put(memory.listings.quotes, rows, np.frombuffer(part.quotes, dtype=QUOTE_DTYPE))
     memory.timers.due_ms[rows] = np.frombuffer(part.due_ms, dtype=np.int64)
-    for row, text in zip(rows.tolist(), part.texts, strict=True):
-        memory.listings.texts[row] = text
+    memory.listings.texts.put(rows, part.texts)
     memory.rivals.fill(
         rows,
         np.frombuffer(part.offer_counts, dtype=np.uint16),

@@ -16,6 +16,7 @@ import numpy as np
 from msgspec import Struct
 
 from engine.decided import QUOTE_DTYPE, State
+from engine.texts import Texts
 
 SALES_KEPT = 4
 """Newest sales a row remembers one by one, to subtract them again from a count that comes late."""
@@ -157,7 +158,7 @@ class KeyIndex:
     def rebuild(self, keys: np.ndarray, rows: np.ndarray) -> None:
         """Forget everything and index these."""
         capacity = 1024
-        while capacity < 4 * len(keys):
+        while capacity <= 2 * len(keys):
             capacity *= 2
         self._keys = np.zeros(capacity, dtype=np.uint64)
         self._rows = np.full(capacity, EMPTY, dtype=np.int32)
@@ -165,14 +166,12 @@ class KeyIndex:
         mask = capacity - 1
         place = (keys & np.uint64(mask)).astype(np.int64)
         waiting = np.arange(len(keys))
+        claims = np.empty(capacity, dtype=np.int32)
         while len(waiting):
-            # Of several keys that want one place the first gets it; the others look further.
+            # Of several keys that want one place one gets it; the others look further.
             want = place[waiting]
-            free = self._rows[want] < 0
-            _, first = np.unique(want, return_index=True)
-            wins = np.zeros(len(waiting), dtype=bool)
-            wins[first] = True
-            wins &= free
+            claims[want] = waiting
+            wins = (claims[want] == waiting) & (self._rows[want] < 0)
             self._keys[want[wins]] = keys[waiting[wins]]
             self._rows[want[wins]] = rows[waiting[wins]]
             waiting = waiting[~wins]
@@ -196,7 +195,7 @@ class ListingTable:
     def __init__(self, capacity: int = 256) -> None:
         self.listings = np.zeros(capacity, dtype=LISTING_DTYPE)
         self.quotes = np.zeros(capacity, dtype=QUOTE_DTYPE)
-        self.texts: list[bytes] = []
+        self.texts = Texts(capacity)
         self.rows = 0
         self.live = 0  # rows that are not tombstones
         self.index = KeyIndex()
@@ -224,7 +223,6 @@ class ListingTable:
                 self._grow()
             row = self.rows
             self.rows += 1
-            self.texts.append(b"")
         put(self.listings, np.array([row]), self._new_row)
         self.listings["key"][row] = key
         put(self.quotes, np.array([row]), np.zeros(1, dtype=QUOTE_DTYPE))
@@ -276,11 +274,11 @@ class ListingTable:
         """Make room for ``rows`` rows."""
         while self.capacity < rows:
             self._grow()
-        self.texts.extend([b""] * (rows - len(self.texts)))
 
     def _grow(self) -> None:
         self.listings = grown(self.listings)
         self.quotes = grown(self.quotes)
+        self.texts.fit(self.capacity)
 
 
 def put(table: np.ndarray, rows: np.ndarray, records: np.ndarray) -> None:

@@ -163,15 +163,18 @@ class RivalTable:
 
     def fill(self, rows: np.ndarray, counts: np.ndarray, offers: np.ndarray) -> None:
         """Replace all offers of ``rows`` by ``counts`` offers each, as a checkpoint holds them."""
-        start = 0
-        for row, count in zip(rows.tolist(), counts.tolist(), strict=True):
+        for row in rows[self.places[rows, 0] >= 0].tolist():
             self.clear(row)
-            for block_start in range(0, count, OFFERS_A_BLOCK):
-                block = self._block()
-                self.places[row, block_start // OFFERS_A_BLOCK] = block
-                part = offers[start + block_start : start + min(count, block_start + 4)]
-                self.offers[block, : len(part)] = part
-            start += count
+        counts = counts.astype(np.int64)
+        widths = -(-counts // OFFERS_A_BLOCK)
+        blocks = self._new_blocks(int(widths.sum()))
+        first = np.cumsum(widths) - widths  # the first of each row's blocks
+        row_of_block = np.repeat(np.arange(len(rows)), widths)
+        self.places[rows[row_of_block], np.arange(len(blocks)) - first[row_of_block]] = blocks
+        row_of_offer = np.repeat(np.arange(len(rows)), counts)
+        at = np.arange(len(offers)) - (np.cumsum(counts) - counts)[row_of_offer]
+        block = blocks[first[row_of_offer] + at // OFFERS_A_BLOCK]
+        put(self.offers.reshape(-1), block * OFFERS_A_BLOCK + at % OFFERS_A_BLOCK, offers)
 
     def sources(self) -> list[tuple[int, list[int]]]:
         """Return (retailer, names of his sources in the order of their numbers)."""

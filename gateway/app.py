@@ -68,6 +68,7 @@ from gateway.publishing import (
     resume,
     retailers,
 )
+from gateway.ready import Heads
 from gateway.recommendations import (
     BatchAnswer,
     BatchGet,
@@ -398,6 +399,7 @@ def make_app(
         streams=streams,
         operations=Operations(replica),
         commands=commands,
+        heads=Heads(),
         routed=routed,
         history=history_reader,
         origins=frozenset(origins),

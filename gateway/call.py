@@ -28,6 +28,7 @@ from gateway.problems import (
     Kind,
     Problem,
 )
+from gateway.ready import Heads
 from gateway.replica import Replica
 from gateway.retailers import Product
 from gateway.routed import RoutedReads
@@ -54,6 +55,7 @@ class Gateway(Struct, frozen=True, kw_only=True, eq=False):
     streams: Streams
     operations: Operations
     commands: CommandSender
+    heads: Heads
     routed: RoutedReads | None = None  # strong reads; None: there is nobody to ask
     history: HistoryReader | None = None  # None: the window only
     origins: frozenset[str] = frozenset()  # of pages, besides our own, that may open a stream
@@ -115,7 +117,8 @@ class Call(Struct, frozen=True, eq=False):
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise Problem(UNSUPPORTED_MEDIA_TYPE, "send the body without Content-Encoding")
         try:
-            raw = await asyncio.wait_for(request.read(), BODY_WAIT_S)
+            async with asyncio.timeout(BODY_WAIT_S):
+                raw = await request.read()
         except web.HTTPRequestEntityTooLarge as fault:
             raise Problem(TOO_LARGE, f"a body may hold {BODY_BYTES_MAX} bytes") from fault
         except TimeoutError as fault:

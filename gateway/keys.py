@@ -65,10 +65,10 @@ class Keys:
 
     def __init__(self, content: KeyFile) -> None:
         self._pepper = bytes.fromhex(content.pepper)
-        # What was found before is found again by a MAC under a secret of this process, at a fifth
-        # of the HMAC's cost; it is bounded, because only keys that are valid get in.
-        self._secret = secrets.token_bytes(32)
-        self._found: dict[bytes, Credential] = {}
+        # What was found before is found again by Python's hash of text, a MAC (SipHash) under a
+        # secret of this process: of a guess no more is compared than that. It is bounded, because
+        # only keys that are valid get in.
+        self._found: dict[str, Credential] = {}
         # Looked up by the HMAC: its bytes tell an attacker nothing about how near his guess was.
         self._credentials = {
             bytes.fromhex(key.hmac_sha256): Credential(
@@ -82,13 +82,12 @@ class Keys:
 
     def find(self, presented: str) -> Credential | None:
         """Return the credential of a presented key, ``None`` when it is not one of ours."""
-        raw = presented.encode()
-        name = hashlib.blake2b(raw, key=self._secret, digest_size=32).digest()
-        credential = self._found.get(name)
+        credential = self._found.get(presented)
         if credential is None and _KEY.match(presented) is not None:
-            credential = self._credentials.get(hmac.digest(self._pepper, raw, "sha256"))
+            digest = hmac.digest(self._pepper, presented.encode(), "sha256")
+            credential = self._credentials.get(digest)
             if credential is not None:
-                self._found[name] = credential
+                self._found[presented] = credential
         return credential
 
     def __len__(self) -> int:

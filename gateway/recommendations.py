@@ -1,6 +1,7 @@
 """The price read: a dictionary look-up and a write of ready bytes."""
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -28,6 +29,7 @@ from gateway.documents import (
 )
 from gateway.money import rfc3339
 from gateway.problems import DEADLINE, UNAVAILABLE, Problem
+from gateway.ready import Answer
 from kernels.reasons import REASONS
 
 BATCH_MAX = 1000
@@ -62,9 +64,10 @@ class BatchAnswer(Struct, frozen=True, kw_only=True):
 _encode = msgspec.json.Encoder().encode
 _STATES = {state.name.lower(): state for state in State}
 _ONLY_REPLICA = RecommendationQuery()
+_ANSWER, _SHARD = attrgetter("answer"), attrgetter("shard")
 
 
-async def recommend(gateway: Gateway, call: Call) -> web.Response:
+async def recommend(gateway: Gateway, call: Call) -> Answer:
     """Return a product's recommended price."""
     query = call.query(RecommendationQuery) if call.has_query() else _ONLY_REPLICA
     retailer = retailer_of(gateway, call.credential, query.retailer)
@@ -75,26 +78,43 @@ async def recommend(gateway: Gateway, call: Call) -> web.Response:
     answer = replica.answer(retailer, product, query.channel)
     if answer is None:
         raise no_product(product.sku, query.channel)
-    tail = replica.shards[product.shard].tail(clock.wall_ms(), clock.monotonic_ms())
-    return web.Response(body=answer + tail, content_type="application/json")
+    now_ms = clock.wall_ms()
+    tail = replica.shards[product.shard].tail(now_ms, clock.monotonic_ms())
+    return gateway.heads.answer(call.request, answer + tail, now_ms)
 
 
-async def batch_get(gateway: Gateway, call: Call) -> web.Response:
-    """Return the recommended prices of up to a thousand products."""
+async def batch_get(gateway: Gateway, call: Call) -> Answer:
+    """Return the recommended prices of up to a thousand products.
+
+    Whole columns instead of a loop: what is done a thousand times here is a look-up and a copy.
+    """
     retailer = retailer_of(gateway, call.credential, call.query(RetailerQuery).retailer)
     body = await call.body(BatchGet)
     replica, clock = gateway.replica, gateway.clock
-    tails = [view.tail(clock.wall_ms(), clock.monotonic_ms()) for view in replica.shards]
-    found, absent = [], []
-    for sku in body.ids:
-        product = replica.product(retailer, sku)
-        answer = replica.answer(retailer, product, body.channel) if product is not None else None
-        if product is None or answer is None:
-            absent.append(sku)
-        else:
-            found.append(answer + tails[product.shard])
-    document = b'{"recommendations":[%s],"not_found":%s}' % (b",".join(found), _encode(absent))
-    return web.Response(body=document, content_type="application/json")
+    now_ms = clock.wall_ms()
+    view = replica.retailers.get(retailer)
+    known = view.products if view is not None else {}
+    products: list[Any] = list(map(known.get, body.ids))
+    answers: list[Any] = []
+    if body.channel is None and all(products):
+        answers = list(map(_ANSWER, products))
+    if not answers or not all(answers):
+        answers = [each and replica.answer(retailer, each, body.channel) for each in products]
+    absent = []
+    if not all(answers):
+        absent = [sku for sku, answer in zip(body.ids, answers, strict=True) if not answer]
+        products = [each for each, answer in zip(products, answers, strict=True) if answer]
+        answers = list(filter(None, answers))
+    # By shard: the end of an answer, which says how old it is, and the comma before the next one.
+    ends = [shard.tail(now_ms, clock.monotonic_ms()) + b"," for shard in replica.shards]
+    pieces = [b""] * (2 * len(answers))
+    pieces[::2] = answers
+    pieces[1::2] = map(ends.__getitem__, map(_SHARD, products))
+    if pieces:
+        pieces[-1] = pieces[-1][:-1]
+    rest = b'],"not_found":%b}' % _encode(absent)
+    document = b"".join((b'{"recommendations":[', *pieces, rest))
+    return gateway.heads.answer(call.request, document, now_ms)
 
 
 async def _strong(

@@ -1,34 +1,32 @@
-"""Compare a price read at the gateway with aiohttp answering constant bytes.
+"""Price reads: in process, at the gateway over HTTP, and in batches, against what they could cost.
 
-``python -m perf.reads --json``
+``python -m perf.reads [--json]``
 
-One server process holds both: the gateway's application over a replica of 100,000 listings, and a
-bare aiohttp application whose one handler returns as many constant bytes. A client in a process
-of its own asks them in turn, over the same number of kept connections. The constant is asked for
-under the same path as the price, so that the ratio says what our work costs and not what parsing
-a longer path costs; ``fixed_path`` is the ratio to the same constant under a short path without a
-variable. Each is the median over rounds of runs, so that a neighbour who takes the processor harms
-all alike, and given by wall time and by the server's own processor time, which a busy machine
-disturbs less.
+One server process at a time is asked, on a core of its own and on the loop that production uses;
+the client, and Redis, share the other. The peers answer the same bytes under the same path: a bare
+aiohttp handler of constant bytes (what the framework costs), one that gets them from Redis, one
+that gets them from a Ray actor. What concerns our server alone is compared by its own processor
+time, which a busy machine disturbs least; what waits for somebody else by answers a second.
 """
 
-import argparse
 import asyncio
 import hmac
 import json
 import multiprocessing
-import os
-import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import uvloop
 from aiohttp import web
 
 from actors.clock import WallClock
+from cluster.servers.redis import Redis
 from engine.decided import QUOTE_DTYPE, CatalogueChange, Decided, State
 from engine.microbatch import Position
 from engine.routing import key64
@@ -36,16 +34,30 @@ from gateway.app import make_app
 from gateway.commands import CommandSender
 from gateway.keys import KeyFile, Keys, StoredKey, new_key
 from gateway.replica import Replica
+from perf.load import LoadProcess
+from perf.measuring import (
+    Machine,
+    Progress,
+    arguments_of,
+    interleaved,
+    pin,
+    ratio,
+    report,
+    significant,
+    spread,
+)
 from persistence.decision_reader import Accepted
 from persistence.decision_records import LogPosition, Stamp
 from persistence.memory_log import MemoryLogs
 
-LISTINGS = 100_000
+COMMAND = "reads"
 DECISION_ROWS = 4096
-CONNECTIONS = 8
-SECONDS = 1.5
-PAIRS = 7
+CONNECTIONS = 16
+BATCH = 1000
 RETAILER = "acme"
+PATH = "/api/v1/products/{id}/recommendation"
+SKUS_ASKED = 1000
+IN_PROCESS_READS = 200_000
 
 
 def filled_replica(listings: int) -> Replica:
@@ -93,129 +105,295 @@ def filled_replica(listings: int) -> Replica:
     return replica
 
 
-def serve(pipe: Connection) -> None:
-    """Serve both applications, and answer each word on the pipe with processor seconds used."""
-    asyncio.run(_serve(pipe))
+def ready_bytes(replica: Replica, sku: str) -> bytes:
+    """Return the whole body of one product's price."""
+    clock = WallClock()
+    product = replica.retailers[RETAILER].products[sku]
+    answer = replica.answer(RETAILER, product)
+    assert answer is not None
+    return answer + replica.shards[0].tail(clock.wall_ms(), clock.monotonic_ms())
 
 
-async def _serve(pipe: Connection) -> None:
-    key = new_key()
-    pepper = b"p" * 32
+# --- the servers, each in a process of its own ----------------------------------------------------
 
+
+def gateway_app(listings: int) -> tuple[web.Application, str]:
+    """Return the gateway's own application over a filled replica, and a key for it."""
+    key, pepper = new_key(), b"p" * 32
     digest = hmac.digest(pepper, key.encode(), "sha256").hex()
     stored = StoredKey(id="perf", hmac_sha256=digest, retailers=(RETAILER,))
     keys = Keys(KeyFile(pepper=pepper.hex(), keys=(stored,)))
-    replica, clock = filled_replica(LISTINGS), WallClock()
-    product = replica.retailers[RETAILER].products["SKU-0"]
-    answer = replica.answer(RETAILER, product)
-    assert answer is not None
-    constant = answer + replica.shards[0].tail(clock.wall_ms(), clock.monotonic_ms())
     commands = CommandSender(MemoryLogs(), partitions=1, spreads={})
-    ports = []
-    for app in (make_app(replica, commands, keys, clock), _constant_app(constant)):
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        ports.append(runner.addresses[0][1])
-    pipe.send((ports, key, len(constant)))
+    return make_app(filled_replica(listings), commands, keys, WallClock()), key
+
+
+def peer_app(answer: Callable[[str], Any], *, constant: bytes) -> web.Application:
+    """Return a bare application that answers the same path with what ``answer`` returns."""
+
+    async def read(request: web.Request) -> web.Response:
+        body = await answer(request.match_info["id"])
+        return web.Response(body=body, content_type="application/json")
+
+    async def fixed(request: web.Request) -> web.Response:
+        return web.Response(body=constant, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_get("/constant", fixed)
+    app.router.add_get(f"/constant{PATH}", fixed)
+    app.router.add_get(PATH, read)
+    return app
+
+
+def serve(kind: str, given: Any, pipe: Connection) -> None:
+    """Serve one of the applications, and answer each word with processor seconds used."""
+    pin(0)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(kind, given, pipe))
+
+
+async def _serve(kind: str, given: Any, pipe: Connection) -> None:
+    key = ""
+    if kind == "gateway":
+        app, key = gateway_app(given)
+    elif kind == "redis":
+        import redis.asyncio
+
+        client = redis.asyncio.Redis.from_url(given["url"], max_connections=CONNECTIONS)
+        app = peer_app(client.get, constant=given["body"])
+    else:
+        app = peer_app(_ray_read(given["bodies"]), constant=b"")
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    pipe.send((runner.addresses[0][1], key))
     loop = asyncio.get_running_loop()
     while (await loop.run_in_executor(None, pipe.recv)) == "used":
         pipe.send(time.process_time())
 
 
-def _constant_app(body: bytes) -> web.Application:
-    async def constant(request: web.Request) -> web.Response:
-        return web.Response(body=body, content_type="application/json")
+def _ray_read(bodies: dict[str, bytes]) -> Callable[[str], Any]:
+    """Return a read of an asynchronous Ray actor that holds the bodies."""
+    import ray
 
-    app = web.Application()
-    app.router.add_get("/constant", constant)
-    app.router.add_get("/api/v1/products/{id}/recommendation", constant)
-    return app
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False)
 
+    class Holder:
+        def __init__(self, held: dict[str, bytes]) -> None:
+            self._held = held
 
-async def ask(port: int, requests: Sequence[bytes], seconds: float) -> int:
-    """Ask over kept connections for so long; return how many answers came."""
-    until, answered = time.perf_counter() + seconds, 0
+        async def read(self, sku: str) -> bytes:
+            return self._held[sku]
 
-    async def one(offset: int) -> None:
-        nonlocal answered
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        turn = offset
-        while time.perf_counter() < until:
-            writer.write(requests[turn % len(requests)])
-            head = await reader.readuntil(b"\r\n\r\n")
-            assert head.startswith(b"HTTP/1.1 200"), head
-            length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-            await reader.readexactly(length)
-            turn += CONNECTIONS
-            answered += 1
-        writer.close()
+    holder = ray.remote(Holder).options(num_cpus=0, max_concurrency=CONNECTIONS).remote(bodies)
 
-    await asyncio.gather(*(one(offset) for offset in range(CONNECTIONS)))
-    return answered
+    async def read(sku: str) -> bytes:
+        body: bytes = await holder.read.remote(sku)
+        return body
+
+    return read
 
 
-def measure(seconds: float, pairs: int) -> dict[str, Any]:
-    """Run the pairs and return the figures."""
-    context = multiprocessing.get_context("spawn")
-    pipe, other = context.Pipe()
-    process = context.Process(target=serve, args=(other,), daemon=True)
-    process.start()
-    try:
-        (price_port, constant_port), key, length = pipe.recv()
-        head = f"Host: localhost\r\nAuthorization: Bearer {key}\r\n\r\n"
-        price = [
-            f"GET /api/v1/products/SKU-{number}/recommendation HTTP/1.1\r\n{head}".encode()
-            for number in range(1000)
-        ]
-        constant = [f"GET /constant HTTP/1.1\r\n{head}".encode()]
+class Served:
+    """A server process and its port."""
 
-        def run(port: int, requests: Sequence[bytes]) -> tuple[float, float]:
-            pipe.send("used")
-            before = pipe.recv()
-            answered = asyncio.run(ask(port, requests, seconds))
-            pipe.send("used")
-            return answered / seconds, (pipe.recv() - before) / answered
+    def __init__(self, kind: str, given: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(kind, given, theirs))
+        self._process.start()
+        theirs.close()  # so that a server which dies is heard as an end of file
+        self.port, self.key = self._pipe.recv()
 
-        run(price_port, price)
-        run(constant_port, constant)
-        run(constant_port, price)
-        rows = [
-            (run(price_port, price), run(constant_port, price), run(constant_port, constant))
-            for _ in range(pairs)
-        ]
-    finally:
-        process.terminate()
-        process.join()
-    wall = [mine[0] / peer[0] for mine, peer, _ in rows]
-    processor = [peer[1] / mine[1] for mine, peer, _ in rows]
-    fixed_path = [peer[1] / mine[1] for mine, _, peer in rows]
+    def used_s(self) -> float:
+        """Return the processor seconds that it has used."""
+        self._pipe.send("used")
+        used: float = self._pipe.recv()
+        return used
+
+    def close(self) -> None:
+        """End it."""
+        self._pipe.send("end")
+        self._process.join(20)
+        if self._process.is_alive():
+            self._process.kill()
+
+
+class Side:
+    """One thing to ask for: which server, which requests. Remembers processor time a request."""
+
+    def __init__(
+        self, load: LoadProcess, server: Served, requests: Sequence[bytes], seconds: float
+    ) -> None:
+        self.processor_us: list[float] = []
+        self._load = load
+        self._server = server
+        self._requests = requests
+        self._seconds = seconds
+
+    def __call__(self) -> float:
+        """Ask for a while; return answers a second."""
+        before = self._server.used_s()
+        asked = self._load.ask(self._server.port, self._requests, CONNECTIONS, self._seconds)
+        self.processor_us.append((self._server.used_s() - before) / asked.answers * 1e6)
+        return asked.answers / asked.seconds
+
+    def counted(self) -> list[float]:
+        """Return the processor microseconds a request of the rounds that count."""
+        return self.processor_us[1:]
+
+
+def gets(path: str, key: str) -> list[bytes]:
+    """Return a request for each of the SKUs asked for."""
+    head = "Host: localhost\r\n" + (f"Authorization: Bearer {key}\r\n" if key else "")
+    return [
+        f"GET {path.replace('{id}', f'SKU-{number}')} HTTP/1.1\r\n{head}\r\n".encode()
+        for number in range(SKUS_ASKED)
+    ]
+
+
+def batch_request(key: str) -> bytes:
+    """Return one request for a thousand prices."""
+    body = json.dumps({"ids": [f"SKU-{number}" for number in range(BATCH)]}).encode()
+    head = (
+        f"POST /api/v1/recommendations:batchGet HTTP/1.1\r\nHost: localhost\r\n"
+        f"Authorization: Bearer {key}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+# --- measuring ------------------------------------------------------------------------------------
+
+
+def in_process(listings: int, pairs: int, say: Progress) -> dict[str, Any]:
+    """Return what a read costs without HTTP, against a NumPy array that is indexed."""
+    replica, clock = filled_replica(listings), WallClock()
+    skus = [f"SKU-{number}" for number in range(min(SKUS_ASKED, listings))]
+    for sku in skus:
+        ready_bytes(replica, sku)
+    prices = np.arange(listings)
+    rows = {sku: number for number, sku in enumerate(skus)}
+    rounds = max(1, IN_PROCESS_READS // len(skus))
+
+    def read() -> float:
+        began = time.perf_counter()
+        for _ in range(rounds):
+            for sku in skus:
+                product = replica.product(RETAILER, sku)
+                assert product is not None
+                replica.answer(RETAILER, product)
+                replica.shards[0].tail(clock.wall_ms(), clock.monotonic_ms())
+        return (time.perf_counter() - began) / rounds / len(skus) * 1e9
+
+    def index() -> float:
+        began = time.perf_counter()
+        for _ in range(rounds):
+            for sku in skus:
+                prices[rows[sku]]
+        return (time.perf_counter() - began) / rounds / len(skus) * 1e9
+
+    took = interleaved(pairs, {"in process": read, "numpy index": index}, say)
     return {
-        "ratio_wall": round(statistics.median(wall), 3),
-        "ratio_processor": round(statistics.median(processor), 3),
-        "ratio_wall_range": [round(min(wall), 3), round(max(wall), 3)],
-        "ratio_processor_range": [round(min(processor), 3), round(max(processor), 3)],
-        "fixed_path_ratio_processor": round(statistics.median(fixed_path), 3),
-        "reads_per_s": round(statistics.median(mine[0] for mine, _, _ in rows)),
-        "constant_per_s": round(statistics.median(peer[0] for _, peer, _ in rows)),
-        "read_processor_us": round(1e6 * statistics.median(mine[1] for mine, _, _ in rows), 1),
-        "body_bytes": length,
-        "listings": LISTINGS,
-        "connections": CONNECTIONS,
-        "pairs": pairs,
-        "load_average": round(os.getloadavg()[0], 2),
+        "in_process_read_ns": spread(took["in process"]),
+        "in_process_of_numpy_index": ratio(took["in process"], took["numpy index"]),
     }
 
 
-def main() -> int:
-    """Measure and print one line of JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--json", action="store_true", help="one line of JSON, which it always is")
-    parser.add_argument("--seconds", type=float, default=SECONDS)
-    parser.add_argument("--pairs", type=int, default=PAIRS)
-    given = parser.parse_args()
-    print(json.dumps(measure(given.seconds, given.pairs)))
-    return 0
+def over_http(
+    listings: int, seconds: float, pairs: int, say: Progress, with_ray: bool
+) -> dict[str, Any]:
+    """Ask the gateway and its peers in turns."""
+    replica = filled_replica(min(listings, DECISION_ROWS))
+    bodies = {
+        f"SKU-{number}": ready_bytes(replica, f"SKU-{number}") for number in range(SKUS_ASKED)
+    }
+    with tempfile.TemporaryDirectory(prefix="repricer-") as folder:
+        redis = Redis(Path(folder))
+        redis.start()
+        load = LoadProcess(core=1)
+        servers: list[Served] = []
+        try:
+            _fill_redis(redis.address, bodies)
+            gateway = Served("gateway", listings)
+            servers.append(gateway)
+            peer = Served("redis", {"url": redis.address, "body": bodies["SKU-0"]})
+            servers.append(peer)
+            sides = {
+                "gateway": Side(load, gateway, gets(PATH, gateway.key), seconds),
+                "constant": Side(load, peer, gets(f"/constant{PATH}", gateway.key), seconds),
+                "short constant": Side(load, peer, gets("/constant", gateway.key), seconds),
+                "batch": Side(load, gateway, [batch_request(gateway.key)], seconds),
+                "redis": Side(load, peer, gets(PATH, gateway.key), seconds),
+            }
+            figures = _http_figures(sides, interleaved(pairs, sides, say))
+            if with_ray:
+                say("starting Ray")
+                actor = Served("ray", {"bodies": bodies})
+                servers.append(actor)
+                sides = {
+                    "gateway": Side(load, gateway, gets(PATH, gateway.key), seconds),
+                    "ray": Side(load, actor, gets(PATH, gateway.key), seconds),
+                }
+                rates = interleaved(pairs, sides, say)
+                figures["read_of_ray"] = ratio(rates["gateway"], rates["ray"])
+                figures["ray_reads_per_s"] = spread(rates["ray"])
+        finally:
+            for server in servers:
+                server.close()
+            load.close()
+            redis.stop()
+    return figures | {"body_bytes": len(bodies["SKU-0"])}
+
+
+def _fill_redis(url: str, bodies: dict[str, bytes]) -> None:
+    import redis
+
+    with redis.Redis.from_url(url) as client:
+        client.mset(bodies)
+
+
+def _http_figures(sides: dict[str, Side], rates: dict[str, list[float]]) -> dict[str, Any]:
+    used = {name: side.counted() for name, side in sides.items()}
+    return {
+        "reads_per_s": spread(rates["gateway"]),
+        "read_processor_us": spread(used["gateway"]),
+        "constant_per_s": spread(rates["constant"]),
+        "redis_reads_per_s": spread(rates["redis"]),
+        "batched_listings_per_s": spread([BATCH * rate for rate in rates["batch"]]),
+        "batch_processor_us": spread(used["batch"]),
+        "read_of_constant": ratio(used["constant"], used["gateway"]),
+        "read_of_constant_by_wall": ratio(rates["gateway"], rates["constant"]),
+        "read_of_short_constant": ratio(used["short constant"], used["gateway"]),
+        "read_of_redis": ratio(rates["gateway"], rates["redis"]),
+        "batch_of_single": ratio([BATCH * each for each in used["gateway"]], used["batch"]),
+        "batch_of_single_by_wall": ratio(
+            [BATCH * rate for rate in rates["batch"]], rates["gateway"]
+        ),
+    }
+
+
+def measure(
+    listings: int, seconds: float, pairs: int, say: Progress, *, with_ray: bool = True
+) -> dict[str, Any]:
+    """Return all figures."""
+    figures = in_process(listings, pairs, say)
+    figures |= over_http(listings, seconds, pairs, say, with_ray)
+    return figures | {"listings": listings, "connections": significant(CONNECTIONS)}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and report."""
+    parser = arguments_of(COMMAND, __doc__)
+    parser.add_argument("--listings", type=int, default=100_000)
+    parser.add_argument("--seconds", type=float, default=1.5, help="of each turn")
+    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--no-ray", dest="ray", action="store_false")
+    options = parser.parse_args(arguments)
+    machine = Machine()
+    figures = measure(
+        options.listings, options.seconds, options.pairs, Progress(COMMAND), with_ray=options.ray
+    )
+    return report(COMMAND, options, machine, figures)
 
 
 if __name__ == "__main__":

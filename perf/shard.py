@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
+from msgspec import structs
 
 from engine.deltas import ListingChanged, PolicyChanged, RetailerAdded
 from engine.microbatch import (
@@ -77,6 +78,7 @@ class Clock:
     def apply(self, batch: Microbatch) -> float:
         """Apply and record; return the milliseconds of ``apply``."""
         self.now_ms += 250
+        batch = structs.replace(batch, last_delta=max(batch.last_delta, self.shard.last_delta))
         began = time.perf_counter()
         decided = self.shard.apply(batch, self.now_ms)
         took = (time.perf_counter() - began) * 1000.0

@@ -12,6 +12,7 @@ from engine.listing_table import (
     ListingText,
     put,
 )
+from engine.texts import Texts
 
 # Few distinct low bits, so that places collide.
 KEYS = st.integers(0, 2**64 - 1).map(lambda key: key & 0xFFFFFFFF00000007)
@@ -81,3 +82,26 @@ def test_put_writes_what_assignment_writes() -> None:
     assert table[6] == records[0]
     assert table[1] == records[1]
     assert not table[[0, 2, 3, 4, 5, 7]]["key"].any()
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.binary(max_size=40)), max_size=60))
+def test_texts_are_a_list_of_bytes(steps: list[tuple[int, bytes]]) -> None:
+    texts, model = Texts(4), [b""] * 12
+    texts.fit(12)
+    for row, text in steps:
+        texts[row] = text
+        model[row] = text
+    assert [texts[row] for row in range(12)] == model
+    for rows in (np.array([7, 2, 5]), np.array([11, 10])):
+        texts.put(rows, [b"seven", b"", b"five"][: len(rows)])
+        for row, text in zip(rows.tolist(), (b"seven", b"", b"five"), strict=False):
+            model[row] = text
+        assert texts.of(np.arange(12)) == model
+
+
+def test_whoever_renames_for_ever_wastes_a_bounded_number_of_bytes() -> None:
+    texts = Texts(4)
+    for size in [*range(200), *([1, 199] * 500)]:
+        texts[1] = b"x" * size
+        assert texts[1] == b"x" * size
+    assert texts.buffer_bytes < 4 * 200

@@ -1,0 +1,125 @@
+"""Each command of the bench at a tiny size: what it compares is equal, and its line is whole."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perf import checkpoint, kernels, memory, reads, recovery, scaling, sinks, soak, spike
+from perf.flood import Recorded, Sent, Slot, percentile
+from persistence.frames import FRAME, decode_frame
+from persistence.lanes import Lanes
+from persistence.ports import Record
+
+Main = Callable[[Sequence[str]], int]
+
+
+def line_of(main: Main, words: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """Run a command and return its line."""
+    assert main([*words.split(), "--json"]) == 0
+    line: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {"command", "arguments", "figures", "gates", "stamp"} <= line.keys()
+    measured = [gate["figure"] for gate in line["gates"] if gate["measured"] is None]
+    assert not [name for name in measured if name != "read_of_ray"], measured
+    return line
+
+
+def test_kernels_decide_as_numpy_and_the_loop_do(capsys: pytest.CaptureFixture[str]) -> None:
+    found = line_of(kernels.main, "--rows 5000 --pairs 1", capsys)["figures"]
+    assert found["equal_to_numpy"] == 1.0
+    assert found["equal_to_loop"] > 0.999
+    assert found["compiles_after_warming"] == 0
+
+
+def test_kernels_would_notice_another_price() -> None:
+    rows = kernels.rows_of(500)
+    prices = kernels.plain_numpy(rows)
+    rows["rrp_minor"] = 0
+    rows["floor_minor"] = rows["cost_minor"] * 2
+    assert (kernels.plain_numpy(rows) != prices).any()
+
+
+@pytest.mark.servers
+def test_reads_of_every_peer_are_the_same_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "--listings 1100 --seconds 0.1 --pairs 1 --no-ray"
+    found = line_of(reads.main, words, capsys)["figures"]
+    assert found["body_bytes"] > 500
+    assert found["reads_per_s"]["median"] > 0
+    assert found["batched_listings_per_s"]["median"] > found["reads_per_s"]["median"]
+
+
+@pytest.mark.servers
+def test_a_restored_shard_decides_as_the_saved_one(capsys: pytest.CaptureFixture[str]) -> None:
+    found = line_of(recovery.main, "--listings 1500 --pairs 1", capsys)["figures"]
+    assert found["equal"] is True
+
+
+def test_a_checkpoint_holds_the_rows_that_were_touched(capsys: pytest.CaptureFixture[str]) -> None:
+    found = line_of(checkpoint.main, "--listings 3000 --dirty 0.1 --pairs 1", capsys)["figures"]
+    assert found["dirty_rows"] == 300
+    assert found["written_of_dirty"]["median"] >= 1.0
+
+
+def test_scaling_measures_every_size(capsys: pytest.CaptureFixture[str]) -> None:
+    found = line_of(scaling.main, "--sizes 600,1200", capsys)["figures"]
+    assert set(found["by_size"]) == {"600", "1200"}
+    assert all(each["raw_bytes_a_listing"] > 400 for each in found["by_size"].values())
+
+
+@pytest.mark.servers
+def test_memory_counts_ours_and_the_peers(capsys: pytest.CaptureFixture[str]) -> None:
+    found = line_of(memory.main, "--listings 1500", capsys)["figures"]
+    assert found["redis_bytes_a_listing"] > found["raw_columns_bytes"]
+    assert found["struct_bytes_a_listing"] > found["raw_columns_bytes"]
+
+
+@pytest.mark.servers
+def test_sinks_hold_what_the_log_says(capsys: pytest.CaptureFixture[str]) -> None:
+    """The command itself compares count and checksum before it counts a rate."""
+    found = line_of(sinks.main, "--quotes 1500 --pairs 1", capsys)["figures"]
+    assert found["quotes"] >= 1500
+
+
+def test_a_flood_is_about_its_own_listings_and_nothing_is_refused() -> None:
+    listings = np.arange(1, 50, dtype=np.uint64) * 7
+    slot = Slot("shop", 0, listings, np.full(49, 2000))
+    frame = slot.frame(np.random.default_rng(1), 300)
+    facts, refused = decode_frame(1, Record(5, 0, b"shop", frame, FRAME), Lanes(0, 1, {}))
+    assert not refused
+    assert len(facts.kind) == 300
+    assert set(facts.listing.tolist()) <= set(listings.tolist())
+
+
+def test_delays_are_weighted_by_facts() -> None:
+    delays = (np.array([5.0, 100.0, 7.0]), np.array([98, 1, 1]))
+    assert percentile(delays, 0.5) == 5.0
+    assert percentile(delays, 0.99) == 7.0
+    assert percentile(delays, 1.0) == 100.0
+
+
+def test_a_spike_that_is_decided_late_is_not_called_sustained() -> None:
+    sent = {(0, 0): Sent(0.0, 10, 1), (0, 1): Sent(60_000.0, 10, 1)}
+    phase = {number: (np.array([10.0]), np.array([5])) for number in (0, 2)}
+    late = {**phase, 1: (np.array([10.0, 60_000.0]), np.array([10, 10]))}
+
+    class Flooded:
+        def __init__(self) -> None:
+            self.sent = sent
+            self.late_ms_max = 0.0
+
+    found = spike.figures_of(Recorded(20, 9, 2, 0, late), Flooded(), {"owner": 1.0}, 1.0)  # type: ignore[arg-type]
+    assert found["of_wanted"] == pytest.approx(0.5, rel=0.01)
+    assert found["lost"] == 0
+
+
+def test_what_grows_is_told_from_what_is_flat() -> None:
+    seconds = [10.0 * each for each in range(200)]
+    noise = np.random.default_rng(1).normal(0, 1, 200)
+    assert soak.slope(seconds, list(300 + noise)).flat
+    grown = soak.slope(seconds, list(300 + noise + np.arange(200) * 0.5))
+    assert not grown.flat
+    assert grown.low > 0
+    assert soak.slope(seconds, [4.0] * 200).flat
+    assert not soak.slope([0.0, 1.0], [4.0, 4.0]).flat, "two samples prove nothing"
