@@ -67,15 +67,14 @@ def judge(
     counted = ~exempt[changing]
     moving, inverse = changing[counted], inverse[counted]
     row = listings.take(moving)
-    thresholds = table.take(row["retailer"])
     # A row's own window begins with its first move.
-    anew = now_ms - row["window_ms"] >= thresholds["breaker_window_ms"]
+    anew = now_ms - row["window_ms"] >= table["breaker_window_ms"][row["retailer"]]
     anew |= row["window_minor"] <= 0
     start = np.where(anew, row["in_force_minor"], row["window_minor"])
     flags = np.where(anew, 0, row["window_flags"])
     wanted = wanted_minor[moving]
     ratio = np.abs(wanted / start - 1.0)
-    moved = (ratio > thresholds["breaker_move"]) & (flags & COUNTED_MOVED == 0)
+    moved = (ratio > table["breaker_move"][row["retailer"]]) & (flags & COUNTED_MOVED == 0)
     floored = (wanted <= floor_minor[moving]) & (flags & COUNTED_FLOORED == 0)
     flags = flags | np.where(moved, COUNTED_MOVED, 0) | np.where(floored, COUNTED_FLOORED, 0)
     listings["window_minor"][moving] = start

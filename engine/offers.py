@@ -69,15 +69,20 @@ def apply_offers(
         possible &= ~nameless
     offers = memory.rivals.offers_of(row)
     at = memory.rivals.find(offers, rival, source)
-    full = np.zeros(len(at), dtype=bool)
-    if not (at >= 0).all():
-        full = _make_places(memory, at, row, rival, source, possible, work.now_ms)
-        offers = memory.rivals.offers_of(row)
+    stood = at >= 0
+    full, displaced = np.zeros(len(at), dtype=bool), False
+    if not stood.all():
+        full, displaced = _make_places(memory, at, row, rival, source, possible, work.now_ms)
     if full.any():
         reason = f"/rival: the listing has {OFFERS_MAX} fresh offers already; send fewer rivals"
         refused.append((which[full], "rejected", reason))
 
-    held = _held(offers, at)
+    if displaced:
+        held = _held(memory.rivals.offers_of(row), at)
+    else:
+        held = _held(offers, np.where(stood, at, -1))
+        begun = np.flatnonzero((at >= 0) & ~stood)
+        put(held, begun, unseen_offers(rival[begun], source[begun]))
     cells = np.where((at >= 0) & possible, row * OFFERS_MAX + at, -1 - np.arange(len(at)))
     judged = newest(
         cells,
@@ -108,11 +113,10 @@ def apply_offers(
             refused.append((which[last[why == code]], "quarantined", _reason(code)))
         # An offer before the quarantined one, in the same block, may be believed instead.
         candidates[last] = False
-        if not candidates.any():
-            break
-        settled = candidates & np.isin(cells, cells[last[believed]])
-        late |= settled & overtaken
-        candidates &= ~settled
+        rest = np.flatnonzero(candidates)
+        settled = rest[np.isin(cells[rest], cells[last[believed]])]
+        late[settled] |= overtaken[settled]
+        candidates[settled] = False
     if candidates.any():
         refused.append((which[candidates], "quarantined", UNJUDGED))
     return Applied(
@@ -131,8 +135,11 @@ def _make_places(
     source: np.ndarray,
     possible: np.ndarray,
     now_ms: int,
-) -> np.ndarray:
-    """Write into ``at`` where offers that stand nowhere shall stand; return which find no room."""
+) -> tuple[np.ndarray, bool]:
+    """Write into ``at`` where offers that stand nowhere shall stand.
+
+    Returns which find no room, and whether any may have displaced another.
+    """
     wanted = np.flatnonzero((at < 0) & possible)
     order = wanted[np.lexsort((wanted, source[wanted], rival[wanted], row[wanted]))]
     begins = np.empty(len(order), dtype=bool)
@@ -153,7 +160,7 @@ def _make_places(
     crowded = wanted[at[wanted] < 0]
     if len(crowded):
         full[crowded] = _displace(memory, at, row, rival, source, crowded, now_ms)
-    return full
+    return full, len(crowded) > 0
 
 
 def _displace(

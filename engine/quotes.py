@@ -124,8 +124,9 @@ def _look(memory: Memory, rows: np.ndarray, now_ms: int) -> _Sight:
     inputs["stock"] = stock_of(listings)
     inputs["kvi"] = (listings["flags"] & KVI) != 0
     inputs["changes_last_hour"] = _shift_changes(listings, now_ms)
-    retailer = memory.retailers.table.take(listings["retailer"])
-    halted = (retailer["halted"] | retailer["tripped"]) != 0
+    # Column by column: a retailer's record is a thousand bytes, of which these are three.
+    retailers, number = memory.retailers.table, listings["retailer"]
+    halted = (retailers["halted"][number] | retailers["tripped"][number]) != 0
     return _Sight(
         listings=listings,
         policy=policy,
@@ -133,7 +134,7 @@ def _look(memory: Memory, rows: np.ndarray, now_ms: int) -> _Sight:
         reference=seen,
         inputs=inputs,
         ceiling=np.where(policy["ceiling_minor"] > 0, policy["ceiling_minor"], PRICE_MINOR_MAX),
-        live=retailer["live"] != 0,
+        live=retailers["live"][number] != 0,
         halted=halted | memory.retailers.halted_channels[group["channel"]],
     )
 
@@ -274,13 +275,13 @@ def _exempt(
     held = listings["held_minor"]
     released = ((listings["flags"] & RELEASED) != 0) & (held > 0)
     released &= breaker.like_held(wanted, held)
-    retailer = memory.retailers.table.take(listings["retailer"])
+    retailers, number = memory.retailers.table, listings["retailer"]
     # A person's word ends with the hour in which it lets costs pass, too.
-    released &= now_ms < retailer["costs_trusted_until_ms"]
+    released &= now_ms < retailers["costs_trusted_until_ms"][number]
     unit = accepted_unit_cost(memory, rows)
     by_cost = breaker.explained(wanted, in_force, unit, listings["basis_unit"])
     by_rate = breaker.explained(wanted, in_force, sight.reference.rate, listings["basis_rate"])
-    by_rate &= now_ms - retailer["rate_ms"] < retailer["breaker_window_ms"]
+    by_rate &= now_ms - retailers["rate_ms"][number] < retailers["breaker_window_ms"][number]
     # Two currencies' rates tell nothing about a change of either.
     currency = sight.reference.currency
     by_rate &= (currency != 0) & (currency == listings["basis_currency"])
