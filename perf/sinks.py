@@ -22,6 +22,7 @@ import asyncpg
 import numpy as np
 import pandas as pd
 from msgspec import structs
+from questdb import Sender, TimestampNanos
 
 from actors.sinks.delta_lanes import DeltaLanes
 from actors.sinks.history import History, SeriesRows
@@ -236,15 +237,11 @@ async def in_questdb(
 
 def sender(address: Any) -> Any:
     """Return a client of its own, as its documentation opens it."""
-    from questdb import Sender
-
     return Sender.from_conf(address.sender_conf)
 
 
 def write_rows(writer: Any, prices: dict[str, list[Any]]) -> None:
     """Write a row at a time."""
-    from questdb import TimestampNanos
-
     names = [name for name in prices if name not in ("ts", "model")]
     for row, ts in enumerate(prices["ts"]):
         writer.row(
