@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 
 from engine.checkpoint import Part
+from engine.microbatch import STOCK_COUNTED
 from engine.shard import Shard
 from perf.filled import RIVALS, SLICE_ROWS, filled, keys_of, parts_of, save
 from perf.measuring import Machine, Progress, arguments_of, ratio, report, significant, spread
@@ -33,8 +34,6 @@ BATCH = 2048
 
 def touch(clock: Clock, keys: np.ndarray, rows: int) -> int:
     """Have deltas touch that many distinct listings."""
-    from engine.microbatch import STOCK_COUNTED
-
     random = np.random.default_rng(rows)
     chosen = random.permutation(len(keys))[:rows]
     for first in range(0, rows, BATCH):

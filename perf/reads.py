@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import redis
+import redis.asyncio
 import uvloop
 from aiohttp import web
 
@@ -156,8 +158,6 @@ async def _serve(kind: str, given: Any, pipe: Connection) -> None:
     if kind == "gateway":
         app, key = gateway_app(given)
     elif kind == "redis":
-        import redis.asyncio
-
         client = redis.asyncio.Redis.from_url(given["url"], max_connections=CONNECTIONS)
         app = peer_app(client.get, constant=given["body"])
     else:
@@ -308,15 +308,15 @@ def over_http(
         f"SKU-{number}": ready_bytes(replica, f"SKU-{number}") for number in range(SKUS_ASKED)
     }
     with tempfile.TemporaryDirectory(prefix="repricer-") as folder:
-        redis = Redis(Path(folder))
-        redis.start()
+        server = Redis(Path(folder))
+        server.start()
         load = LoadProcess(core=1)
         servers: list[Served] = []
         try:
-            _fill_redis(redis.address, bodies)
+            _fill_redis(server.address, bodies)
             gateway = Served("gateway", listings)
             servers.append(gateway)
-            peer = Served("redis", {"url": redis.address, "body": bodies["SKU-0"]})
+            peer = Served("redis", {"url": server.address, "body": bodies["SKU-0"]})
             servers.append(peer)
             sides = {
                 "gateway": Side(load, gateway, gets(PATH, gateway.key), seconds),
@@ -338,16 +338,14 @@ def over_http(
                 figures["read_of_ray"] = ratio(rates["gateway"], rates["ray"])
                 figures["ray_reads_per_s"] = spread(rates["ray"])
         finally:
-            for server in servers:
-                server.close()
+            for each in servers:
+                each.close()
             load.close()
-            redis.stop()
+            server.stop()
     return figures | {"body_bytes": len(bodies["SKU-0"])}
 
 
 def _fill_redis(url: str, bodies: dict[str, bytes]) -> None:
-    import redis
-
     with redis.Redis.from_url(url) as client:
         client.mset(bodies)
 

@@ -11,6 +11,8 @@ plain ``read()`` of the same bytes.
 """
 
 import asyncio
+import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +24,7 @@ import numpy as np
 import redis
 from msgspec import structs
 
+from cluster.servers import installation
 from cluster.servers.redis import Redis
 from engine.shard import Shard
 from perf.filled import RIVALS, filled, keys_of, parts_of, save
@@ -59,7 +62,6 @@ class RedisTable:
             client.config_set("appendonly", "no")
             fill_redis(client, self._listings)
             client.save()
-            self._port = client.connection_pool.connection_kwargs["port"]
         self._server.stop()
 
     def load_s(self) -> float:
@@ -72,11 +74,6 @@ class RedisTable:
 
 def loaded_s(folder: Path, settings: Path, listings: int, address: str) -> float:
     """Run a server on a settings file until it has loaded; return the seconds of loading alone."""
-    import re
-    import subprocess
-
-    from cluster.servers import installation
-
     log = folder / "load.log"
     with log.open("wb") as out:
         process = subprocess.Popen(

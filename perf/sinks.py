@@ -21,6 +21,8 @@ from urllib.parse import urlsplit
 import asyncpg
 import numpy as np
 import pandas as pd
+from msgspec import structs
+from questdb import Sender, TimestampNanos
 
 from actors.sinks.delta_lanes import DeltaLanes
 from actors.sinks.history import History, SeriesRows
@@ -40,6 +42,7 @@ from persistence.questdb_series import QuestDBSeries
 
 COMMAND = "sinks"
 LISTINGS = 20_000
+BATCH = 2048
 RECORDS_MAX = 64
 """Records a follower hands to a sink at once, as in production."""
 
@@ -57,7 +60,8 @@ def decided_quotes(quotes: int, say: Progress) -> list[Accepted]:
     held, now_ms = 0, time.time_ns() // 1_000_000
     while held < quotes:
         clock.now_ms += 250
-        batch = mixed(keys, 2048, clock.now_ms, random, RIVALS)
+        batch = mixed(keys, BATCH, clock.now_ms, random, RIVALS)
+        batch = structs.replace(batch, last_delta=shard.last_delta + BATCH)
         decided = shard.apply(batch, clock.now_ms)
         shard.record(decided)
         if not len(decided.quotes):
@@ -67,7 +71,8 @@ def decided_quotes(quotes: int, say: Progress) -> list[Accepted]:
                 position=LogPosition(STAMP.log_id, len(found) + 1, 1, STAMP.owner, decided.seq),
                 appended_ms=now_ms + len(found),
                 stamp=STAMP,
-                decided=decided,
+                # As if no delta was consumed: what was heard is another table, and not compared.
+                decided=structs.replace(decided, last_command=-1, last_delta=-1),
             )
         )
         held += len(decided.quotes)
@@ -232,15 +237,11 @@ async def in_questdb(
 
 def sender(address: Any) -> Any:
     """Return a client of its own, as its documentation opens it."""
-    from questdb import Sender
-
     return Sender.from_conf(address.sender_conf)
 
 
 def write_rows(writer: Any, prices: dict[str, list[Any]]) -> None:
     """Write a row at a time."""
-    from questdb import TimestampNanos
-
     names = [name for name in prices if name not in ("ts", "model")]
     for row, ts in enumerate(prices["ts"]):
         writer.row(
