@@ -9,6 +9,7 @@ take what has ``pathway_diff`` 1.
 
 import os
 import threading
+import time
 from typing import Any
 
 import pathway as pw
@@ -88,13 +89,27 @@ def main(work: Given) -> None:
 
 
 def stop_at(deltas: Any, events: int) -> None:
-    """End the process a second after all deltas were counted: a stream has no end of its own."""
+    """End the process once all deltas were counted and nothing works any more.
 
-    def counted(key: Any, row: dict[str, Any], time: int, is_addition: bool) -> None:
+    A stream has no end of its own, and that all were counted does not say that the last prices are
+    written: the writer comes later, under load seconds later.
+    """
+
+    def counted(key: Any, row: dict[str, Any], at: int, is_addition: bool) -> None:
         if is_addition and row["count"] >= events:
-            threading.Timer(1.0, os._exit, (0,)).start()
+            threading.Thread(target=end_when_idle, daemon=True).start()
 
     pw.io.subscribe(deltas.reduce(count=pw.reducers.count()), counted)
+
+
+def end_when_idle() -> None:
+    """End the process after three seconds in a row in which it used next to no CPU."""
+    idle = 0
+    while idle < 3:
+        used = time.process_time()
+        time.sleep(1.0)
+        idle = idle + 1 if time.process_time() - used < 0.05 else 0
+    os._exit(0)
 
 
 if __name__ == "__main__":
