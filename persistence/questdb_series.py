@@ -26,7 +26,9 @@ from persistence.sqlite_series import plain_column
 from persistence.sqlite_tables import heard
 
 NO_ROOM = "DISK FULL"
-"""What a suspended table names as the cause when there was no room for it."""
+NO_SPACE = "[28]"
+"""What a suspended table names as the cause when there was no room: a tag, or the system's error
+in its message and no tag (QuestDB 9.3.4, when the applying of a transaction met it)."""
 
 _UNIT_MS = {
     "HOUR": 3_600_000,
@@ -277,7 +279,7 @@ class QuestDBSeries:
         room it is suspended again, and the next try asks again. Any other cause is a person's.
         """
         state = await self._wal(table)
-        if not (state["suspended"] and state["errorTag"] == NO_ROOM):
+        if not (state["suspended"] and lacked_room(state)):
             return state
         await self.execute(f"alter table {table} resume wal")
         return await self._wal(table)
@@ -327,6 +329,11 @@ class QuestDBSeries:
                 raise FailedDependency(f"questdb: {answer['error']}: {sql}")
             raise RejectedInput("", f"questdb: {answer['error']}: {sql}", "migrate, start again")
         return answer
+
+
+def lacked_room(wal: Mapping[str, Any]) -> bool:
+    """Whether a table was suspended only because there was no room for it."""
+    return wal["errorTag"] == NO_ROOM or NO_SPACE in str(wal["errorMessage"])
 
 
 def _refuse_suspended(wal: Mapping[str, Any]) -> None:

@@ -27,6 +27,9 @@ from persistence.sqlite_tables import heard
 
 Result = TypeVar("Result")
 
+TRANSPORT_CLOSED = "the handler is closed"
+"""What uvloop says, as a plain ``RuntimeError``, when it writes to a connection that was cut."""
+
 LIBRARY = """#!lua name=repricer_v1
 redis.register_function('repricer_put_versioned', function(keys, args)
     local ttl_ms, won = args[1], 0
@@ -166,7 +169,9 @@ class RedisCache:
         except ResponseError as error:
             # The server answered: it is there, whatever it thinks of the question.
             raise FailedDependency(f"redis: {error}") from error
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, OSError, TimeoutError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and TRANSPORT_CLOSED not in str(error):
+                raise
             self._failures += 1
             if self._failures >= FAILURES_TO_OPEN:
                 self._open_until_s = self._monotonic_s() + OPEN_S

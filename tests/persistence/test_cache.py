@@ -231,3 +231,22 @@ async def patiently_put(cache: RedisCache) -> None:
             return
         except FailedDependency:
             await asyncio.sleep(0.2)
+
+
+async def test_a_connection_that_uvloop_found_cut_is_a_failed_dependency() -> None:
+    """It says so with a plain RuntimeError; any other RuntimeError is a bug and stays one."""
+    cache = RedisCache("127.0.0.1", 9)
+
+    async def cut() -> None:
+        raise RuntimeError(
+            "unable to perform operation on <TCPTransport closed=True>; the handler is closed"
+        )
+
+    async def bug() -> None:
+        raise RuntimeError("cannot reuse an awaited coroutine")
+
+    with pytest.raises(FailedDependency, match="handler is closed"):
+        await cache._call(cut)
+    with pytest.raises(RuntimeError, match="reuse"):
+        await cache._call(bug)
+    await cache.close()

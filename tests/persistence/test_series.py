@@ -12,7 +12,7 @@ from cluster.servers.questdb import QuestDB, QuestDBAddress
 from engine.errors import FailedDependency, RejectedInput, SettingsRefused
 from persistence.migrations import migrations
 from persistence.ports import SeriesStore
-from persistence.questdb_series import FLUSH_ROWS_MAX, QuestDBSeries
+from persistence.questdb_series import FLUSH_ROWS_MAX, QuestDBSeries, lacked_room
 from persistence.sqlite_series import SqliteSeries
 from tests.actors.sinks.stores import questdb_series, sqlite_path
 
@@ -157,6 +157,15 @@ async def test_a_suspended_table_is_a_failed_dependency_until_it_is_resumed(
     await store.append("inventory_levels", stock(1, [2], 7))
     assert await units(store, 1) == {1: 7, 2: 7}
     await store.close()
+
+
+def test_a_lack_of_room_is_known_by_its_tag_or_by_the_systems_error() -> None:
+    """The second row is what a full disk left behind; its tag is empty."""
+    told = "io.questdb.cairo.CairoException: [28] No space left [size=16777216, fd=2540473157772]"
+    assert lacked_room({"errorTag": "DISK FULL", "errorMessage": ""})
+    assert lacked_room({"errorTag": "", "errorMessage": told})
+    assert not lacked_room({"errorTag": "", "errorMessage": "[2] could not open"})
+    assert not lacked_room({"errorTag": "OUT OF MEMORY", "errorMessage": None})
 
 
 async def test_a_table_that_only_lacked_room_goes_on_by_itself(
