@@ -124,6 +124,7 @@ class Run:
         told.began_ms = _now_ms()
         await told.gateway.open()
         async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(told.gateway.close)
             watching = self._begin(self._watchers())
             stack.push_async_callback(_end, watching)
             sending = self._begin(producer.run() for producer in told.producers)
@@ -137,7 +138,6 @@ class Run:
             await self._ended(sending, "the producers were not acknowledged")
             await self._ended(asking, "commands were not answered")
             await self._guarded(self._judge_end(), watching)
-        await told.gateway.close()
         told.ended_ms = _now_ms()
         return told
 
