@@ -1,6 +1,6 @@
 """Shards filled with listings and rivals' offers by deltas, for whoever measures a shard.
 
-Filling a million takes minutes, so ``make bench`` names a folder in ``REPRICER_BENCH_FOLDER``:
+Filling a million takes minutes, so ``make bench`` names a folder in ``BENCH_OF_REPRICER_FOLDER``:
 what was filled once lies there as a checkpoint that the production classes wrote and read.
 """
 
@@ -20,7 +20,7 @@ from persistence.checkpoints import CheckpointFiles, Increment
 from persistence.decision_records import LogPosition
 from repricer import batch_of
 
-FOLDER = "REPRICER_BENCH_FOLDER"
+FOLDER = "BENCH_OF_REPRICER_FOLDER"
 RETAILER, CHANNEL = "acme", "shop"
 PIECE = 4096
 RIVALS = 4

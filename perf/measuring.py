@@ -20,8 +20,11 @@ from typing import Any
 from msgspec import Struct, structs
 
 BUDGETS = Path(__file__).with_name("budgets.toml")
-MARK = "REPRICER_BENCH"
-"""Stands in the environment of everything that a command starts, so that it is told from others."""
+MARK = "BENCH_OF_REPRICER"
+"""Stands in the environment of everything that a command starts, so that it is told from others.
+
+It must not begin as our settings do: an unknown one is refused by whoever reads them.
+"""
 
 OTHERS_SHARE_MAX = 0.05
 """Of one core: what one process of somebody else may use before a run is marked as disturbed."""

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from perf import bench, benchmarks_page, measuring
+from cluster.settings import load
+from perf import bench, benchmarks_page, filled, measuring
 from perf.measuring import Gate, Machine, Progress, figure_at, interleaved, judged, ratio, spread
 
 ROOT = Path(__file__).parent.parent.parent
@@ -126,3 +127,11 @@ def test_the_page_of_the_repository_is_made_from_its_lines() -> None:
 
 def test_a_spread_has_no_digits_that_nobody_measured() -> None:
     assert spread([1.23456789, 1.23456789]).median == 1.235
+
+
+def test_what_the_bench_leaves_in_the_environment_is_no_setting() -> None:
+    """Whoever starts an engine under it would be refused for a setting that does not exist."""
+    Machine()
+    assert not measuring.MARK.startswith("REPRICER_")
+    assert not filled.FOLDER.startswith("REPRICER_")
+    load()
