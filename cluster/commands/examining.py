@@ -1,0 +1,72 @@
+"""``exam``: how much the engine's prices earn, in worlds whose best prices are known."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from cyclopts import Parameter
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cluster.commands.speaking import FAILURE, OK, Common, Voice, table
+from engine.errors import RejectedInput
+
+
+def exam(
+    *,
+    worlds: Annotated[
+        tuple[str, ...],
+        Parameter(name=["--scenarios"], help="S1 to S10, a perturbed world, or a group of them"),
+    ] = ("scenarios",),
+    seeds: Annotated[int, Parameter(help="how many seeds, from --first-seed on")] = 5,
+    first_seed: Annotated[int, Parameter(help="the first seed")] = 1,
+    listings: Annotated[int, Parameter(help="listings of a world")] = 2000,
+    days: Annotated[int, Parameter(help="days that the engine prices")] = 180,
+    out: Annotated[Path | None, Parameter(help="folder for exam.md and exam.json")] = None,
+    common: Common | None = None,
+) -> int:
+    """Sit the exam: the production shard in simulated markets, against a clairvoyant.
+
+    Groups: `scenarios` (S1 to S10), `perturbed` (worlds of our own), `all`. Exits with 1 when a
+    goal is missed. Nothing is special-cased: one policy for all worlds, printed with the results.
+    """
+    from training.exam import simulated
+
+    voice = Voice(common)
+    try:
+        named = simulated.worlds_named(worlds)
+    except KeyError as error:
+        raise RejectedInput("/scenarios", f"{error} is no world", "see docs/exam.md") from None
+    chosen = range(first_seed, first_seed + seeds)
+    rows = []
+    with _progress(voice) as progress:
+        task = progress.add_task("exam", total=len(named) * seeds * days)
+        for row in simulated.examine(
+            named, chosen, listings, days, told=lambda: progress.advance(task)
+        ):
+            rows.append(row)
+            voice.say("  ".join(simulated.cells(row)))
+    heading = f"Exam: {seeds} seeds, {listings} listings, {days} days"
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "exam.md").write_text(simulated.markdown(rows, heading))
+        (out / "exam.json").write_bytes(msgspec.json.encode(simulated.plain(rows)))
+    shown = table(heading, "world", *(name.replace("_", " ") for name, _ in simulated.COLUMNS))
+    for row in rows:
+        shown.add_row(*simulated.cells(row))
+    judged = simulated.verdicts(rows)
+    goals = table("Goals", "", "")
+    for goal, reached in judged:
+        goals.add_row("reached" if reached else "MISSED", goal)
+    voice.answer(simulated.plain(rows), shown, goals)
+    return OK if all(reached for _, reached in judged) else FAILURE
+
+
+def _progress(voice: Voice) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=voice.aside,
+        disable=voice.json or not voice.aside.is_terminal,
+    )
