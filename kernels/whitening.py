@@ -21,7 +21,7 @@ LEVEL_SD = 0.10
 SURPRISE_SD_MAX = 4.0
 """Surprises are clipped at so many standard deviations: a bulk order is no change of demand."""
 
-MEMORY_DAYS = 250.0
+MEMORY_DAYS = 500.0
 """Sums forget by a factor of e in so many days, for elasticity drifts."""
 
 WARM_DAYS = 14

@@ -1,10 +1,11 @@
 """``exam``: how much the engine's prices earn, in worlds whose best prices are known."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
+from msgspec.structs import asdict
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cluster.commands.speaking import FAILURE, OK, Common, Voice, table
@@ -21,6 +22,10 @@ def exam(
     first_seed: Annotated[int, Parameter(help="the first seed")] = 1,
     listings: Annotated[int, Parameter(help="listings of a world")] = 2000,
     days: Annotated[int, Parameter(help="days that the engine prices")] = 180,
+    markdown: Annotated[bool, Parameter(help="clear overstocked seasons, too")] = True,
+    oj: Annotated[
+        Path | None, Parameter(help="Dominick's orange juice, a Parquet file: the real-data half")
+    ] = None,
     out: Annotated[Path | None, Parameter(help="folder for exam.md and exam.json")] = None,
     common: Common | None = None,
 ) -> int:
@@ -29,7 +34,7 @@ def exam(
     Groups: `scenarios` (S1 to S10), `perturbed` (worlds of our own), `all`. Exits with 1 when a
     goal is missed. Nothing is special-cased: one policy for all worlds, printed with the results.
     """
-    from training.exam import simulated
+    from training.exam import orange_juice, seasonal, simulated
 
     voice = Voice(common)
     try:
@@ -45,19 +50,32 @@ def exam(
         ):
             rows.append(row)
             voice.say("  ".join(simulated.cells(row)))
+    judged = simulated.verdicts(rows)
+    parts: dict[str, Any] = {}
+    if markdown:
+        seasons = [seasonal.sit_season(seed, 2 * listings) for seed in chosen]
+        parts["markdown"] = [asdict(season) for season in seasons]
+        judged += seasonal.season_verdicts(seasons)
+    if oj is not None:
+        if not oj.is_file():
+            raise RejectedInput("/oj", f"{oj} is no file", "name the Parquet file")
+        board = orange_juice.sit_juice(orange_juice.read_juice(oj))
+        parts["orange_juice"] = asdict(board)
+        judged += orange_juice.juice_verdicts(board)
     heading = f"Exam: {seeds} seeds, {listings} listings, {days} days"
+    whole = {**simulated.plain(rows), **parts}
+    whole["goals"] = [{"goal": goal, "reached": reached} for goal, reached in judged]
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "exam.md").write_text(simulated.markdown(rows, heading))
-        (out / "exam.json").write_bytes(msgspec.json.encode(simulated.plain(rows)))
+        (out / "exam.md").write_text(simulated.page(rows, parts, judged, heading))
+        (out / "exam.json").write_bytes(msgspec.json.encode(whole))
     shown = table(heading, "world", *(name.replace("_", " ") for name, _ in simulated.COLUMNS))
     for row in rows:
         shown.add_row(*simulated.cells(row))
-    judged = simulated.verdicts(rows)
     goals = table("Goals", "", "")
     for goal, reached in judged:
         goals.add_row("reached" if reached else "MISSED", goal)
-    voice.answer(simulated.plain(rows), shown, goals)
+    voice.answer(whole, shown, goals)
     return OK if all(reached for _, reached in judged) else FAILURE
 
 

@@ -1,5 +1,7 @@
 """The markdown part of the exam: the production shard clears overstocked seasons."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from msgspec import Struct
 
@@ -31,7 +33,7 @@ POLICY: dict[str, object] = {
     "breaker_floor_share": 1.0,
 }
 
-BOUND_GOAL, CHANGES_GOAL = 0.95, 3.0
+BOUND_GOAL, CHANGES_GOAL = 0.95, 3
 
 
 class SeasonResult(Struct, frozen=True, kw_only=True):
@@ -73,7 +75,7 @@ def sit_season(seed: int, listings: int, policy: dict[str, object] | None = None
             for quote in quotes[quotes["in_force_minor"] > 0]:
                 row, asked = rows[int(quote["listing"])], int(quote["in_force_minor"])
                 changes[row] += asked != price[row]
-                rises += asked > price[row]
+                rises += int(asked > price[row])
                 price[row] = asked
     bound = world.fluid_bound()
     return SeasonResult(
@@ -84,6 +86,18 @@ def sit_season(seed: int, listings: int, policy: dict[str, object] | None = None
         changes_most=int(changes.max()),
         rises=rises,
     )
+
+
+def season_verdicts(seasons: Sequence[SeasonResult]) -> list[tuple[str, bool]]:
+    """Return the goals of the markdown part, and whether they are reached."""
+    share = float(np.mean([season.share for season in seasons]))
+    most = max(season.changes_most for season in seasons)
+    rises = sum(season.rises for season in seasons)
+    return [
+        (f"markdown: {share:.3f} of the fluid bound >= {BOUND_GOAL}", share >= BOUND_GOAL),
+        (f"markdown: at most {most} changes of a listing <= {CHANGES_GOAL}", most <= CHANGES_GOAL),
+        (f"markdown: {rises} prices rose = 0", rises == 0),
+    ]
 
 
 def _opening(world: SeasonWorld, skus: list[str], policy: dict[str, object]) -> list[AnyDelta]:

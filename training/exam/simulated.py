@@ -132,27 +132,33 @@ def cells(row: Row) -> list[str]:
     return [row.world, *shown]
 
 
-def markdown(rows: Sequence[Row], heading: str) -> str:
-    """Return the tables as a page, failures as loud as passes."""
+def page(
+    rows: Sequence[Row],
+    parts: dict[str, Any],
+    judged: Sequence[tuple[str, bool]],
+    heading: str,
+) -> str:
+    """Return everything as a page, failures as loud as passes."""
     names = ["world", *(name.replace("_", " ") for name, _ in COLUMNS)]
     lines = [f"# {heading}", "", "| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
     lines += ["| " + " | ".join(cells(row)) + " |" for row in rows]
     lines += ["", "Seed by seed, gap closed:", ""]
-    lines += [
-        f"* {row.world}: "
-        + ", ".join(
-            f"{seed}: {result.gap_closed:+.3f}"
-            for seed, result in zip(row.seeds, row.results, strict=True)
-        )
-        for row in rows
-    ]
+    for row in rows:
+        pairs = zip(row.seeds, row.results, strict=True)
+        told = ", ".join(f"{seed}: {result.gap_closed:+.3f}" for seed, result in pairs)
+        lines.append(f"* {row.world}: {told}")
+    for name, part in parts.items():
+        lines += ["", f"## {name.replace('_', ' ')}", ""]
+        for each in part if isinstance(part, list) else [part]:
+            lines += [f"* {key.replace('_', ' ')}: {value}" for key, value in each.items()]
+            lines.append("")
     lines += ["", "| goal | reached |", "|---|---|"]
-    lines += [f"| {goal} | {'yes' if reached else '**NO**'} |" for goal, reached in verdicts(rows)]
+    lines += [f"| {goal} | {'yes' if reached else '**NO**'} |" for goal, reached in judged]
     return "\n".join(lines) + "\n"
 
 
 def plain(rows: Sequence[Row]) -> dict[str, Any]:
-    """Return everything as plain values, for JSON."""
+    """Return the worlds' results as plain values, for JSON."""
     return {
         "worlds": [
             {
@@ -161,6 +167,5 @@ def plain(rows: Sequence[Row]) -> dict[str, Any]:
                 "results": [asdict(result) for result in row.results],
             }
             for row in rows
-        ],
-        "goals": [{"goal": goal, "reached": reached} for goal, reached in verdicts(rows)],
+        ]
     }

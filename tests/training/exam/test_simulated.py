@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from training.exam.driving import Driven, sit
-from training.exam.simulated import examine, markdown, plain, verdicts, worlds_named
+from training.exam.simulated import examine, page, plain, verdicts, worlds_named
 from training.worlds.priced import PricedWorld
 from training.worlds.settings import PERTURBED, SCENARIOS
 
@@ -18,8 +18,8 @@ def test_the_shard_earns_more_than_doing_nothing() -> None:
         assert row.mean("trips") == 0
         assert row.mean("changes_a_week") < 1.5
         assert row.mean("exploration_cost") < 0.01
-    page = markdown(rows, "small")
-    assert "| S1 |" in page and "| S6 |" in page
+    told = page(rows, {}, verdicts(rows), "small")
+    assert "| S1 |" in told and "| S6 |" in told
     assert len(plain(rows)["worlds"]) == 2
     assert any(goal.startswith("S1: gap closed") and reached for goal, reached in verdicts(rows))
 
