@@ -58,6 +58,7 @@ class Wishes(Struct, frozen=True, eq=False):
     elasticity: np.ndarray
     elasticity_sd: np.ndarray
     dithered: np.ndarray  # bool
+    waiting: np.ndarray  # positions of live rows that have not decided yet: their prices stay
 
 
 def learnt_wishes(memory: Memory, rows: np.ndarray, listings: np.ndarray) -> Wishes | None:
@@ -65,12 +66,16 @@ def learnt_wishes(memory: Memory, rows: np.ndarray, listings: np.ndarray) -> Wis
     if not memory.learnt.any:
         return None
     learnt = memory.learnt.rows.take(rows)
-    at = np.flatnonzero(np.isfinite(learnt["anchor"]) & learns(memory, listings["retailer"]))
+    mine, decided = learns(memory, listings["retailer"]), np.isfinite(learnt["anchor"])
+    at = np.flatnonzero(decided & mine)
+    # Until its first decision a live price stays: the first model knows less than will be known.
+    live = memory.retailers.table["live"][listings["retailer"]] != 0
+    waiting = np.flatnonzero(~decided & mine & live & (listings["in_force_minor"] > 0))
     of = learnt.take(at)
     asked = of["anchor"].astype(np.float64) + of["dither"]
     minor = np.clip(np.rint(listings["status_quo_minor"][at] * np.exp(asked)), 1, PRICE_MINOR_MAX)
     strayed = np.abs(of["dither"]) > 1e-4
-    return Wishes(at, minor, of["elasticity"], of["elasticity_sd"], strayed)
+    return Wishes(at, minor, of["elasticity"], of["elasticity_sd"], strayed, waiting)
 
 
 def learns(memory: Memory, retailer: np.ndarray) -> np.ndarray:

@@ -130,6 +130,7 @@ def _look(memory: Memory, rows: np.ndarray, now_ms: int) -> _Sight:
     wishes = learnt_wishes(memory, rows, listings)
     if wishes is not None:
         inputs["learnt_minor"][wishes.at] = wishes.minor
+        inputs["learnt_minor"][wishes.waiting] = listings["in_force_minor"][wishes.waiting]
         # What was learnt holds the prior and the status quo already.
         inputs["status_quo_minor"][wishes.at] = 0
         inputs["prior_elasticity"][wishes.at] = wishes.elasticity

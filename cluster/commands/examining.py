@@ -14,15 +14,15 @@ from engine.errors import RejectedInput
 
 def exam(
     *,
-    worlds: Annotated[
-        tuple[str, ...],
-        Parameter(name=["--scenarios"], help="S1 to S10, a perturbed world, or a group of them"),
-    ] = ("scenarios",),
+    scenarios: Annotated[
+        str, Parameter(help="worlds or groups of them, with commas: S1,S6 or scenarios,perturbed")
+    ] = "scenarios",
     seeds: Annotated[int, Parameter(help="how many seeds, from --first-seed on")] = 5,
     first_seed: Annotated[int, Parameter(help="the first seed")] = 1,
     listings: Annotated[int, Parameter(help="listings of a world")] = 2000,
     days: Annotated[int, Parameter(help="days that the engine prices")] = 180,
     markdown: Annotated[bool, Parameter(help="clear overstocked seasons, too")] = True,
+    arena: Annotated[bool, Parameter(help="sell against bots, and against ourselves")] = True,
     oj: Annotated[
         Path | None, Parameter(help="Dominick's orange juice, a Parquet file: the real-data half")
     ] = None,
@@ -34,11 +34,12 @@ def exam(
     Groups: `scenarios` (S1 to S10), `perturbed` (worlds of our own), `all`. Exits with 1 when a
     goal is missed. Nothing is special-cased: one policy for all worlds, printed with the results.
     """
+    from training.exam import arena as fighting
     from training.exam import orange_juice, seasonal, simulated
 
     voice = Voice(common)
     try:
-        named = simulated.worlds_named(worlds)
+        named = simulated.worlds_named(scenarios.split(","))
     except KeyError as error:
         raise RejectedInput("/scenarios", f"{error} is no world", "see docs/exam.md") from None
     chosen = range(first_seed, first_seed + seeds)
@@ -56,6 +57,12 @@ def exam(
         seasons = [seasonal.sit_season(seed, 2 * listings) for seed in chosen]
         parts["markdown"] = [asdict(season) for season in seasons]
         judged += seasonal.season_verdicts(seasons)
+    if arena:
+        bouts = [
+            fighting.fight(against, first_seed, 60, 1000) for against in (*fighting.BOTS, "self")
+        ]
+        parts["arena"] = [asdict(bout) for bout in bouts]
+        judged += fighting.arena_verdicts(bouts)
     if oj is not None:
         if not oj.is_file():
             raise RejectedInput("/oj", f"{oj} is no file", "name the Parquet file")

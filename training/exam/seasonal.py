@@ -55,7 +55,7 @@ def sit_season(seed: int, listings: int, policy: dict[str, object] | None = None
     rows = {key64(RETAILER, CHANNEL, sku): row for row, sku in enumerate(skus)}
     price = world.list_price.astype(np.int64)
     changes, rises = np.zeros(listings, dtype=np.int64), 0
-    _decide(shard, _opening(world, skus, POLICY if policy is None else policy), 0)
+    decide_all(shard, _opening(world, skus, POLICY if policy is None else policy), 0)
     for day in range(1, SEASON_DAYS + 1):
         sold = world.sell(price.astype(np.float64))
         still.sell(still.list_price)
@@ -71,7 +71,7 @@ def sit_season(seed: int, listings: int, policy: dict[str, object] | None = None
             )
             for row in np.flatnonzero(sold).tolist()
         ]
-        for quotes in _decide(shard, sales, day * DAY_MS):
+        for quotes in decide_all(shard, sales, day * DAY_MS):
             for quote in quotes[quotes["in_force_minor"] > 0]:
                 row, asked = rows[int(quote["listing"])], int(quote["in_force_minor"])
                 changes[row] += asked != price[row]
@@ -129,7 +129,7 @@ def _opening(world: SeasonWorld, skus: list[str], policy: dict[str, object]) -> 
     return deltas
 
 
-def _decide(shard: Shard, deltas: list[AnyDelta], now_ms: int) -> list[np.ndarray]:
+def decide_all(shard: Shard, deltas: list[AnyDelta], now_ms: int) -> list[np.ndarray]:
     """Apply deltas as one microbatch and what it leaves as others; return all quotes."""
     quotes = []
     first = shard.last_delta + 1
