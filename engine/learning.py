@@ -36,6 +36,7 @@ from kernels.hierarchy import moments, posterior
 from kernels.whitening import (
     CATEGORY_SD,
     FACTOR_SD,
+    LEVEL_SD,
     MEMORY_DAYS,
     SUMS,
     Belief,
@@ -55,7 +56,11 @@ MOVE_MAX_LOG = 0.13
 """Most that a learnt price moves from one decision to the next, dither included: below what the
 breaker calls a large move."""
 
-SEASON_WATCHED_DAYS = 4
+SEASON_LEVEL_SD = 0.02
+"""How far the level of a listing with a season's end moves in a day: its stock is cleared by what
+all of its sales say, and not by the last two weeks'."""
+
+SEASON_WATCHED_DAYS = 7
 """So many days a listing sells before its first cut."""
 
 MOVE_MIN_LOG = 0.01
@@ -153,7 +158,9 @@ def _period(memory: Memory, work: Work, held: RetailerLearning, rows: np.ndarray
     belief = Belief(
         learnt["elasticity"].astype(np.float64), held.curvature, held.rival, held.dispersion
     )
-    foreseen = foresee(level, belief, seen, held.period_days)
+    clears = memory.groups.policy["season_end_ms"][listings["group"]] > work.now_ms
+    level_sd = np.where(clears, SEASON_LEVEL_SD, LEVEL_SD)
+    foreseen = foresee(level, belief, seen, held.period_days, level_sd)
     counted = (level.days >= 3) & ~seen.sold_out & ~seen.absent
     category = categories_of(memory, held, listings)
     return _Period(learnt, listings, category, seen, level, foreseen, belief, counted)
@@ -379,7 +386,7 @@ def _clear(
     wanted = clearing_log(
         of["level"].astype(np.float64),
         place.filtered[at],
-        rows["units_sold"].astype(np.float64),
+        of["variance"].astype(np.float64),
         stock.astype(np.float64),
         days_left,
         np.minimum(of["elasticity"].astype(np.float64), -1.1),

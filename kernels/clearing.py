@@ -2,15 +2,12 @@
 
 Over the days left, demand at a constant price sells the stock exactly at the run-out price; below
 the price that salvage would justify no cut pays. A cut cannot be taken back and waiting has value,
-so the level is taken optimistically: by 1.5 standard deviations of what so few sales can tell.
+so the level is taken optimistically: by 1.5 standard deviations of it.
 """
 
 import numpy as np
 
 OPTIMISM_SD = 1.5
-PRIOR_UNITS = 1.0
-"""Units of sales that stand behind a level before any was seen."""
-
 CUT_MIN_LOG = 0.06
 """Smaller cuts are not worth a label, and there are few of them to spend."""
 
@@ -18,7 +15,7 @@ CUT_MIN_LOG = 0.06
 def clearing_log(
     level: np.ndarray,
     filtered: np.ndarray,
-    units_seen: np.ndarray,
+    variance: np.ndarray,
     stock: np.ndarray,
     days_left: np.ndarray,
     elasticity: np.ndarray,
@@ -28,10 +25,10 @@ def clearing_log(
 
     Args:
         level: log units a day at the log price ``filtered``.
-        units_seen: how many sales stand behind the level.
+        variance: of the level.
         salvage: what a unit left over is worth, as a share of the reference price.
     """
-    optimistic = level + OPTIMISM_SD / np.sqrt(PRIOR_UNITS + units_seen)
+    optimistic = level + OPTIMISM_SD * np.sqrt(variance)
     expected = np.exp(np.clip(optimistic, -12.0, 16.0)) * np.maximum(days_left, 0.5)
     run_out = filtered + np.log(np.maximum(stock, 0.5) / expected) / elasticity
     worth = np.maximum(salvage, 1e-4) * elasticity / (1.0 + elasticity)

@@ -104,10 +104,20 @@ class Whitened(NamedTuple):
     moments: np.ndarray  # [2, rows]: for the dispersion
 
 
-def foresee(level: Level, belief: Belief, seen: Seen, days: float = 1.0) -> Foreseen:
-    """Return what price and rival would have sold in so many days, before any common factor."""
+def foresee(
+    level: Level,
+    belief: Belief,
+    seen: Seen,
+    days: float = 1.0,
+    level_sd: float | np.ndarray = LEVEL_SD,
+) -> Foreseen:
+    """Return what price and rival would have sold in so many days, before any common factor.
+
+    Args:
+        level_sd: how far levels move in a day.
+    """
     warm = level.days >= WARM_DAYS
-    variance = level.variance + np.where(level.days > 0, LEVEL_SD**2 * days, 0.0)
+    variance = level.variance + np.where(level.days > 0, np.square(level_sd) * days, 0.0)
     first = level.days <= 0
     price = np.where(first, 0.0, seen.price_log - level.price)
     square = np.where(first, 0.0, np.square(seen.price_log) - level.square)

@@ -59,7 +59,8 @@ def test_beliefs_are_calibrated() -> None:
     mean, variance = moments(belief)
     off = (mean - truth) / np.sqrt(variance)
     assert 0.8 < off.std() < 1.25
-    assert abs(off.mean()) < 0.2
+    # A dozen categories share what is unsure of their means, so this is no mean of 720.
+    assert abs(off.mean()) < 0.35
     raw = evidence.moment / evidence.slope
     assert np.sqrt(np.mean((mean - truth) ** 2)) < 0.7 * np.sqrt(np.mean((raw - truth) ** 2))
 
