@@ -52,6 +52,9 @@ from kernels.whitening import (
 SLICE_ROWS = 16_384
 """Most rows that one phase of a close walks in one microbatch."""
 
+DECIDED_ROWS = 2_048
+"""Most rows that decide in one microbatch; the next goes on with the rest."""
+
 MOVE_MAX_LOG = 0.13
 """Most that a learnt price moves from one decision to the next, dither included: below what the
 breaker calls a large move."""
@@ -80,11 +83,12 @@ def close_periods(memory: Memory, work: Work) -> None:
     """Go on with what is periodic for every retailer who learns."""
     for number in sorted(memory.learnt.retailers):
         held = memory.learnt.retailers[number]
-        if held.phase == IDLE and work.now_ms >= held.next_ms:
-            _begin_close(held, work.now_ms)
         if held.phase != IDLE:
             _go_on(memory, work, number, held)
-        elif held.live_day < 0 and _is_live(memory, number):
+        if held.phase == IDLE and work.now_ms >= held.next_ms:
+            _begin_close(held, work.now_ms)
+            _go_on(memory, work, number, held)
+        elif held.phase == IDLE and held.live_day < 0 and _is_live(memory, number):
             # The first prices come at once, not at the next midnight.
             held.phase, held.cursor = DECIDING, 0
             _go_on(memory, work, number, held)
@@ -107,18 +111,23 @@ def _go_on(memory: Memory, work: Work, number: int, held: RetailerLearning) -> N
     """Walk as far as one microbatch may, phase by phase."""
     used = memory.listings.listings[: memory.listings.rows]
     mine = np.flatnonzero((used["retailer"] == number) & (used["flags"] & REMOVED == 0))
-    steps = {SUMMING: _sum, UPDATING: _update, DECIDING: _decide}
     follows = {SUMMING: UPDATING, UPDATING: DECIDING, DECIDING: IDLE}
-    left = SLICE_ROWS * len(steps)
-    while held.phase != IDLE and left > 0:
+    left, room = 3 * SLICE_ROWS, DECIDED_ROWS
+    while held.phase != IDLE and left > 0 and room > 0:
         if held.cursor == 0:
             _begin_phase(memory, number, held, mine)
         rows = mine[mine >= held.cursor][:SLICE_ROWS]
         if len(rows):
-            steps[held.phase](memory, work, held, rows)
+            if held.phase == SUMMING:
+                _sum(memory, work, held, rows)
+            elif held.phase == UPDATING:
+                _update(memory, work, held, rows)
+            else:
+                walked, decided = _decide(memory, work, held, rows, room)
+                rows, room = rows[:walked], room - decided
             held.cursor = int(rows[-1]) + 1
             left -= len(rows)
-        if not len(rows) or held.cursor > mine[-1]:
+        if not len(mine) or held.cursor > mine[-1]:
             held.phase, held.cursor = follows[held.phase], 0
     work.changed.append(repr(held.state()["plain"]).encode())
 
@@ -296,18 +305,27 @@ def _is_own(memory: Memory, period: _Period) -> np.ndarray:
     return np.asarray(own & (np.abs(period.seen.price_log - asked) < ASKED_LOG))
 
 
-def _decide(memory: Memory, work: Work, held: RetailerLearning, rows: np.ndarray) -> None:
-    """Let rows whose decision is due choose an anchor and a dither, and be priced for it."""
+def _decide(
+    memory: Memory, work: Work, held: RetailerLearning, rows: np.ndarray, room: int
+) -> tuple[int, int]:
+    """Let rows whose decision is due choose an anchor and a dither, and be priced for it.
+
+    Returns how many rows were walked, and how many of them decided: at most ``room``.
+    """
     if held.table is None or held.live_day < 0:
-        return
+        return len(rows), 0
     listings, learnt = memory.listings.listings[rows], memory.learnt.rows[rows]
     # A row that began since the last fit has a category that the table does not know.
     category = categories_of(memory, held, listings)
     known = category < held.table.parts.shape[1]
     due = (learnt["due_day"] <= held.day) & (listings["status_quo_minor"] > 0) & known
     due &= listings["cost_minor"] >= 0
-    if due.any():
-        decide_rows(memory, work, held, rows[due], category[due])
+    at = np.flatnonzero(due)
+    walked = len(rows) if len(at) <= room else int(at[room])
+    at = at[:room]
+    if len(at):
+        decide_rows(memory, work, held, rows[at], category[at])
+    return walked, len(at)
 
 
 def decide_rows(
@@ -342,7 +360,8 @@ def decide_rows(
         learnt["turns"] % 2 == 0, 1.0, -1.0
     )
     dither = sign * size * held.dither_scale
-    now_log = np.log(listings["in_force_minor"] / listings["status_quo_minor"].astype(np.float64))
+    in_force = np.maximum(listings["in_force_minor"], 1)
+    now_log = np.log(in_force / listings["status_quo_minor"].astype(np.float64))
     wish = np.clip(anchor + moved + dither, place.low, place.high)
     limit = np.where(listings["in_force_minor"] > 0, MOVE_MAX_LOG + shifted, np.inf)
     wish = np.clip(wish, now_log - limit, now_log + limit)

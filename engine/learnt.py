@@ -140,6 +140,11 @@ class Learnt:
         """Whether any retailer learns."""
         return bool(self.retailers)
 
+    @property
+    def closing(self) -> int:
+        """How many retailers' periods wait for the next microbatch to go on with."""
+        return sum(held.phase != IDLE for held in self.retailers.values())
+
     def fit(self, rows: int) -> None:
         """Make room for ``rows`` rows; they have learnt nothing."""
         if self.any:

@@ -104,8 +104,8 @@ class Shard:
 
     @property
     def backlog(self) -> int:
-        """Return how many rows wait for a later microbatch."""
-        return self._memory.backlog.rows
+        """Return how much waits for a later microbatch: rows, and closes of periods."""
+        return self._memory.backlog.rows + self._memory.learnt.closing
 
     def due(self, now_ms: int) -> bool:
         """Return whether there is work without any delta: rows due or in the backlog."""
