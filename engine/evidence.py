@@ -15,8 +15,9 @@ ROWS_A_CATEGORY = 120
 ROWS_FITTED = 2_400
 """So many rows at most are fitted: more would not tell a retailer's categories apart better."""
 
-CONFIGS = 3
-"""How many of the likeliest configurations are averaged over."""
+CONFIGS, CONFIGS_MOST, CONFIG_ROWS = 3, 24, 6_000
+"""How many of the likeliest configurations are averaged over: more where few listings leave it
+open which of them holds, and a belief in one would be too sure."""
 
 FIT_DAYS = (7, 7, 7, 7)
 FIT_DAYS_LATER = 28
@@ -143,10 +144,11 @@ def refit(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> None:
     held.piled_log = _piled(markup, category)
     held.ruled = _rules_of_thumb(markup, category, held.piled_log)
     few = _some(category, count)
+    kept = min(max(CONFIGS, CONFIG_ROWS // len(mine)), CONFIGS_MOST)
     for _ in range(2):
         evidence = evidence_of(held, learnt, markup)
         part = Evidence(*(column[few] for column in evidence))
-        held.table = fit(part, category[few], count, CONFIGS)
+        held.table = fit(part, category[few], count, kept)
         blind = evidence._replace(slope=0.0 * evidence.slope, moment=0.0 * evidence.moment)
         mean, variance = moments(posterior(held.table, blind, category))
         curvature, rival, covariance = pooled(sums_of(held, learnt), mean, variance)
