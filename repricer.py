@@ -57,6 +57,7 @@ from engine.deltas import (
     StockCounted,
     UnitsSold,
 )
+from engine.demand import Demand, Elasticities, Forecast, fit_demand
 from engine.errors import NotSupported, PricingError, RejectedInput
 from engine.microbatch import (
     FactColumns,
@@ -80,10 +81,13 @@ __all__ = [
     "CompetitorPriced",
     "CostChanged",
     "Decided",
+    "Demand",
+    "Elasticities",
     "ExperimentStarted",
     "ExperimentStopped",
     "FactColumns",
     "FeesChanged",
+    "Forecast",
     "Given",
     "ListingChanged",
     "ListingRemoved",
@@ -117,6 +121,7 @@ __all__ = [
     "UnitsSold",
     "batch_of",
     "decide",
+    "fit_demand",
     "key64",
     "parse_quote_id",
     "quote_id",

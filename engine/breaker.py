@@ -38,6 +38,7 @@ def judge(
     floor_minor: np.ndarray,
     exempt: np.ndarray,
     seen: np.ndarray,
+    paced: np.ndarray,
     now_ms: int,
 ) -> tuple[np.ndarray, list[tuple[int, str]]]:
     """Count the moves of a microbatch and say which retailers trip, and why.
@@ -49,6 +50,8 @@ def judge(
         floor_minor: int32[n], the margin floor.
         exempt: boolean[n].
         seen: boolean[n], priced because of big work, so that the rest of it can be foreseen.
+        paced: boolean[n], moves that come by a decision every few days, a whole catalogue at once:
+            their size counts, their number says nothing.
 
     Returns:
         Retailers' numbers that trip (int64), and (number, reason) of each.
@@ -63,7 +66,8 @@ def judge(
     count = len(numbers)
     for number in numbers.tolist():
         _advance(table[number], now_ms)
-    table["in_window"][numbers] += np.bincount(inverse).astype(np.int32)
+    unpaced = np.bincount(inverse, weights=~paced[changing], minlength=count)
+    table["in_window"][numbers] += unpaced.astype(np.int32)
     counted = ~exempt[changing]
     moving, inverse = changing[counted], inverse[counted]
     row = listings.take(moving)
@@ -84,7 +88,7 @@ def judge(
     counts = {
         "moved": np.bincount(inverse[moved], minlength=count),
         "floored": np.bincount(inverse[floored], minlength=count),
-        "decided": np.bincount(inverse, minlength=count),
+        "decided": np.bincount(inverse[~paced[moving]], minlength=count),
     }
     for name, added in counts.items():
         table[name][numbers, 0] += added.astype(np.int32)

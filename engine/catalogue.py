@@ -26,6 +26,7 @@ from engine.deltas import (
 )
 from engine.errors import PricingError, RejectedInput
 from engine.facts import COSTS_SHOCKED, FUTURE_MS_MAX, set_cost
+from engine.learnt import DAY_MS, RetailerLearning
 from engine.listing_table import KVI, RELEASED, REMOVED, ListingText
 from engine.memory import Memory, Work
 from engine.microbatch import Position
@@ -141,6 +142,7 @@ def change_listing(memory: Memory, work: Work, position: Position, delta: Listin
 
 def _begin_listing(memory: Memory, row: int, retailer: int) -> None:
     listing = memory.listings.listings[row]
+    memory.learnt.forget(row)
     listing["retailer"] = retailer
     listing["currency"] = memory.retailers.table["currency"][retailer]
     memory.retailers.table["listings"][retailer] += 1
@@ -394,6 +396,8 @@ def change_policy(memory: Memory, work: Work, position: Position, delta: PolicyC
         number, delta.scope, delta.key, delta.fields, delta.priority, delta.observed_ms
     )
     _reprice_groups(memory, groups)
+    if "learning" in delta.fields:
+        _switch_learning(memory, work, number)
     if delta.scope == "listing":
         _regroup_listing(memory, delta)
     fields = {
@@ -404,6 +408,23 @@ def change_policy(memory: Memory, work: Work, position: Position, delta: PolicyC
     }
     tell(work, position, "policy", delta.retailer, fields)
     return Answer()
+
+
+def _switch_learning(memory: Memory, work: Work, number: int) -> None:
+    """Let a retailer's demand be learnt from now on, or forget what was learnt of it."""
+    on = memory.groups.book.retailer_policy(memory.retailers.ids[number]).learning
+    if on == (number in memory.learnt.retailers):
+        return
+    rows = _rows_of(memory, number)
+    if on:
+        memory.learnt.retailers[number] = RetailerLearning(work.now_ms, DAY_MS)
+        memory.learnt.fit(memory.listings.capacity)
+    else:
+        del memory.learnt.retailers[number]
+        for row in rows.tolist():
+            memory.learnt.forget(row)
+    memory.unsaved[rows] = True
+    memory.mark(rows)
 
 
 def _regroup_listing(memory: Memory, delta: PolicyChanged) -> None:

@@ -21,6 +21,7 @@ from engine.decided import QUOTE_DTYPE
 from engine.deduplication import EventWindow, HighWaterMarks
 from engine.errors import CorruptCheckpoint, IncompatibleCheckpoint
 from engine.groups import Groups
+from engine.learnt import LEARNT_DTYPE
 from engine.listing_table import LISTING_DTYPE, REMOVED, put
 from engine.memory import Memory
 from engine.retailers import RETAILER_DTYPE, Retailers
@@ -53,6 +54,7 @@ class Small(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     events_oldest: int
     events_oldest_of: list[tuple[int, int]]
     events: list[tuple[int, int, bytes]]  # minute, retailer, uint64 ids
+    learnt: dict[str, Any] = {}  # what retailers' listings share, by the retailer's number
 
 
 class Part(Struct, frozen=True):
@@ -70,6 +72,7 @@ class Part(Struct, frozen=True):
     offers: bytes
     mark: dict[str, int] = {}
     small: Small | None = None
+    learnt: bytes = b""  # LEARNT_DTYPE of the rows, nothing where nobody learns
 
 
 class Lead(Struct, frozen=True):
@@ -92,6 +95,7 @@ def layout() -> bytes:
 
 
 _DTYPES = (LISTING_DTYPE, QUOTE_DTYPE, OFFER_DTYPE, RETAILER_DTYPE)
+"""What is learnt is left out: a checkpoint from before learning stays readable."""
 
 
 def slice_part(memory: Memory, rows: np.ndarray) -> bytes:
@@ -113,6 +117,7 @@ def close_part(memory: Memory, rows: np.ndarray, mark: dict[str, int]) -> bytes:
         sources=memory.rivals.sources(),
         marks=memory.marks.state(),
         commands=memory.commands.state(),
+        learnt=memory.learnt.state(),
         events_oldest=memory.events.oldest_minute,
         events_oldest_of=memory.events.oldest_minutes(),
         events=[
@@ -142,6 +147,7 @@ def _part(
         offers=offers.reshape(-1).take(np.flatnonzero(taken)).tobytes(),
         mark=mark,
         small=small,
+        learnt=memory.learnt.rows.take(rows).tobytes() if memory.learnt.any else b"",
     )
 
 
@@ -171,6 +177,7 @@ def read_parts(parts: Iterable[bytes]) -> tuple[Memory, dict[str, int]]:
     memory.rivals.restore_sources(last.sources)
     memory.marks = HighWaterMarks.restore(last.marks)
     memory.commands = CommandWindow.restore(last.commands)
+    memory.learnt.restore(last.learnt, memory.listings.capacity)
     memory.events = EventWindow.restore(last.events_oldest, last.events_oldest_of, events)
     memory.listings.restore(last.rows, last.tombstones)
     dirty = np.unpackbits(np.frombuffer(last.dirty, dtype=np.uint8), count=last.rows)
@@ -213,6 +220,8 @@ def _fill(memory: Memory, part: Part) -> None:
     memory.fit()
     put(memory.listings.listings, rows, np.frombuffer(part.listings, dtype=LISTING_DTYPE))
     put(memory.listings.quotes, rows, np.frombuffer(part.quotes, dtype=QUOTE_DTYPE))
+    if part.learnt:
+        memory.learnt.fill(rows, np.frombuffer(part.learnt, dtype=LEARNT_DTYPE))
     memory.timers.due_ms[rows] = np.frombuffer(part.due_ms, dtype=np.int64)
     memory.listings.texts.put(rows, part.texts)
     memory.rivals.fill(

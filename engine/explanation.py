@@ -65,7 +65,7 @@ class Binding(Struct, frozen=True, kw_only=True):
 class Driver(Struct, frozen=True, kw_only=True):
     """One thing that the model looked at."""
 
-    name: str  # cost, elasticity, rival, stock
+    name: str  # cost, elasticity, dither, rival, stock
     value: float | int | None
     text: str
 
@@ -328,7 +328,17 @@ def _drivers(quote: np.void, listing: ListingFacts) -> tuple[Driver, ...]:
             f"With an elasticity of {elasticity:.2f} (give or take {sd:.2f}), one percent dearer"
             f" sells about {-elasticity:.1f} % less, and profit peaks at {money(target, currency)}."
         )
+        if int(quote["reasons"]) & reasons.LEARNT:
+            text = (
+                f"With an elasticity of {elasticity:.2f} (give or take {sd:.2f}), learnt from what"
+                f" sold, from alike listings and from the price found at import, one percent dearer"
+                f" sells about {-elasticity:.1f} % less; the last decision asks"
+                f" {money(target, currency)}, a step towards the greatest expected profit."
+            )
         drivers.append(Driver(name="elasticity", value=round(elasticity, 4), text=text))
+    if int(quote["reasons"]) & reasons.DITHERED:
+        text = "It strays a little from the best price, by lot, to learn from what sells."
+        drivers.append(Driver(name="dither", value=None, text=text))
     if rival > 0:
         many = "one rival" if rivals == 1 else f"{rivals} rivals"
         text = f"The reference of {many} stands at {money(rival, currency)}."

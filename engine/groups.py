@@ -151,6 +151,12 @@ class Groups:
         """Return when these fees were observed, -1 if never."""
         return self.fees.get((retailer, channel, category), NO_FEES).observed_ms
 
+    def category_of(self, number: int) -> str:
+        """Return the category of a group that listings are in."""
+        key = self._keys[number]
+        assert key is not None
+        return key[2]
+
     def policy_of(self, number: int) -> Policy:
         """Return a group's policy."""
         return self._policies[number]

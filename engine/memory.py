@@ -7,6 +7,7 @@ from engine.currencies import Currencies
 from engine.decided import CatalogueChange, Outcome
 from engine.deduplication import SOURCES_MAX, EventWindow, HighWaterMarks, lasts
 from engine.groups import Groups
+from engine.learnt import Learnt
 from engine.listing_table import REMOVED, ListingTable, ListingText, grown
 from engine.microbatch import Position, Refusal
 from engine.retailers import Retailers
@@ -60,6 +61,7 @@ class Memory:
         self.marks = HighWaterMarks()
         self.events = EventWindow()
         self.commands = CommandWindow()
+        self.learnt = Learnt()
         self.unsaved = np.zeros(
             self.listings.capacity, dtype=bool
         )  # rows the next checkpoint needs
@@ -96,6 +98,7 @@ class Memory:
         self.rivals.fit(rows)
         self.timers.fit(rows)
         self.backlog.fit(rows)
+        self.learnt.fit(rows)
         while len(self.unsaved) < rows:
             self.unsaved = grown(self.unsaved)
 

@@ -72,6 +72,15 @@ class PolicyFields(
     prior_elasticity: Elasticity | UnsetType = UNSET
     prior_elasticity_sd: Annotated[float, Meta(ge=0.01, le=5.0)] | UnsetType = UNSET
     status_quo_sigma: Annotated[float, Meta(ge=0.01, le=2.0)] | UnsetType = UNSET
+    # learning
+    learning: bool | UnsetType = UNSET
+    learning_step: Annotated[float, Meta(gt=0.0, le=0.5)] | UnsetType = UNSET
+    decision_days: Annotated[int, Meta(ge=1, le=28)] | UnsetType = UNSET
+    dither: Annotated[float, Meta(ge=0.0, le=0.1)] | UnsetType = UNSET
+    exploration_budget_minor: Annotated[int, Meta(ge=0, le=2**53)] | UnsetType = UNSET
+    season_end_ms: Annotated[int, Meta(ge=0, le=2**53)] | UnsetType = UNSET
+    salvage_share: Ratio01 | UnsetType = UNSET
+    markdowns_max: Annotated[int, Meta(ge=0, le=100)] | UnsetType = UNSET
     # rivals and rates: how old a fact may be, and which facts are believed
     rival_stale_ms: Duration | UnsetType = UNSET
     rate_stale_ms: Duration | UnsetType = UNSET
@@ -112,6 +121,14 @@ class Policy(Struct, frozen=True, kw_only=True):
     prior_elasticity: float = -2.6
     prior_elasticity_sd: float = 0.7
     status_quo_sigma: float = 0.2
+    learning: bool = False
+    learning_step: float = 0.1
+    decision_days: int = 7
+    dither: float = 0.06
+    exploration_budget_minor: int = 2**53
+    season_end_ms: int = 0
+    salvage_share: float = 0.0
+    markdowns_max: int = 3
     rival_stale_ms: int = 86_400_000
     rate_stale_ms: int = 4 * 86_400_000
     screening_low: float = 0.5
@@ -139,7 +156,10 @@ NUMBER_MAX = 2**53
 """Beyond every field's range, and what float64 and JSON readers count exactly."""
 
 RETAILER_ONLY: frozenset[str] = frozenset(
-    name for name in FIELDS if name.startswith(("breaker_", "cost_shock_"))
+    name
+    for name in FIELDS
+    if name.startswith(("breaker_", "cost_shock_"))
+    or name in ("learning", "exploration_budget_minor")
 )
 """Fields that count over a whole retailer and may be set at its scope only."""
 
@@ -155,12 +175,10 @@ NOT_YET: Mapping[str, str] = {
     "endings_by_demand": "use endings for a fixed list of legal endings",
     "tier": "every listing is priced in real time",
     "realtime_share": "every listing is priced in real time",
-    "dither": "the engine does not explore yet",
-    "exploration_budget": "the engine does not explore yet",
+    "exploration_budget": "use exploration_budget_minor, money a day for the whole retailer",
     "experiments": "the engine does not run experiments yet",
     "holdout_share": "the engine does not run experiments yet",
-    "markdown": "the engine does not plan markdowns yet",
-    "season_end_ms": "the engine does not plan markdowns yet",
+    "markdown": "use season_end_ms, salvage_share and markdowns_max, with learning",
     "ladder": "the engine does not relate sizes yet",
     "channel_parity": "the engine does not relate channels yet",
 }
@@ -183,6 +201,12 @@ POLICY_DTYPE = np.dtype(
         ("prior_elasticity", "<f4"),
         ("prior_elasticity_sd", "<f4"),
         ("status_quo_sigma", "<f4"),
+        ("learning_step", "<f4"),
+        ("decision_days", "<i4"),
+        ("dither", "<f4"),
+        ("season_end_ms", "<i8"),  # 0: none
+        ("salvage_share", "<f4"),
+        ("markdowns_max", "<i4"),
         ("rival_stale_ms", "<i8"),
         ("rate_stale_ms", "<i8"),
         ("screening_low", "<f4"),
@@ -228,6 +252,12 @@ def policy_row(policy: Policy) -> np.ndarray:
         "prior_elasticity",
         "prior_elasticity_sd",
         "status_quo_sigma",
+        "learning_step",
+        "decision_days",
+        "dither",
+        "season_end_ms",
+        "salvage_share",
+        "markdowns_max",
         "rival_stale_ms",
         "rate_stale_ms",
         "screening_low",

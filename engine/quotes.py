@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from engine import breaker, pricing
 from engine.decided import QUOTE_DTYPE, Cause, State
+from engine.evidence import Wishes, learnt_wishes
 from engine.floors import floor_minor
 from engine.listing_table import CHANGE_SLOTS, KVI, NEVER, RELEASED, REMOVED, put
 from engine.memory import Memory
@@ -50,6 +51,7 @@ class _Sight(Struct, frozen=True, eq=False):
     ceiling: np.ndarray  # of the hard bounds
     live: np.ndarray
     halted: np.ndarray
+    wishes: Wishes | None  # what learnt demand asks for
 
 
 def quote_rows(memory: Memory, looked: Looked, seq: int, now_ms: int) -> Quoted:
@@ -70,6 +72,7 @@ def quote_rows(memory: Memory, looked: Looked, seq: int, now_ms: int) -> Quoted:
         sight.inputs["floor_minor"],
         exempt,
         looked.kind == Cause.REPRICE,
+        sight.inputs["learnt_minor"] > 0,
         now_ms,
     )
     if len(numbers):
@@ -124,6 +127,14 @@ def _look(memory: Memory, rows: np.ndarray, now_ms: int) -> _Sight:
     inputs["stock"] = stock_of(listings)
     inputs["kvi"] = (listings["flags"] & KVI) != 0
     inputs["changes_last_hour"] = _shift_changes(listings, now_ms)
+    wishes = learnt_wishes(memory, rows, listings)
+    if wishes is not None:
+        inputs["learnt_minor"][wishes.at] = wishes.minor
+        inputs["learnt_minor"][wishes.waiting] = listings["in_force_minor"][wishes.waiting]
+        # What was learnt holds the prior and the status quo already.
+        inputs["status_quo_minor"][wishes.at] = 0
+        inputs["prior_elasticity"][wishes.at] = wishes.elasticity
+        inputs["prior_elasticity_sd"][wishes.at] = wishes.elasticity_sd
     # Column by column: a retailer's record is a thousand bytes, of which these are three.
     retailers, number = memory.retailers.table, listings["retailer"]
     halted = (retailers["halted"][number] | retailers["tripped"][number]) != 0
@@ -136,6 +147,7 @@ def _look(memory: Memory, rows: np.ndarray, now_ms: int) -> _Sight:
         ceiling=np.where(policy["ceiling_minor"] > 0, policy["ceiling_minor"], PRICE_MINOR_MAX),
         live=retailers["live"][number] != 0,
         halted=halted | memory.retailers.halted_channels[group["channel"]],
+        wishes=wishes,
     )
 
 
@@ -169,6 +181,9 @@ def _decide(
     in_force = listings["in_force_minor"].copy()
     mask = priced["reasons"].copy()
     proposed = priced["price_minor"].copy()
+    if sight.wishes is not None:
+        mask[sight.wishes.at] |= reasons.LEARNT
+        mask[sight.wishes.at[sight.wishes.dithered]] |= reasons.DITHERED
 
     _never_lower_below_ourselves(sight, proposed, mask)
     # Only a KVI is bound by its rivals; no other listing needs their currencies' rates.

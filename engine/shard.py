@@ -40,7 +40,9 @@ from engine.deltas import (
     UnitsSold,
 )
 from engine.errors import NotSupported, RejectedInput
+from engine.evidence import told_listing, told_retailer
 from engine.facts import apply_facts, without_skipped
+from engine.learning import close_periods, redecide
 from engine.memory import Memory, Work
 from engine.microbatch import (
     LANES,
@@ -53,8 +55,9 @@ from engine.quotes import Looked, is_removed, quote_rows, removed_quotes, stock_
 from engine.replay import Agreement, agreement, chained
 from kernels import reasons
 from kernels.limits import DUE_ROWS_MAX, ROWS_PER_DECISION_MAX
+from kernels.models import streamed
 
-ENGINE_VERSION = "2"
+ENGINE_VERSION = "3"
 """Changes whenever the same deltas may be decided otherwise than before."""
 
 FACTS = (CompetitorPriced, StockCounted, UnitsSold, CostChanged)
@@ -101,8 +104,8 @@ class Shard:
 
     @property
     def backlog(self) -> int:
-        """Return how many rows wait for a later microbatch."""
-        return self._memory.backlog.rows
+        """Return how much waits for a later microbatch: rows, and closes of periods."""
+        return self._memory.backlog.rows + self._memory.learnt.closing
 
     def due(self, now_ms: int) -> bool:
         """Return whether there is work without any delta: rows due or in the backlog."""
@@ -124,6 +127,9 @@ class Shard:
         memory.commands.expire(now_ms)
         work.refusals.extend(batch.refusals)
         self._apply_runs(batch, work, frozenset(given.skipped))
+        if memory.learnt.any:
+            redecide(memory, work)
+            close_periods(memory, work)
         seq = self.seq + 1
         quotes, state = self._quote(work, seq)
         self.pending = Decided(
@@ -131,7 +137,7 @@ class Shard:
             last_command=batch.last_command,
             last_delta=batch.last_delta,
             decided_ms=now_ms,
-            model=pricing.MODEL,
+            model=streamed.VERSION if memory.learnt.any else pricing.MODEL,
             digest=0,
             quotes=quotes,
             catalogue=tuple(work.catalogue),
@@ -200,6 +206,18 @@ class Shard:
         fields["seq"] = self.seq
         fields["decided_ms"] = self.decided_ms
         return fields
+
+    def learnt(self, listing: int) -> dict[str, Any] | None:
+        """Return what is learnt of a listing's demand, ``None`` where nothing is."""
+        assert self.pending is None, "a price that is not recorded was never quoted"
+        row = self._memory.listings.live_row(listing)
+        return None if row < 0 else told_listing(self._memory, row)
+
+    def learning(self, retailer: str) -> dict[str, Any] | None:
+        """Return what is learnt of a retailer's demand as a whole, ``None`` where nothing is."""
+        number = self._memory.retailers.numbers.get(retailer, -1)
+        held = self._memory.learnt.retailers.get(number)
+        return None if held is None else told_retailer(held)
 
     # ----- checkpoints ---------------------------------------------------------------------------
 

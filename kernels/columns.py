@@ -55,6 +55,7 @@ class Floats(NamedTuple):
     prior_elasticity: jax.Array
     prior_elasticity_sd: jax.Array
     status_quo_sigma: jax.Array
+    learnt_minor: jax.Array  # what learnt demand asks for, 0: no word of it
 
 
 class PricedIntegers(NamedTuple):

@@ -83,6 +83,12 @@ REJECTED = 1 << 26
 PIN_OUT_OF_BOUNDS = 1 << 27
 """The pinned price fell outside legal, floor or ceiling after it was pinned."""
 
+LEARNT = 1 << 28
+"""The price comes from demand learnt in the stream."""
+
+DITHERED = 1 << 29
+"""The price strays a little from the best one, to learn from what sells."""
+
 REASONS: dict[int, str] = {
     **{1 << index: rule for index, rule in enumerate(RULES)},
     OVERRIDDEN: "overridden",
@@ -105,6 +111,8 @@ REASONS: dict[int, str] = {
     APPROVED: "approved",
     REJECTED: "rejected",
     PIN_OUT_OF_BOUNDS: "pin_out_of_bounds",
+    LEARNT: "learnt",
+    DITHERED: "dithered",
 }
 """Every bit and its name, in the order of the bits."""
 

@@ -24,6 +24,22 @@ def test_the_simulation_in_the_documentation_runs(capsys: pytest.CaptureFixture[
     assert int(lines[-1]) > 230
 
 
+def test_every_example_of_the_documentation_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """A market with learning, and demand from a table: what outsiders drive the engine by."""
+    page = (ROOT / "docs" / "engine.md").read_text()
+    marked = r"executed by tests/test_repricer.py -->\n```python\n(.*?)```"
+    examples = re.findall(marked, page, re.S)
+    assert len(examples) == 3
+    market: dict[str, object] = {}
+    exec(compile(examples[1], "docs/engine.md", "exec"), market)
+    learnt = capsys.readouterr().out
+    assert "'elasticity':" in learnt and "'history_trusted':" in learnt
+    table: dict[str, object] = {}
+    exec(compile(examples[2], "docs/engine.md", "exec"), table)
+    told = capsys.readouterr().out.splitlines()[0]
+    assert told.startswith("item 0 -2.")
+
+
 def test_the_example_of_the_module_runs() -> None:
     assert repricer.__doc__ is not None
     example = re.search(r"::\n\n(.*)\n\n``docs", repricer.__doc__, re.S)

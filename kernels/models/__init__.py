@@ -2,7 +2,10 @@
 
 from types import ModuleType
 
-from kernels.models import constant_elasticity
+from kernels.models import constant_elasticity, streamed
 
-MODELS: dict[str, ModuleType] = {constant_elasticity.VERSION: constant_elasticity}
+MODELS: dict[str, ModuleType] = {
+    constant_elasticity.VERSION: constant_elasticity,
+    streamed.VERSION: streamed,
+}
 """By version, which stands in every decision's mark: at most 24 bytes."""

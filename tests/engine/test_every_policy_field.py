@@ -13,7 +13,7 @@ from engine.decided import Decided, State
 from engine.deltas import RateChanged
 from engine.policy import FIELDS
 from kernels import reasons
-from tests.engine.builders import DAY, HOUR, MINUTE, World, moved, verdicts
+from tests.engine.builders import DAY, HOUR, MINUTE, T, World, moved, verdicts
 
 Story = Callable[[World], list[Decided]]
 Shows = Callable[[list[Decided]], bool]
@@ -208,6 +208,84 @@ ROWS: dict[str, tuple[Any, Story, Shows, dict[str, Any]]] = {
     "cost_shock_move": (0.5, costs, not_(quarantined), {}),
     "cost_shock_share": (1.0, costs, not_(quarantined), {}),
     "cost_shock_window_ms": (MINUTE, costs_twice, not_(quarantined), {}),
+}
+
+
+def learns(world: World) -> list[Decided]:
+    """Six listings that sell for three weeks at prices of their own, whoever sets them."""
+    world.send(*(world.listing(f"S{number}", price_minor=1500) for number in range(6)))
+    decided = []
+    for day in range(21):
+        sales = [
+            world.sold(
+                3 + (day + number) % 3, f"S{number}", source=f"till {number}", source_seq=day
+            )
+            for number in range(6)
+        ]
+        decided.append(world.send(*sales, after_ms=DAY))
+    return decided
+
+
+def learnt(decided: list[Decided]) -> bool:
+    return any(
+        bool((of.quotes["reasons"] & reasons.LEARNT).any()) for of in decided if len(of.quotes)
+    )
+
+
+def dithered(decided: list[Decided]) -> bool:
+    return any(
+        bool((of.quotes["reasons"] & reasons.DITHERED).any()) for of in decided if len(of.quotes)
+    )
+
+
+def large_step(decided: list[Decided]) -> bool:
+    """A learnt price that moved by more than two per cent at once."""
+    return any(
+        abs(quote["in_force_minor"] / quote["previous_minor"] - 1.0) > 0.02
+        for of in decided
+        for quote in of.quotes
+        if quote["reasons"] & reasons.LEARNT and quote["previous_minor"] > 0
+    )
+
+
+def many_decisions(decided: list[Decided]) -> bool:
+    """Learnt prices moved more often than six listings do in three weeks by weekly decisions."""
+    masks = [of.quotes["reasons"] & reasons.LEARNT for of in decided if len(of.quotes)]
+    return sum(int((mask != 0).sum()) for mask in masks) > 40
+
+
+def season(world: World) -> list[Decided]:
+    """The same shop, with a hundred times the stock that it sells."""
+    world.send(*(world.listing(f"S{number}", price_minor=1500) for number in range(6)))
+    world.send(*(world.stock(9000, f"S{number}") for number in range(6)))
+    return learns(world)
+
+
+def deep_cut(decided: list[Decided]) -> bool:
+    """A price that fell by more than a fifth at once."""
+    return any(
+        bool((of.quotes["in_force_minor"] < 0.8 * of.quotes["previous_minor"]).any())
+        for of in decided
+        if len(of.quotes)
+    )
+
+
+SEASON = {"learning": True, "dither": 0.0, "step_max": 1.0, "season_end_ms": T + 40 * DAY}
+LEARNS = {"learning": True}
+ROWS |= {
+    "learning": (True, learns, learnt, {}),
+    "dither": (0.0, learns, not_(dithered), LEARNS),
+    "exploration_budget_minor": (0, learns, not_(dithered), LEARNS),
+    "learning_step": (0.01, learns, not_(large_step), {**LEARNS, "dither": 0.0}),
+    "season_end_ms": (
+        SEASON["season_end_ms"],
+        season,
+        deep_cut,
+        {"learning": True, "dither": 0.0, "step_max": 1.0},
+    ),
+    "salvage_share": (0.95, season, not_(deep_cut), SEASON),
+    "markdowns_max": (0, season, not_(deep_cut), SEASON),
+    "decision_days": (1, learns, many_decisions, {**LEARNS, "dither": 0.06}),
 }
 
 

@@ -438,3 +438,14 @@ def test_ratios_are_written_as_percents() -> None:
         "0 %",
         "33.33 %",
     ]
+
+
+def test_learnt_demand_says_where_it_comes_from() -> None:
+    told = explain(quote(reasons=reasons.LEARNT | reasons.DITHERED), listing())
+    assert "learnt from what sold" in told.text
+    assert "strays a little" in told.text
+    assert {"elasticity", "dither"} <= {driver.name for driver in told.drivers}
+    assert {"learnt", "dithered"} <= set(told.reasons)
+    plain = explain(quote(), listing())
+    assert "learnt" not in plain.text
+    assert "dither" not in {driver.name for driver in plain.drivers}

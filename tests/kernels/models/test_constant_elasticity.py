@@ -91,5 +91,6 @@ def test_confidence_is_the_expected_share_of_attainable_profit(
 
 
 def test_every_model_is_registered_under_its_version() -> None:
-    assert list(MODELS) == [model.VERSION]
+    assert [MODELS[version].VERSION for version in MODELS] == list(MODELS)
+    assert model.VERSION in MODELS
     assert all(len(version.encode()) <= 24 for version in MODELS)

@@ -1,0 +1,97 @@
+"""``exam``: how much the engine's prices earn, in worlds whose best prices are known."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+from msgspec.structs import asdict
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cluster.commands.speaking import FAILURE, OK, Common, Voice, table
+from engine.errors import RejectedInput
+
+
+def exam(
+    *,
+    scenarios: Annotated[
+        str, Parameter(help="worlds or groups of them, with commas: S1,S6 or scenarios,perturbed")
+    ] = "scenarios",
+    seeds: Annotated[int, Parameter(help="how many seeds, from --first-seed on")] = 5,
+    first_seed: Annotated[int, Parameter(help="the first seed")] = 1,
+    listings: Annotated[int, Parameter(help="listings of a world")] = 2000,
+    days: Annotated[int, Parameter(help="days that the engine prices")] = 180,
+    markdown: Annotated[bool, Parameter(help="clear overstocked seasons, too")] = True,
+    arena: Annotated[bool, Parameter(help="sell against bots, and against ourselves")] = True,
+    oj: Annotated[
+        Path | None, Parameter(help="Dominick's orange juice, a Parquet file: the real-data half")
+    ] = None,
+    out: Annotated[Path | None, Parameter(help="folder for exam.md and exam.json")] = None,
+    common: Common | None = None,
+) -> int:
+    """Sit the exam: the production shard in simulated markets, against a clairvoyant.
+
+    Groups: `scenarios` (S1 to S10), `perturbed` (worlds of our own), `all`. Exits with 1 when a
+    goal is missed. Nothing is special-cased: one policy for all worlds, printed with the results.
+    """
+    from training.exam import arena as fighting
+    from training.exam import orange_juice, seasonal, simulated
+
+    voice = Voice(common)
+    try:
+        named = simulated.worlds_named(scenarios.split(","))
+    except KeyError as error:
+        raise RejectedInput("/scenarios", f"{error} is no world", "see docs/exam.md") from None
+    chosen = range(first_seed, first_seed + seeds)
+    rows = []
+    with _progress(voice) as progress:
+        task = progress.add_task("exam", total=len(named) * seeds * days)
+        for row in simulated.examine(
+            named, chosen, listings, days, told=lambda: progress.advance(task)
+        ):
+            rows.append(row)
+            voice.say("  ".join(simulated.cells(row)))
+    judged = simulated.verdicts(rows)
+    parts: dict[str, Any] = {}
+    if markdown:
+        seasons = [seasonal.sit_season(seed, 2 * listings) for seed in chosen]
+        parts["markdown"] = [asdict(season) for season in seasons]
+        judged += seasonal.season_verdicts(seasons)
+    if arena:
+        bouts = [
+            fighting.fight(against, first_seed, 60, 1000) for against in (*fighting.BOTS, "self")
+        ]
+        parts["arena"] = [asdict(bout) for bout in bouts]
+        judged += fighting.arena_verdicts(bouts)
+    if oj is not None:
+        if not oj.is_file():
+            raise RejectedInput("/oj", f"{oj} is no file", "name the Parquet file")
+        board = orange_juice.sit_juice(orange_juice.read_juice(oj))
+        parts["orange_juice"] = asdict(board)
+        judged += orange_juice.juice_verdicts(board)
+    heading = f"Exam: {seeds} seeds, {listings} listings, {days} days"
+    whole = {**simulated.plain(rows), **parts}
+    whole["goals"] = [{"goal": goal, "reached": reached} for goal, reached in judged]
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "exam.md").write_text(simulated.page(rows, parts, judged, heading))
+        (out / "exam.json").write_bytes(msgspec.json.encode(whole))
+    shown = table(heading, "world", *(name.replace("_", " ") for name, _ in simulated.COLUMNS))
+    for row in rows:
+        shown.add_row(*simulated.cells(row))
+    goals = table("Goals", "", "")
+    for goal, reached in judged:
+        goals.add_row("reached" if reached else "MISSED", goal)
+    voice.answer(whole, shown, goals)
+    return OK if all(reached for _, reached in judged) else FAILURE
+
+
+def _progress(voice: Voice) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=voice.aside,
+        disable=voice.json or not voice.aside.is_terminal,
+    )

@@ -1,0 +1,321 @@
+"""Fit demand on a table of (item, time, price, units, covariates), one period after the other.
+
+The same idea as in the shard, for whoever has a table and no stream: a local level an item, prices
+and covariates filtered with the level's own gain, slopes from surprises alone, and slopes of alike
+items (a group: a brand, a category) drawn towards each other as far as the data say they are alike.
+How fast levels move is chosen a group by how well the next period was foreseen.
+
+Units. Sales are modelled in logs of ``units + 0.5``; prices enter as logs; covariates as given.
+Elasticity is negative. Times are integers, one a period (a day, a week); gaps are allowed.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from msgspec import Struct
+
+GAINS = (0.02, 0.05, 0.1, 0.2, 0.35)
+"""How much of a surprise a level takes over; one is chosen a group."""
+
+ELASTICITY, ELASTICITY_SD = -2.6, 1.2
+"""Prior of a group's mean elasticity."""
+
+COVARIATE_SD = 1.0
+"""Prior standard deviation of a group's mean effect of a covariate, around nothing."""
+
+SPREAD_SDS = (0.6, 0.3)
+"""Of items' elasticities and of their covariates' effects in a group, before the data speak."""
+
+FLATTEST = -0.05
+"""No item sells more because it is dearer."""
+
+ROUNDS = 12
+"""Rounds of fitting means and spreads; more do not change the third decimal."""
+
+NORMAL_90 = 1.6448536
+
+
+class Elasticities(Struct, frozen=True, eq=False):
+    """What is believed of own-price elasticities, one element an item (or a group)."""
+
+    names: tuple[str, ...]
+    mean: np.ndarray
+    sd: np.ndarray
+    low: np.ndarray  # a 90 % interval
+    high: np.ndarray
+
+
+class Forecast(Struct, frozen=True, eq=False):
+    """What is expected to be sold, one element a row asked for."""
+
+    units: np.ndarray  # median
+    mean: np.ndarray
+    least_relative: np.ndarray  # of least expected relative error: lower, for MAPE punishes above
+    low: np.ndarray  # a 90 % interval, adapted to how often it was missed
+    high: np.ndarray
+
+
+class Demand:
+    """Demand of many items, learnt in one pass. ``observe`` periods in order, then ask."""
+
+    def __init__(
+        self, items: Sequence[str], groups: Sequence[str], covariates: Sequence[str] = ()
+    ) -> None:
+        assert len(items) == len(groups)
+        self.items = tuple(items)
+        self.groups = tuple(dict.fromkeys(groups))
+        self.covariates = tuple(covariates)
+        of_group = {name: at for at, name in enumerate(self.groups)}
+        self._group = np.array([of_group[name] for name in groups], dtype=np.int64)
+        self._at = {name: at for at, name in enumerate(self.items)}
+        count, width, gains = len(items), 1 + len(covariates), len(GAINS)
+        self._level = np.zeros((gains, count))
+        self._filtered = np.zeros((gains, count, width))
+        self._seen = np.zeros(count)
+        self._last = np.full(count, np.iinfo(np.int64).min)
+        self._gram = np.zeros((gains, count, width, width))
+        self._moment = np.zeros((gains, count, width))
+        self._square = np.zeros((gains, count))
+        self._scale = np.ones((2, len(self.groups)))  # conformal: widths below and above
+        self._fitted = False
+        self._slopes = np.zeros((count, width))
+        self._slope_variance = np.zeros((count, width))
+        self._means = np.zeros((len(self.groups), width))
+        self._mean_variance = np.zeros((len(self.groups), width))
+        self._noise = np.ones(len(self.groups))
+        self._gain = np.zeros(len(self.groups), dtype=np.int64)
+
+    def observe(
+        self,
+        items: Sequence[str],
+        time: int,
+        prices: np.ndarray,
+        units: np.ndarray,
+        covariates: np.ndarray | None = None,
+    ) -> None:
+        """Learn from one period; its items each once.
+
+        Args:
+            prices: float[n], positive.
+            units: float[n], not negative.
+            covariates: float[n, covariates].
+        """
+        at = np.array([self._at[item] for item in items], dtype=np.int64)
+        assert len(np.unique(at)) == len(at), "an item stands twice in a period"
+        assert (time > self._last[at]).all(), "periods must come in order"
+        regressors = self._regressors(prices, covariates)
+        sales = np.log(np.asarray(units, dtype=np.float64) + 0.5)
+        gap = np.where(self._seen[at] > 0, time - self._last[at], 1).astype(np.float64)
+        for index, steady in enumerate(GAINS):
+            keep = (1.0 - steady) ** np.minimum(gap, 400.0)
+            gain = np.maximum(1.0 - keep, 1.0 / (self._seen[at] + 1.0))
+            moved = regressors - self._filtered[index, at]
+            surprise = sales - self._level[index, at]
+            self._level[index, at] += gain * surprise
+            self._filtered[index, at] += gain[:, None] * moved
+            # The first periods have no level yet; long gaps and young levels weigh less.
+            weight = np.where(self._seen[at] >= 1, (1.0 - gain) / (1.0 - steady), 0.0)
+            self._gram[index, at] += weight[:, None, None] * moved[:, :, None] * moved[:, None, :]
+            self._moment[index, at] += (weight * surprise)[:, None] * moved
+            self._square[index, at] += weight * np.square(surprise)
+        self._seen[at] += 1.0
+        self._last[at] = time
+        self._fitted = False
+
+    def elasticities(self) -> Elasticities:
+        """Return each item's own-price elasticity with a 90 % interval."""
+        self._fit()
+        mean = np.minimum(self._slopes[:, 0], FLATTEST)
+        return _elasticities(self.items, mean, np.sqrt(self._slope_variance[:, 0]))
+
+    def group_elasticities(self) -> Elasticities:
+        """Return each group's mean elasticity with a 90 % interval."""
+        self._fit()
+        mean = np.minimum(self._means[:, 0], FLATTEST)
+        return _elasticities(self.groups, mean, np.sqrt(self._mean_variance[:, 0]))
+
+    def effects(self) -> np.ndarray:
+        """Return float64[items, 1 + covariates], all slopes: price's first."""
+        self._fit()
+        return self._slopes.copy()
+
+    def forecast(
+        self,
+        items: Sequence[str],
+        times: np.ndarray,
+        prices: np.ndarray,
+        covariates: np.ndarray | None = None,
+    ) -> Forecast:
+        """Return what will be sold at these prices; items and times in any order."""
+        self._fit()
+        at = np.array([self._at[item] for item in items], dtype=np.int64)
+        centre, spread = self._predict(at, np.asarray(times), prices, covariates)
+        lower, upper = self._scale[:, self._group[at]]
+        return Forecast(
+            units=_units(centre),
+            mean=_units(centre + 0.5 * np.square(spread)),
+            least_relative=_units(centre - np.square(spread)),
+            low=_units(centre - NORMAL_90 * spread * lower),
+            high=_units(centre + NORMAL_90 * spread * upper),
+        )
+
+    def calibrate(self, actual: np.ndarray, forecast: Forecast, items: Sequence[str]) -> None:
+        """Widen or narrow intervals by what was missed: adaptive conformal, a group and side."""
+        group = self._group[np.array([self._at[item] for item in items], dtype=np.int64)]
+        told = np.bincount(group, minlength=len(self.groups))
+        for side, missed in enumerate((actual < forecast.low, actual > forecast.high)):
+            misses = np.bincount(group, weights=missed, minlength=len(self.groups))
+            share = misses / np.maximum(told, 1)
+            step = np.where(told > 0, 2.0 * (share - 0.05), 0.0)
+            self._scale[side] = np.clip(self._scale[side] * np.exp(step), 0.3, 4.0)
+
+    # ----- inside --------------------------------------------------------------------------------
+
+    def _regressors(self, prices: np.ndarray, covariates: np.ndarray | None) -> np.ndarray:
+        price = np.asarray(prices, dtype=np.float64)
+        assert (price > 0).all(), "a price is positive"
+        columns = [np.log(price)[:, None]]
+        if self.covariates:
+            assert covariates is not None
+            columns.append(np.asarray(covariates, dtype=np.float64).reshape(len(price), -1))
+        found = np.concatenate(columns, axis=1)
+        assert found.shape[1] == 1 + len(self.covariates)
+        return found
+
+    def _predict(
+        self,
+        at: np.ndarray,
+        times: np.ndarray,
+        prices: np.ndarray,
+        covariates: np.ndarray | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        gain_index = self._gain[self._group[at]]
+        moved = self._regressors(prices, covariates) - self._filtered[gain_index, at]
+        centre = self._level[gain_index, at] + (moved * self._slopes[at]).sum(axis=1)
+        gain = np.array(GAINS)[gain_index]
+        ahead = np.maximum(times - self._last[at], 1)
+        noise = self._noise[self._group[at]]
+        # A level that takes over K of a surprise wanders by about K^2 of its variance a period.
+        wander = np.square(gain) * (ahead - 1)
+        slopes = (np.square(moved) * self._slope_variance[at]).sum(axis=1)
+        return centre, np.sqrt(noise * (1.0 + wander) + slopes)
+
+    def _fit(self) -> None:
+        if self._fitted:
+            return
+        best = np.full(len(self.groups), np.inf)
+        for index in range(len(GAINS)):
+            slopes, variance, means, mean_variance, noise = self._fitted_with(index)
+            better = np.log(np.maximum(noise, 1e-12)) < best
+            best = np.where(better, np.log(np.maximum(noise, 1e-12)), best)
+            rows = better[self._group]
+            self._slopes[rows], self._slope_variance[rows] = slopes[rows], variance[rows]
+            self._means[better], self._mean_variance[better] = means[better], mean_variance[better]
+            self._noise[better], self._gain[better] = noise[better], index
+        self._fitted = True
+
+    def _fitted_with(
+        self, index: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return items' slopes and their variances, groups' means and theirs, and the noise."""
+        gram, moment, square = self._gram[index], self._moment[index], self._square[index]
+        count, width = moment.shape
+        groups = len(self.groups)
+        prior = np.zeros(width)
+        prior[0] = ELASTICITY
+        prior_precision = np.full(width, 1.0 / COVARIATE_SD**2)
+        prior_precision[0] = 1.0 / ELASTICITY_SD**2
+        spread = np.full((groups, width), SPREAD_SDS[1] ** 2)
+        spread[:, 0] = SPREAD_SDS[0] ** 2
+        start = spread.copy()
+        noise = np.full(groups, 0.2)
+        means = np.tile(prior, (groups, 1))
+        told = np.maximum(self._seen - 2.0, 0.0)
+        weight = np.maximum(_by_group(told, self._group, groups), 1.0)
+        members = np.maximum(_by_group(np.ones(count), self._group, groups), 1.0)
+        eye = np.eye(width)
+        mean_covariance = np.tile(np.diag(1.0 / prior_precision), (groups, 1, 1))
+        slopes, covariance = np.tile(prior, (count, 1)), np.zeros((count, width, width))
+        for _ in range(ROUNDS):
+            of_noise, of_spread = noise[self._group], spread[self._group]
+            inverse = eye[None] / of_spread[:, :, None]
+            covariance = np.linalg.inv(gram / of_noise[:, None, None] + inverse)
+            # The group's mean, items' own slopes integrated out.
+            shrink = inverse - inverse @ covariance @ inverse
+            pull = (inverse @ covariance @ (moment / of_noise[:, None])[:, :, None])[:, :, 0]
+            precision = _by_group(shrink.reshape(count, -1), self._group, groups)
+            precision = precision.reshape(groups, width, width) + np.diag(prior_precision)
+            total = _by_group(pull, self._group, groups) + prior * prior_precision
+            mean_covariance = np.linalg.inv(precision)
+            means = (mean_covariance @ total[:, :, None])[:, :, 0]
+            own = moment / of_noise[:, None] + means[self._group] / of_spread
+            slopes = (covariance @ own[:, :, None])[:, :, 0]
+            off = np.square(slopes - means[self._group])
+            off = off + np.diagonal(covariance, axis1=1, axis2=2)
+            # A few items' worth of what was thought before, so that no spread collapses.
+            spread = (_by_group(off, self._group, groups) + 3.0 * start) / (members + 3.0)[:, None]
+            fitted = (slopes * moment).sum(axis=1) * 2.0
+            fitted = fitted - np.einsum("ni,nij,nj->n", slopes, gram, slopes)
+            left = square - fitted + np.einsum("nij,nij->n", gram, covariance)
+            noise = np.maximum(_by_group(left, self._group, groups), 1e-6) / weight
+            noise = np.maximum(noise, 1e-4)
+        variance = np.diagonal(covariance, axis1=1, axis2=2).copy()
+        return slopes, variance, means, np.diagonal(mean_covariance, axis1=1, axis2=2), noise
+
+
+def fit_demand(
+    items: Sequence[str],
+    times: np.ndarray,
+    prices: np.ndarray,
+    units: np.ndarray,
+    *,
+    groups: Sequence[str] | None = None,
+    covariates: np.ndarray | None = None,
+    covariate_names: Sequence[str] = (),
+) -> Demand:
+    """Return demand fitted on a whole table, one row an item and time, in any order.
+
+    Args:
+        items: an item's name a row.
+        times: int[rows], the period.
+        prices, units: float[rows].
+        groups: the group of each row's item; all items are one group where it is left out.
+        covariates: float[rows, n], and their names.
+    """
+    named = list(dict.fromkeys(items))
+    of_item = dict(zip(items, groups, strict=True)) if groups is not None else {}
+    columns = None if covariates is None else np.asarray(covariates).reshape(len(items), -1)
+    names = list(covariate_names)
+    if columns is not None and not names:
+        names = [f"covariate {at}" for at in range(columns.shape[1])]
+    demand = Demand(named, [of_item.get(item, "all") for item in named], names)
+    times = np.asarray(times)
+    order = np.argsort(times, kind="stable")
+    ends = np.flatnonzero(np.diff(times[order])) + 1
+    for rows in np.split(order, ends):
+        if not len(rows):
+            continue
+        demand.observe(
+            [items[row] for row in rows.tolist()],
+            int(times[rows[0]]),
+            np.asarray(prices)[rows],
+            np.asarray(units)[rows],
+            None if columns is None else columns[rows],
+        )
+    return demand
+
+
+def _elasticities(names: tuple[str, ...], mean: np.ndarray, sd: np.ndarray) -> Elasticities:
+    wide = NORMAL_90 * sd
+    return Elasticities(names, mean, sd, mean - wide, np.minimum(mean + wide, 0.0))
+
+
+def _units(log: np.ndarray) -> np.ndarray:
+    return np.asarray(np.maximum(np.exp(log) - 0.5, 0.0))
+
+
+def _by_group(columns: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
+    """Add up rows by group, in the order of the rows."""
+    total = np.zeros((groups, *columns.shape[1:]))
+    np.add.at(total, group, columns)
+    return total

@@ -1,0 +1,262 @@
+"""From what rows have learnt to evidence on elasticities, and a retailer's table fitted to it."""
+
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+
+from engine.learnt import RetailerLearning
+from engine.memory import Memory
+from kernels.hierarchy import MEANS, Evidence, fit, moments, pooled, posterior
+from kernels.limits import PRICE_MINOR_MAX
+from kernels.whitening import SUMS, lead_score
+
+ROWS_A_CATEGORY = 120
+ROWS_FITTED = 2_400
+"""So many rows at most are fitted: more would not tell a retailer's categories apart better."""
+
+CONFIGS, CONFIGS_MOST, CONFIG_ROWS = 3, 24, 6_000
+"""How many of the likeliest configurations are averaged over: more where few listings leave it
+open which of them holds, and a belief in one would be too sure."""
+
+FIT_DAYS = (7, 7, 7, 7)
+FIT_DAYS_LATER = 28
+"""Days from one fit to the next: weekly for four weeks, then every four."""
+
+ALARM_SD = 4.0
+"""Beyond it history is thought to have followed demand, and tells nothing of prices."""
+
+ALIKE_LOG = 0.002
+ALIKE_MIN, ALIKE_SHARE = 5, 0.05
+"""Markups this near to each other, so many of them in a category: a rule of thumb, no evidence."""
+
+PILED_LOG, PILED_SHARE = 0.004, 0.01
+"""Markups piled up at the lowest there is, across categories: a bound that managers ran into."""
+
+
+def categories_of(memory: Memory, held: RetailerLearning, listings: np.ndarray) -> np.ndarray:
+    """Return int64[rows], each row's category, numbered as the retailer's categories appeared."""
+    groups, inverse = np.unique(listings["group"], return_inverse=True)
+    numbers = {name: at for at, name in enumerate(held.categories)}
+    found = np.empty(len(groups), dtype=np.int64)
+    for at, group in enumerate(groups.tolist()):
+        name = memory.groups.category_of(group)
+        if name not in numbers:
+            numbers[name] = len(held.categories)
+            held.categories.append(name)
+        found[at] = numbers[name]
+    missing = len(held.categories) - held.sums.shape[1]
+    if missing > 0:
+        held.sums = np.pad(held.sums, ((0, 0), (0, missing)))
+    return np.asarray(found[inverse])
+
+
+class Wishes(Struct, frozen=True, eq=False):
+    """What learning asks for, one element a row of ``at``."""
+
+    at: np.ndarray  # positions among the rows asked about
+    minor: np.ndarray  # int64
+    elasticity: np.ndarray
+    elasticity_sd: np.ndarray
+    dithered: np.ndarray  # bool
+    waiting: np.ndarray  # positions of live rows that have not decided yet: their prices stay
+
+
+def learnt_wishes(memory: Memory, rows: np.ndarray, listings: np.ndarray) -> Wishes | None:
+    """Return the prices that learning asks for, ``None`` where nobody learns."""
+    if not memory.learnt.any:
+        return None
+    learnt = memory.learnt.rows.take(rows)
+    mine, decided = learns(memory, listings["retailer"]), np.isfinite(learnt["anchor"])
+    at = np.flatnonzero(decided & mine)
+    # Until its first decision a live price stays: the first model knows less than will be known.
+    live = memory.retailers.table["live"][listings["retailer"]] != 0
+    waiting = np.flatnonzero(~decided & mine & live & (listings["in_force_minor"] > 0))
+    of = learnt.take(at)
+    asked = of["anchor"].astype(np.float64) + of["dither"]
+    minor = np.clip(np.rint(listings["status_quo_minor"][at] * np.exp(asked)), 1, PRICE_MINOR_MAX)
+    strayed = np.abs(of["dither"]) > 1e-4
+    return Wishes(at, minor, of["elasticity"], of["elasticity_sd"], strayed, waiting)
+
+
+def learns(memory: Memory, retailer: np.ndarray) -> np.ndarray:
+    """Return which rows belong to a retailer who learns."""
+    return np.isin(retailer, sorted(memory.learnt.retailers))
+
+
+def effective_cost_ratio(memory: Memory, listings: np.ndarray) -> np.ndarray:
+    """Return float64[rows], today's cost, VAT and fees counted in, over the reference price."""
+    price = np.where(
+        listings["in_force_minor"] > 0, listings["in_force_minor"], listings["status_quo_minor"]
+    )
+    return _effective(memory, listings, listings["cost_minor"], price)
+
+
+def markups(memory: Memory, listings: np.ndarray) -> np.ndarray:
+    """Return float64[rows], log of the price found at import over its cost; NaN: no evidence."""
+    known = (listings["status_quo_cost_minor"] > 0) & (listings["status_quo_minor"] > 0)
+    ratio = _effective(
+        memory, listings, listings["status_quo_cost_minor"], listings["status_quo_minor"]
+    )
+    sound = known & (ratio > 0.0) & (ratio < 1.0)
+    return np.asarray(np.where(sound, -np.log(np.where(sound, ratio, 1.0)), np.nan))
+
+
+def _effective(
+    memory: Memory, listings: np.ndarray, cost_minor: np.ndarray, price_minor: np.ndarray
+) -> np.ndarray:
+    fees = memory.groups.table.take(listings["group"])
+    net = 1.0 / (1.0 + fees["vat"])
+    minimum = fees["minimum_fee_minor"] > fees["commission"] * price_minor
+    share = np.where(minimum, net, net - fees["commission"])
+    owed = np.maximum(cost_minor, 0).astype(np.float64) + fees["fixed_fee_minor"]
+    owed = owed + np.where(minimum, fees["minimum_fee_minor"], 0)
+    reference = np.maximum(listings["status_quo_minor"], 1).astype(np.float64)
+    effective = np.where(share > 0.0, owed / np.where(share > 0.0, share, 1.0), 1e9)
+    return np.asarray(effective / reference)
+
+
+def sums_of(held: RetailerLearning, learnt: np.ndarray) -> dict[str, np.ndarray]:
+    """Return each row's sums: the engine's own prices, and history's where it is trusted."""
+    total = learnt["own"].astype(np.float64)
+    if held.history_trusted:
+        total = total + learnt["history"]
+    return {name: total[:, at] for at, name in enumerate(SUMS)}
+
+
+def evidence_of(held: RetailerLearning, learnt: np.ndarray, markup: np.ndarray) -> Evidence:
+    """Return what rows say of elasticities, curvature and rivals taken out."""
+    sums = sums_of(held, learnt)
+    moment = sums["bx"] + held.curvature * sums["xk"] - held.rival * sums["xc"]
+    piled = np.isfinite(markup) & (markup <= held.piled_log)
+    ruled = _ruled(markup, held.ruled) & ~piled
+    return Evidence(sums["xx"], moment, np.where(ruled, np.nan, markup), piled)
+
+
+def refit(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> None:
+    """Choose anew how a retailer's catalogue is thought to have come about."""
+    listings = memory.listings.listings.take(mine)
+    learnt = memory.learnt.rows.take(mine)
+    category = categories_of(memory, held, listings)
+    count = len(held.categories)
+    markup = markups(memory, listings)
+    held.history_trusted = _history_sound(held, learnt)
+    held.piled_log = _piled(markup, category)
+    held.ruled = _rules_of_thumb(markup, category, held.piled_log)
+    few = _some(category, count)
+    kept = min(max(CONFIGS, CONFIG_ROWS // len(mine)), CONFIGS_MOST)
+    for _ in range(2):
+        evidence = evidence_of(held, learnt, markup)
+        part = Evidence(*(column[few] for column in evidence))
+        held.table = fit(part, category[few], count, kept)
+        blind = evidence._replace(slope=0.0 * evidence.slope, moment=0.0 * evidence.moment)
+        mean, variance = moments(posterior(held.table, blind, category))
+        curvature, rival, covariance = pooled(sums_of(held, learnt), mean, variance)
+        held.curvature, held.rival = curvature, rival
+        held.curvature_sd = float(np.sqrt(covariance[0, 0]))
+    assert held.table is not None
+    parts = held.table.parts[0].sum(axis=1)
+    centre = parts @ MEANS
+    held.pooled_sd = np.sqrt(np.maximum(parts @ np.square(MEANS) - np.square(centre), 0.0))
+    held.follow = float(np.clip(held.follows[0] / (held.follows[1] + 0.5), 0.0, 1.0))
+    held.fits += 1
+    later = held.fits > len(FIT_DAYS)
+    held.fit_day = held.day + (FIT_DAYS_LATER if later else FIT_DAYS[held.fits - 1])
+
+
+def _some(category: np.ndarray, count: int) -> np.ndarray:
+    """Return rows to fit, evenly taken from each category, ascending."""
+    each = max(min(ROWS_A_CATEGORY, ROWS_FITTED // max(count, 1)), 1)
+    order = np.argsort(category, kind="stable")
+    starts = np.searchsorted(category[order], np.arange(count))
+    sizes = np.diff(np.append(starts, len(order)))
+    taken = [
+        order[start + np.unique(np.linspace(0, size - 1, min(size, each)).astype(np.int64))]
+        for start, size in zip(starts.tolist(), sizes.tolist(), strict=True)
+        if size > 0
+    ]
+    return np.sort(np.concatenate(taken))
+
+
+def _history_sound(held: RetailerLearning, learnt: np.ndarray) -> bool:
+    """Return whether history's prices may be learnt from: the lead test, and that of Hausman."""
+    if abs(lead_score(held.lead)) > ALARM_SD:
+        return False
+    own, before = learnt["own"].astype(np.float64), learnt["history"].astype(np.float64)
+    x, b = SUMS.index("xx"), SUMS.index("bx")
+    both = (own[:, x] > 0.01) & (before[:, x] > 0.01)
+    if not both.any():
+        return True
+    own, before = own[both], before[both]
+    apart = before[:, b] / before[:, x] - own[:, b] / own[:, x]
+    weight = 1.0 / (1.0 / own[:, x] + 1.0 / before[:, x])
+    return bool(abs((apart * weight).sum()) <= ALARM_SD * np.sqrt(weight.sum()))
+
+
+def _piled(markup: np.ndarray, category: np.ndarray) -> float:
+    """Return the markup up to which rows are piled up at the lowest one; -1: they are not."""
+    known = np.isfinite(markup)
+    if not known.any():
+        return -1.0
+    lowest = float(markup[known].min()) + PILED_LOG
+    at = known & (markup <= lowest)
+    enough = at.sum() >= max(5, PILED_SHARE * known.sum())
+    return lowest if enough and len(np.unique(category[at])) > 1 else -1.0
+
+
+def _rules_of_thumb(markup: np.ndarray, category: np.ndarray, piled_log: float) -> list[int]:
+    """Return the markups, in steps of ``ALIKE_LOG``, that many rows of one category share."""
+    known = np.flatnonzero(np.isfinite(markup) & (markup > piled_log))
+    step = np.rint(markup[known] / ALIKE_LOG).astype(np.int64)
+    sizes = np.bincount(category[known], minlength=int(category.max(initial=0)) + 1)
+    pairs, counts = np.unique(np.stack([category[known], step]), axis=1, return_counts=True)
+    shared = counts >= np.maximum(ALIKE_MIN, ALIKE_SHARE * sizes[pairs[0]])
+    return sorted(set(pairs[1][shared].tolist()))
+
+
+def _ruled(markup: np.ndarray, ruled: list[int]) -> np.ndarray:
+    if not ruled:
+        return np.zeros(len(markup), dtype=bool)
+    step = np.rint(np.where(np.isfinite(markup), markup, -1.0) / ALIKE_LOG).astype(np.int64)
+    return np.isin(step, ruled)
+
+
+def told_listing(memory: Memory, row: int) -> dict[str, Any] | None:
+    """Return what is learnt of a row in plain values, ``None`` where nothing is."""
+    retailer = int(memory.listings.listings["retailer"][row])
+    held = memory.learnt.retailers.get(retailer)
+    if held is None:
+        return None
+    learnt = memory.learnt.rows.take([row])
+    sums = sums_of(held, learnt)
+    of = learnt[0]
+    return {
+        "days": int(of["days"]),
+        "units_a_day": float(np.exp(of["level"])),
+        "elasticity": float(of["elasticity"]),
+        "elasticity_sd": float(of["elasticity_sd"]),
+        "evidence": float(sums["xx"][0]),
+        "own_evidence": float(of["own"][SUMS.index("xx")]),
+        "dither": float(of["dither"]),
+        "decisions": int(of["turns"]),
+        "next_decision_day": int(of["due_day"]),
+    }
+
+
+def told_retailer(held: RetailerLearning) -> dict[str, Any]:
+    """Return what a retailer's listings share, in plain values."""
+    config = None if held.table is None else held.table.configs[0]
+    return {
+        "day": held.day,
+        "live": held.live_day >= 0,
+        "curvature": held.curvature,
+        "curvature_sd": held.curvature_sd,
+        "rival_pull": held.rival,
+        "rivals_follow": held.follow,
+        "dispersion": held.dispersion,
+        "history_trusted": held.history_trusted,
+        "price_error": None if config is None else config.sigma,
+        "elasticity_spread": None if config is None else config.spread,
+        "family": None if config is None else config.family,
+        "exploration_share": float(held.explored[0] / max(held.explored[1], 1e-9)),
+    }

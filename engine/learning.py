@@ -1,0 +1,498 @@
+"""Learning inside ``apply``: periods close, rows learn, and some of them decide anew.
+
+A retailer's period ends in the first microbatch whose time reaches his next midnight (UTC), after
+its facts are applied and before its prices are decided. So sales that arrive belong to the price
+that was in force while they happened, whether a shop streams them or a simulation hands over a day
+at once. A close walks the retailer's rows in slices of at most ``SLICE_ROWS`` a microbatch, three
+times: what all sold against what was foreseen, then what each row learns from its own surprise,
+then which rows decide. Nothing here knows a clock; nothing is added up across rows but in their
+order, in float64.
+"""
+
+import numpy as np
+from msgspec import Struct
+
+from engine.approvals import hard_bounds
+from engine.decided import State
+from engine.evidence import categories_of, effective_cost_ratio, evidence_of, markups, refit
+from engine.learnt import (
+    BEGUN,
+    DAY_MS,
+    DECIDING,
+    IDLE,
+    LEARNT_DTYPE,
+    OUT_OF_STOCK,
+    SUMMING,
+    UPDATING,
+    RetailerLearning,
+)
+from engine.listing_table import REMOVED, put
+from engine.memory import Memory, Work
+from engine.quotes import stock_of
+from engine.rivals import converted, reference
+from kernels.choice import Place, best_log, dither_size
+from kernels.clearing import CUT_MIN_LOG, clearing_log, days_to_next
+from kernels.hierarchy import moments, posterior
+from kernels.whitening import (
+    CATEGORY_SD,
+    FACTOR_SD,
+    LEVEL_SD,
+    MEMORY_DAYS,
+    SUMS,
+    Belief,
+    Foreseen,
+    Level,
+    Seen,
+    factor,
+    foresee,
+    learn,
+    totals,
+)
+
+SLICE_ROWS = 16_384
+"""Most rows that one phase of a close walks in one microbatch."""
+
+DECIDED_ROWS = 2_048
+"""Most rows that decide in one microbatch; the next goes on with the rest."""
+
+MOVE_MAX_LOG = 0.13
+"""Most that a learnt price moves from one decision to the next, dither included: below what the
+breaker calls a large move."""
+
+SEASON_LEVEL_SD = 0.02
+"""How far the level of a listing with a season's end moves in a day: its stock is cleared by what
+all of its sales say, and not by the last two weeks'."""
+
+SEASON_WATCHED_DAYS = 7
+"""So many days a listing sells before its first cut."""
+
+MOVE_MIN_LOG = 0.01
+"""Smaller moves of the anchor are not worth a label."""
+
+FLOOR_DISTANCE = 0.005
+"""A learnt price keeps this far from its floor: a floor is a guardrail and no goal."""
+
+ASKED_LOG = 0.02
+"""So far from what was asked a price may be, by rounding and endings, and still be the engine's."""
+
+FOLLOWED_LOG = 0.02
+"""Cuts below the reference deeper than this tell whether rivals follow."""
+
+
+def close_periods(memory: Memory, work: Work) -> None:
+    """Go on with what is periodic for every retailer who learns."""
+    for number in sorted(memory.learnt.retailers):
+        held = memory.learnt.retailers[number]
+        if held.phase != IDLE:
+            _go_on(memory, work, number, held)
+        if held.phase == IDLE and work.now_ms >= held.next_ms:
+            _begin_close(held, work.now_ms)
+            _go_on(memory, work, number, held)
+        elif held.phase == IDLE and held.live_day < 0 and _is_live(memory, number):
+            # The first prices come at once, not at the next midnight.
+            held.phase, held.cursor = DECIDING, 0
+            _go_on(memory, work, number, held)
+
+
+def _is_live(memory: Memory, number: int) -> bool:
+    return bool(memory.retailers.table["live"][number])
+
+
+def _begin_close(held: RetailerLearning, now_ms: int) -> None:
+    crossed = 1 + (now_ms - held.next_ms) // DAY_MS
+    held.period_days = float(crossed)
+    held.next_ms += crossed * DAY_MS
+    held.day += crossed
+    held.phase, held.cursor, held.sold = SUMMING, 0, False
+    held.sums = np.zeros((3, len(held.categories)))
+
+
+def _go_on(memory: Memory, work: Work, number: int, held: RetailerLearning) -> None:
+    """Walk as far as one microbatch may, phase by phase."""
+    used = memory.listings.listings[: memory.listings.rows]
+    mine = np.flatnonzero((used["retailer"] == number) & (used["flags"] & REMOVED == 0))
+    follows = {SUMMING: UPDATING, UPDATING: DECIDING, DECIDING: IDLE}
+    left, room = 3 * SLICE_ROWS, DECIDED_ROWS
+    while held.phase != IDLE and left > 0 and room > 0:
+        if held.cursor == 0:
+            _begin_phase(memory, number, held, mine)
+        rows = mine[mine >= held.cursor][:SLICE_ROWS]
+        if len(rows):
+            if held.phase == SUMMING:
+                _sum(memory, work, held, rows)
+            elif held.phase == UPDATING:
+                _update(memory, work, held, rows)
+            else:
+                walked, decided = _decide(memory, work, held, rows, room)
+                rows, room = rows[:walked], room - decided
+            held.cursor = int(rows[-1]) + 1
+            left -= len(rows)
+        if not len(mine) or held.cursor > mine[-1]:
+            held.phase, held.cursor = follows[held.phase], 0
+    work.changed.append(repr(held.state()["plain"]).encode())
+
+
+def _begin_phase(memory: Memory, number: int, held: RetailerLearning, mine: np.ndarray) -> None:
+    if held.phase == UPDATING:
+        # A period in which nobody sold anything is one of which nothing was told.
+        held.sold = bool(held.sums[0].sum() > 0.0)
+        held.moments *= 0.97
+    if held.phase == DECIDING and _is_live(memory, number):
+        if held.live_day < 0:
+            held.live_day = held.fit_day = held.day
+        if held.day >= held.fit_day and len(mine):
+            refit(memory, held, mine)
+            budget = memory.groups.book.retailer_policy(memory.retailers.ids[number])
+            held.dither_scale = _dither_scale(memory, held, mine, budget.exploration_budget_minor)
+
+
+class _Period(Struct, frozen=True, eq=False):
+    """A slice's rows in the period that closes."""
+
+    learnt: np.ndarray  # copies
+    listings: np.ndarray
+    category: np.ndarray
+    seen: Seen
+    level: Level
+    foreseen: Foreseen
+    belief: Belief
+    counted: np.ndarray
+
+
+def _period(memory: Memory, work: Work, held: RetailerLearning, rows: np.ndarray) -> _Period:
+    listings = memory.listings.listings.take(rows)
+    learnt = memory.learnt.rows.take(rows)
+    seen = _seen(memory, work, listings, learnt, rows)
+    level = Level(*(learnt[name].astype(np.float64) for name in Level._fields))
+    belief = Belief(
+        learnt["elasticity"].astype(np.float64), held.curvature, held.rival, held.dispersion
+    )
+    clears = memory.groups.policy["season_end_ms"][listings["group"]] > work.now_ms
+    level_sd = np.where(clears, SEASON_LEVEL_SD, LEVEL_SD)
+    foreseen = foresee(level, belief, seen, held.period_days, level_sd)
+    counted = (level.days >= 3) & ~seen.sold_out & ~seen.absent
+    category = categories_of(memory, held, listings)
+    return _Period(learnt, listings, category, seen, level, foreseen, belief, counted)
+
+
+def _seen(
+    memory: Memory, work: Work, listings: np.ndarray, learnt: np.ndarray, rows: np.ndarray
+) -> Seen:
+    """Return units, price and rival of the running period.
+
+    A price that was reported with the period's own sales is taken to be the one they were made at.
+    """
+    now_ms, start_ms = work.now_ms, learnt["closed_ms"]
+    units = np.maximum(listings["units_sold"] - learnt["units_closed"], 0).astype(np.float64)
+    status_quo = listings["status_quo_minor"].astype(np.float64)
+    price, before = listings["in_force_minor"], learnt["started_minor"]
+    known = (status_quo > 0) & (price > 0) & (start_ms >= 0)
+    changed_ms = np.where(listings["price_ms"] >= now_ms, start_ms, listings["price_ms"])
+    span = np.maximum(now_ms - start_ms, 1).astype(np.float64)
+    late = np.clip((changed_ms - start_ms) / span, 0.0, 1.0)
+    late = np.where((before > 0) & (before != price), late, 0.0)
+    safe = np.where(known, status_quo, 1.0)
+    now_log = np.log(np.where(known, price, 1) / safe)
+    before_log = np.log(np.where(known & (before > 0), before, safe) / safe)
+    price_log = np.where(late > 0.0, late * before_log + (1.0 - late) * now_log, now_log)
+    landed = _rivals(memory, rows, listings, now_ms)
+    rival_log = np.where(landed > 0, np.log(np.maximum(landed, 1) / safe), np.nan)
+    empty = stock_of(listings) == 0
+    was_empty = (learnt["flags"] & OUT_OF_STOCK) != 0
+    absent = ~known | ((empty | was_empty) & (units == 0))
+    return Seen(units, np.clip(price_log, -3.0, 3.0), rival_log, empty | was_empty, absent)
+
+
+def _rivals(memory: Memory, rows: np.ndarray, listings: np.ndarray, now_ms: int) -> np.ndarray:
+    policy = memory.groups.policy.take(listings["group"])
+    offers = memory.rivals.offers_of(rows)
+    rate, rate_ms = converted(offers, memory.currencies, listings["retailer"], listings["currency"])
+    found = reference(
+        offers,
+        memory.own_names.names[listings["own"]],
+        rate,
+        rate_ms,
+        now_ms,
+        policy["rival_stale_ms"],
+        policy["rate_stale_ms"],
+    )
+    return found.landed_minor
+
+
+def _sum(memory: Memory, work: Work, held: RetailerLearning, rows: np.ndarray) -> None:
+    period = _period(memory, work, held, rows)
+    held.sums = held.sums + totals(
+        period.seen.units,
+        period.foreseen,
+        held.dispersion,
+        period.counted,
+        period.category,
+        len(held.categories),
+    )
+    # A young shop counts nothing yet, but it has sold.
+    if not period.counted.any():
+        held.sums[0, 0] += 1e-9 * period.seen.units.sum()
+
+
+def _update(memory: Memory, work: Work, held: RetailerLearning, rows: np.ndarray) -> None:
+    period = _period(memory, work, held, rows)
+    learnt, listings = period.learnt, period.listings
+    if held.sold:
+        _learn_rows(memory, held, period)
+    learnt["closed_ms"] = work.now_ms
+    learnt["units_closed"] = listings["units_sold"]
+    learnt["started_minor"] = listings["in_force_minor"]
+    out = np.where(stock_of(listings) == 0, OUT_OF_STOCK, 0).astype(np.uint8)
+    learnt["flags"] = (learnt["flags"] & BEGUN) | out
+    put(memory.learnt.rows, rows, learnt)
+    memory.unsaved[rows] = True
+    work.changed.append(learnt.tobytes())
+
+
+def _learn_rows(memory: Memory, held: RetailerLearning, period: _Period) -> None:
+    learnt, seen, counted = period.learnt, period.seen, period.counted
+    whole = held.sums.sum(axis=1)[:, None]
+    flat = np.zeros(len(learnt))
+    day = factor(whole, seen.units, period.foreseen, held.dispersion, counted, flat, FACTOR_SD)
+    beside = factor(
+        held.sums[:, period.category],
+        seen.units,
+        period.foreseen,
+        held.dispersion,
+        counted,
+        day,
+        CATEGORY_SD,
+    )
+    taught = learn(
+        period.level, period.belief, seen, period.foreseen, day + beside, held.period_days
+    )
+    for name in Level._fields:
+        learnt[name] = getattr(taught.level, name)
+    own = _is_own(memory, period)
+    forget = np.exp(-held.period_days / MEMORY_DAYS)
+    added = np.stack([taught.sums[name] for name in SUMS], axis=1)
+    learnt["own"] = learnt["own"] * forget + np.where(own[:, None], added, 0.0)
+    learnt["history"] = learnt["history"] * forget + np.where(own[:, None], 0.0, added)
+    held.lead = held.lead + np.where(own, 0.0, taught.lead).sum(axis=1)
+    held.moments = held.moments + taught.moments.sum(axis=1)
+    held.dispersion = float(np.clip(held.moments[0] / held.moments[1], 0.02, 2.0))
+    held.explored = held.explored + _explored(held, period, own)
+    begin = own & ((learnt["flags"] & BEGUN) == 0)
+    learnt["rival_before"][begin] = learnt["rival"][begin]
+    learnt["flags"][begin] |= BEGUN
+    under = np.minimum(taught.level.price, 0.0)
+    told = own & (under < -FOLLOWED_LOG) & np.isfinite(learnt["rival_before"])
+    moved = np.where(told, taught.level.rival - learnt["rival_before"], 0.0)
+    under = np.where(told, under, 0.0)
+    held.follows = held.follows + np.array([(moved * under).sum(), np.square(under).sum()])
+
+
+def _explored(held: RetailerLearning, period: _Period, own: np.ndarray) -> np.ndarray:
+    """Return what a period's dithers cost, as expected, and what all of it earned."""
+    listings, learnt = period.listings, period.learnt
+    slope = learnt["elasticity"].astype(np.float64)
+    bend = np.maximum(slope * (1.0 + slope) + 2.0 * held.curvature, 0.3)
+    margin = np.maximum(listings["in_force_minor"] - np.maximum(listings["cost_minor"], 0), 0)
+    profit = np.where(own, period.foreseen.units * margin, 0.0)
+    return np.array([(0.5 * bend * np.square(learnt["dither"]) * profit).sum(), profit.sum()])
+
+
+def _is_own(memory: Memory, period: _Period) -> np.ndarray:
+    """Return which rows sold at the price that the engine asked: nobody chose it by their sales."""
+    learnt = period.learnt
+    asked = learnt["anchor"].astype(np.float64) + learnt["dither"]
+    own = (learnt["turns"] > 0) & (period.listings["state"] == State.LIVE)
+    return np.asarray(own & (np.abs(period.seen.price_log - asked) < ASKED_LOG))
+
+
+def _decide(
+    memory: Memory, work: Work, held: RetailerLearning, rows: np.ndarray, room: int
+) -> tuple[int, int]:
+    """Let rows whose decision is due choose an anchor and a dither, and be priced for it.
+
+    Returns how many rows were walked, and how many of them decided: at most ``room``.
+    """
+    if held.table is None or held.live_day < 0:
+        return len(rows), 0
+    listings, learnt = memory.listings.listings[rows], memory.learnt.rows[rows]
+    # A row that began since the last fit has a category that the table does not know.
+    category = categories_of(memory, held, listings)
+    known = category < held.table.parts.shape[1]
+    due = (learnt["due_day"] <= held.day) & (listings["status_quo_minor"] > 0) & known
+    due &= listings["cost_minor"] >= 0
+    at = np.flatnonzero(due)
+    walked = len(rows) if len(at) <= room else int(at[room])
+    at = at[:room]
+    if len(at):
+        decide_rows(memory, work, held, rows[at], category[at])
+    return walked, len(at)
+
+
+def decide_rows(
+    memory: Memory, work: Work, held: RetailerLearning, rows: np.ndarray, category: np.ndarray
+) -> None:
+    """Decide anew for some rows of one retailer, and mark them to be priced."""
+    assert held.table is not None
+    listings = memory.listings.listings.take(rows)
+    learnt = memory.learnt.rows.take(rows)
+    policy = memory.groups.policy.take(listings["group"])
+    cost = effective_cost_ratio(memory, listings)
+    evidence = evidence_of(held, learnt, markups(memory, listings))
+    belief = posterior(held.table, evidence, category)
+    mean, variance = moments(belief)
+    anchor, place = _place(memory, rows, listings, learnt, cost)
+    alike = np.ones(len(rows))
+    best = best_log(belief, place, held.curvature * alike, held.rival * held.follow * alike)
+    shifted = np.where(
+        (learnt["turns"] > 0) & (learnt["cost"] > 0),
+        np.abs(np.log(np.maximum(cost, 1e-6) / np.maximum(learnt["cost"], 1e-6))),
+        0.0,
+    )
+    step = policy["learning_step"] + shifted
+    moved = np.clip(best - anchor, -step, step)
+    moved = np.where(np.abs(moved) < MOVE_MIN_LOG, 0.0, moved)
+    noise = np.exp(-learnt["level"].astype(np.float64)) + held.dispersion
+    size = dither_size(
+        mean, variance, noise, held.curvature * alike, policy["dither"].astype(np.float64)
+    )
+    pair = learnt["turns"] // 2
+    sign = np.where(_coin(listings["key"], pair), 1.0, -1.0) * np.where(
+        learnt["turns"] % 2 == 0, 1.0, -1.0
+    )
+    dither = sign * size * held.dither_scale
+    in_force = np.maximum(listings["in_force_minor"], 1)
+    now_log = np.log(in_force / listings["status_quo_minor"].astype(np.float64))
+    wish = np.clip(anchor + moved + dither, place.low, place.high)
+    limit = np.where(listings["in_force_minor"] > 0, MOVE_MAX_LOG + shifted, np.inf)
+    wish = np.clip(wish, now_log - limit, now_log + limit)
+    learnt["anchor"] = np.clip(anchor + moved, place.low, place.high)
+    learnt["dither"] = wish - learnt["anchor"]
+    clears = policy["season_end_ms"] > work.now_ms
+    learnt["elasticity"], learnt["elasticity_sd"] = mean, np.sqrt(variance)
+    learnt["cost"] = cost
+    cadence = policy["decision_days"].astype(np.int64)
+    first = learnt["turns"] == 0
+    spread = _spread(listings["key"], cadence)
+    learnt["due_day"] = held.day + np.where(first, (cadence + 1) // 2 + spread, cadence)
+    learnt["turns"] += 1
+    if clears.any():
+        _clear(work.now_ms, held, listings, policy, place, now_log, learnt, clears)
+    put(memory.learnt.rows, rows, learnt)
+    memory.mark(rows)
+    memory.unsaved[rows] = True
+    work.changed.append(learnt.tobytes())
+
+
+def _clear(
+    now_ms: int,
+    held: RetailerLearning,
+    listings: np.ndarray,
+    policy: np.ndarray,
+    place: Place,
+    now_log: np.ndarray,
+    learnt: np.ndarray,
+    clears: np.ndarray,
+) -> None:
+    """Let rows with a season's end ask what clears their stock: few cuts, and never a rise.
+
+    A season's record counts cuts where others count decisions. The first decision waits: in its
+    first days a listing has told nothing of how fast it sells.
+    """
+    at = np.flatnonzero(clears)
+    of, rows, terms = learnt.take(at), listings.take(at), policy.take(at)
+    days_left = (terms["season_end_ms"] - now_ms) / DAY_MS
+    stock = stock_of(rows)
+    wanted = clearing_log(
+        of["level"].astype(np.float64),
+        place.filtered[at],
+        of["variance"].astype(np.float64),
+        stock.astype(np.float64),
+        days_left,
+        np.minimum(of["elasticity"].astype(np.float64), -1.1),
+        terms["salvage_share"].astype(np.float64),
+    )
+    wanted = np.clip(wanted, place.low[at], place.high[at])
+    cuts = of["turns"] - 1
+    cut = (now_log[at] - wanted > CUT_MIN_LOG) & (of["days"] >= SEASON_WATCHED_DAYS) & (stock > 0)
+    cut &= cuts < terms["markdowns_max"]
+    learnt["anchor"][at] = np.where(cut, wanted, now_log[at])
+    learnt["dither"][at] = 0.0
+    learnt["turns"][at] = cuts + cut
+    watched = np.maximum(SEASON_WATCHED_DAYS - of["days"], 0).astype(np.int64)
+    gap = np.where(watched > 0, watched, days_to_next(of["days"].astype(np.float64), days_left))
+    learnt["due_day"][at] = held.day + gap
+
+
+def _place(
+    memory: Memory, rows: np.ndarray, listings: np.ndarray, learnt: np.ndarray, cost: np.ndarray
+) -> tuple[np.ndarray, Place]:
+    """Return the anchor that a decision starts from, and the bounds it keeps.
+
+    Where a person, a rule or the channel put another price than we asked, that price is the anchor.
+    """
+    status_quo = listings["status_quo_minor"].astype(np.float64)
+    in_force = np.where(listings["in_force_minor"] > 0, listings["in_force_minor"], status_quo)
+    now_log = np.log(in_force / status_quo)
+    asked = learnt["anchor"].astype(np.float64) + learnt["dither"]
+    off = ~np.isfinite(asked) | (np.abs(asked - now_log) > ASKED_LOG)
+    anchor = np.where(off, now_log, learnt["anchor"])
+    legal, floor, ceiling = hard_bounds(memory, rows)
+    least = np.maximum(np.maximum(legal, floor), 1).astype(np.float64)
+    low = np.log(np.maximum(least * (1.0 + FLOOR_DISTANCE), least + 1.0) / status_quo)
+    high = np.maximum(np.log(np.maximum(ceiling, 1) / status_quo), low)
+    filtered = np.where(learnt["days"] > 0, learnt["price"], anchor).astype(np.float64)
+    return anchor, Place(anchor, filtered, cost, low, high)
+
+
+def redecide(memory: Memory, work: Work) -> None:
+    """Let touched rows decide at once whose cost or fees are others than at their decision."""
+    rows = work.touched()[0]
+    rows = rows[memory.listings.listings["flags"][rows] & REMOVED == 0]
+    listings = memory.listings.listings["retailer"][rows]
+    for number in np.unique(listings).tolist():
+        held = memory.learnt.retailers.get(number)
+        if held is None or held.table is None:
+            continue
+        mine = rows[listings == number]
+        columns = memory.listings.listings.take(mine)
+        learnt = memory.learnt.rows.take(mine)
+        cost = effective_cost_ratio(memory, columns)
+        changed = (learnt["turns"] > 0) & (columns["cost_minor"] >= 0)
+        changed &= np.abs(cost - learnt["cost"]) > 0.005 * learnt["cost"]
+        category = categories_of(memory, held, columns)
+        changed &= category < held.table.parts.shape[1]
+        if changed.any():
+            decide_rows(memory, work, held, mine[changed], category[changed])
+
+
+def _dither_scale(
+    memory: Memory, held: RetailerLearning, mine: np.ndarray, budget_minor: int
+) -> float:
+    """Return what a retailer's budget leaves of each dither: their cost goes by its square."""
+    learnt, listings = memory.learnt.rows.take(mine), memory.listings.listings.take(mine)
+    bend = np.maximum(
+        learnt["elasticity"] * (1.0 + learnt["elasticity"]) + 2.0 * held.curvature, 0.3
+    )
+    units = np.exp(np.clip(learnt["level"].astype(np.float64), -12.0, 16.0))
+    margin = np.maximum(listings["in_force_minor"] - np.maximum(listings["cost_minor"], 0), 0)
+    largest = memory.groups.policy["dither"][listings["group"]]
+    cost = float((0.5 * bend * np.square(largest) * units * margin).sum())
+    return float(min(1.0, np.sqrt(budget_minor / cost))) if cost > 0.0 else 1.0
+
+
+def _coin(key: np.ndarray, pair: np.ndarray) -> np.ndarray:
+    """Return a boolean a row, fair and independent of everything but key and pair."""
+    with np.errstate(over="ignore"):
+        mixed = key ^ ((pair.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15))
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed = mixed ^ (mixed >> np.uint64(31))
+    return np.asarray(mixed & np.uint64(1) == 1)
+
+
+def _spread(key: np.ndarray, cadence: np.ndarray) -> np.ndarray:
+    """Return int64[rows], below the cadence: on which of its days a row decides."""
+    return np.asarray((key >> np.uint64(20)).astype(np.int64) % np.maximum(cadence, 1))
+
+
+assert LEARNT_DTYPE.itemsize <= 192

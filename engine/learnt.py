@@ -1,0 +1,181 @@
+"""What is learnt of demand: one packed record a listing, one record a retailer.
+
+A listing's record holds a filter's state, nine sums of history and nine of the prices that the
+engine itself drew, and the last decision made from them; DESIGN allows it 192 bytes. A retailer's
+record holds what listings share: dispersion, curvature, the pull of rivals, his categories' table.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from engine.listing_table import put
+from kernels.hierarchy import BIASES, MEANS, Config, Table
+from kernels.whitening import LEADS, SUMS, Level
+
+LEARNT_DTYPE = np.dtype(
+    [
+        ("closed_ms", "<i8"),  # end of the last period that was counted, -1: none yet
+        ("units_closed", "<i8"),  # units ever sold, then
+        ("started_minor", "<i4"),  # price in force at the beginning of the running period
+        ("due_day", "<i4"),  # on which day of learning the row's next decision is made
+        ("turns", "<i4"),  # decisions made
+        ("flags", "u1"),
+        *((name, "<f4") for name in Level._fields),
+        ("history", "<f4", (len(SUMS),)),  # sums over prices that others set
+        ("own", "<f4", (len(SUMS),)),  # sums over prices that the engine set
+        ("rival_before", "<f4"),  # the filtered rival when the engine began to price
+        ("elasticity", "<f4"),  # mean and sd of the belief at the last decision
+        ("elasticity_sd", "<f4"),
+        ("anchor", "<f4"),  # log price over the reference; NaN: nothing decided yet
+        ("dither", "<f4"),  # and how far the price asked strays from it, with its sign
+        ("cost", "<f4"),  # effective cost over the reference price, at the decision
+    ]
+)
+"""What is learnt of one listing. The reference is the price found at import."""
+
+assert LEARNT_DTYPE.itemsize <= 192
+
+DAY_MS = 86_400_000
+
+OUT_OF_STOCK, BEGUN = 1, 2
+"""Bits of ``flags``: at the last close nothing was left; rival_before is noted."""
+
+
+def new_learnt() -> np.ndarray:
+    """Return LEARNT_DTYPE[1], a listing of which nothing is learnt."""
+    row = np.zeros(1, dtype=LEARNT_DTYPE)
+    row["closed_ms"] = -1
+    row["variance"], row["anchor"], row["level"] = 4.0, np.nan, -1.0
+    row["rival"] = row["rival_before"] = np.nan
+    row["elasticity"], row["elasticity_sd"] = -2.6, 0.7
+    return row
+
+
+IDLE, SUMMING, UPDATING, DECIDING = "idle", "summing", "updating", "deciding"
+
+
+class RetailerLearning:
+    """What a retailer's listings share, and how far the close of a period has come."""
+
+    def __init__(self, now_ms: int, day_ms: int) -> None:
+        self.next_ms = (now_ms // day_ms + 1) * day_ms
+        self.day = 0  # days of learning so far
+        self.live_day = -1  # on which day the engine began to price, -1: not yet
+        self.fits = 0  # how often the table was fitted since
+        self.fit_day = 0  # when it is to be fitted next
+        self.phase = IDLE
+        self.cursor = 0  # rows before it are through with the phase
+        self.period_days = 1.0
+        self.units_closed = 0
+        self.sold = False  # whether anything was sold in the period
+        self.curvature, self.curvature_sd = 0.5, 1.0
+        self.rival = 0.2
+        self.follow = 0.0  # beta: how much of our cuts rivals match
+        self.dispersion = 0.2  # 1/k
+        self.dither_scale = 1.0  # what the exploration budget leaves of each dither
+        self.history_trusted = True
+        self.moments = np.array([10.0, 50.0])
+        self.lead = np.zeros(LEADS)
+        self.follows = np.zeros(2)
+        self.categories: list[str] = []
+        self.sums = np.zeros((3, 0))  # of the running close, a column a category
+        self.pooled_sd = np.zeros(0)  # of each category's mean
+        self.explored = np.zeros(2)  # profit given up to dithers, and all of it, as expected
+        self.piled_log = -1.0  # markups up to it are bounds and no choices
+        self.ruled: list[int] = []  # markups that are rules of thumb, in steps
+        self.table: Table | None = None
+
+    def state(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        plain = {
+            name: value
+            for name, value in vars(self).items()
+            if not isinstance(value, np.ndarray) and name != "table"
+        }
+        arrays = {
+            name: value.tobytes()
+            for name, value in vars(self).items()
+            if isinstance(value, np.ndarray)
+        }
+        table = None
+        if self.table is not None:
+            table = {
+                "configs": [list(config) for config in self.table.configs],
+                "weights": self.table.weights.tobytes(),
+                "parts": self.table.parts.tobytes(),
+            }
+        return {"plain": plain, "arrays": arrays, "table": table}
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> "RetailerLearning":
+        """Return what :meth:`state` described."""
+        learning = cls(0, 1)
+        for name, value in state["plain"].items():
+            setattr(learning, name, value)
+        for name, value in state["arrays"].items():
+            setattr(learning, name, np.frombuffer(value, dtype=np.float64).copy())
+        learning.sums = learning.sums.reshape(3, -1)
+        table = state["table"]
+        if table is not None:
+            configs = tuple(Config(*config) for config in table["configs"])
+            parts = np.frombuffer(table["parts"], dtype=np.float64)
+            learning.table = Table(
+                configs,
+                np.frombuffer(table["weights"], dtype=np.float64),
+                parts.reshape(len(configs), -1, len(BIASES), len(MEANS)),
+            )
+        return learning
+
+
+class Learnt:
+    """All that a shard has learnt. Empty, and without memory, until a policy switches it on."""
+
+    def __init__(self) -> None:
+        self.rows = np.zeros(0, dtype=LEARNT_DTYPE)
+        self.retailers: dict[int, RetailerLearning] = {}
+
+    @property
+    def any(self) -> bool:
+        """Whether any retailer learns."""
+        return bool(self.retailers)
+
+    @property
+    def closing(self) -> int:
+        """How many retailers' periods wait for the next microbatch to go on with."""
+        return sum(held.phase != IDLE for held in self.retailers.values())
+
+    def fit(self, rows: int) -> None:
+        """Make room for ``rows`` rows; they have learnt nothing."""
+        if self.any:
+            self._grow(rows)
+
+    def _grow(self, rows: int) -> None:
+        before = len(self.rows)
+        if before < rows:
+            longer = np.repeat(new_learnt(), rows)
+            longer[:before] = self.rows
+            self.rows = longer
+
+    def forget(self, row: int) -> None:
+        """Forget one listing: its row begins anew."""
+        if row < len(self.rows):
+            self.rows[row : row + 1] = new_learnt()
+
+    def state(self) -> dict[str, Any]:
+        """Return what the retailers share, as plain values."""
+        return {str(number): held.state() for number, held in sorted(self.retailers.items())}
+
+    def fill(self, rows: np.ndarray, learnt: np.ndarray) -> None:
+        """Take rows from a checkpoint."""
+        self._grow(int(rows.max()) + 1)
+        put(self.rows, rows, learnt)
+
+    def restore(self, state: dict[str, Any], capacity: int) -> None:
+        """Take what :meth:`state` described; the rows were filled in before."""
+        for number, held in state.items():
+            self.retailers[int(number)] = RetailerLearning.restore(held)
+        if self.any:
+            self._grow(capacity)
+        else:
+            self.rows = np.zeros(0, dtype=LEARNT_DTYPE)

@@ -1,0 +1,202 @@
+"""Demand is learnt inside ``apply``: pure, replayable, kept in checkpoints, and silent when off."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.checkpoint import merge_parts
+from engine.decided import Decided
+from engine.deltas import AnyDelta, ModeChanged
+from engine.learnt import LEARNT_DTYPE
+from engine.replay import Agreement
+from engine.shard import Shard
+from kernels import reasons
+from repricer import batch_of
+from tests.engine.builders import DAY, T, World
+
+SKUS = [f"S{number}" for number in range(12)]
+ELASTICITIES = np.linspace(-1.8, -4.0, len(SKUS))
+
+
+def shop(mode: str = "live", **policy: Any) -> World:
+    """Return a world whose first listings are there, and which learns."""
+    world = World(mode=mode)
+    world.send(world.policy(**{"learning": True, **policy}))
+    world.send(
+        *(
+            world.listing(sku, category=f"c{at % 2}", price_minor=1500)
+            for at, sku in enumerate(SKUS)
+        )
+    )
+    return world
+
+
+def sales(world: World, day: int, draw: np.random.Generator) -> list[AnyDelta]:
+    """Return a day's sales at the prices in force."""
+    deltas: list[AnyDelta] = []
+    for at, sku in enumerate(SKUS):
+        ratio = world.price(sku) / 1500.0
+        units = int(draw.poisson(60.0 * ratio ** ELASTICITIES[at]))
+        if units:
+            deltas.append(world.sold(units, sku, source=f"till {sku}", source_seq=day))
+    return deltas
+
+
+def lived(world: World, days: int, first: int = 0) -> list[Decided]:
+    """Let days pass; return what was decided."""
+    decided = []
+    for day in range(first, first + days):
+        draw = np.random.default_rng(day)
+        decided.append(world.send(*sales(world, day, draw), after_ms=DAY))
+    return decided
+
+
+def test_a_row_keeps_its_budget() -> None:
+    assert LEARNT_DTYPE.itemsize <= 192
+
+
+def test_nothing_is_learnt_unless_it_is_asked_for() -> None:
+    world = shop(learning=False)
+    decided = lived(world, 10)
+    assert not any((of.quotes["reasons"] & reasons.LEARNT).any() for of in decided)
+    assert world.shard.learnt(world.key("S0")) is None
+    assert world.shard.learning("acme") is None
+
+
+def test_learnt_prices_move_and_keep_their_step() -> None:
+    world = shop(dither=0.0)
+    before = {sku: world.price(sku) for sku in SKUS}
+    moves = 0
+    for day in range(40):
+        lived(world, 1, day)
+        for sku in SKUS:
+            ratio = world.price(sku) / before[sku]
+            assert abs(np.log(ratio)) <= 0.131
+            moves += ratio != 1.0
+            before[sku] = world.price(sku)
+    assert 0 < moves < 40 / 7 * len(SKUS) * 2
+
+
+def test_steeper_demand_is_found_steeper() -> None:
+    world = shop(dither=0.1)
+    lived(world, 150)
+    found = [world.shard.learnt(world.key(sku)) for sku in SKUS]
+    means = np.array([of["elasticity"] for of in found if of is not None])
+    assert np.corrcoef(means, ELASTICITIES)[0, 1] > 0.35
+    assert (means < -1.0).all()
+    sds = np.array([of["elasticity_sd"] for of in found if of is not None])
+    # Twelve listings hardly tell how much they differ, so single ones may be drawn far.
+    assert np.mean(np.abs(means - ELASTICITIES) / sds) < 1.6
+
+
+def test_replay_is_exact_with_learning_on() -> None:
+    """Every microbatch again, from the same deltas, is decided the same, digests included."""
+    world = shop(mode="shadow")
+    batches: list[tuple[Any, Decided]] = []
+    for day in range(30):
+        deltas = sales(world, day, np.random.default_rng(day))
+        if day == 10:
+            deltas.append(world.whole(ModeChanged, mode="live"))
+        world.now_ms += DAY
+        batch = batch_of(deltas, after=world.shard)
+        decided = world.shard.apply(batch, world.now_ms)
+        world.shard.record(decided)
+        batches.append((batch, decided))
+    again = shop(mode="shadow")
+    for batch, decided in batches:
+        assert again.shard.replay(batch, decided) is Agreement.EXACT
+    assert again.shard.digest == world.shard.digest
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_checkpoint_holds_what_was_learnt(merged: bool) -> None:
+    world = shop()
+    lived(world, 12)
+    parts: list[bytes] = []
+    while (part := world.shard.checkpoint_slice(5)) is not None:
+        parts.append(part)
+    parts.append(world.shard.checkpoint_close())
+    lived(world, 1, 12)
+    parts.append(world.shard.checkpoint_close())
+    other = World()
+    other.shard = Shard.restore(merge_parts(parts) if merged else parts)
+    other.now_ms = world.now_ms
+    for sku in SKUS:
+        assert other.shard.learnt(world.key(sku)) == world.shard.learnt(world.key(sku))
+    lived(world, 10, 13)
+    lived(other, 10, 13)
+    assert other.shard.digest == world.shard.digest
+
+
+def test_a_new_cost_is_answered_at_once() -> None:
+    world = shop(dither=0.0)
+    lived(world, 9)
+    before = world.price("S3")
+    world.send(world.cost(1150, "S3"))
+    assert world.price("S3") > before
+    assert "learnt" in world.live("S3")["reasons"]
+
+
+def test_a_budget_in_money_bounds_exploring() -> None:
+    free, poor = shop(), shop(exploration_budget_minor=10)
+    for world in (free, poor):
+        lived(world, 30)
+    rich, bound = (world.shard.learning("acme") for world in (free, poor))
+    assert rich is not None and bound is not None
+    assert bound["exploration_share"] < 0.2 * rich["exploration_share"]
+
+
+def test_endogenous_history_is_not_believed() -> None:
+    """Managers who follow demand: the lead test throws their prices' teaching away."""
+    world = World(mode="shadow")
+    world.send(world.policy(learning=True))
+    world.send(*(world.listing(sku, price_minor=1500) for sku in SKUS))
+    draw = np.random.default_rng(1)
+    shock = np.zeros(len(SKUS))
+    for day in range(120):
+        deltas: list[AnyDelta] = []
+        for at, sku in enumerate(SKUS):
+            price = int(1500 * np.exp(0.5 * shock[at]))
+            deltas.append(world.about(_reported(), sku, price_minor=price))
+            shock[at] = 0.9 * shock[at] + draw.normal(0, 0.12)
+            units = int(draw.poisson(60 * np.exp(shock[at]) * (price / 1500) ** -2.5))
+            deltas.append(world.sold(units, sku, source=f"till {sku}", source_seq=day))
+        world.send(*deltas, after_ms=DAY)
+    world.send(world.whole(ModeChanged, mode="live"), after_ms=DAY)
+    learning = world.shard.learning("acme")
+    assert learning is not None
+    assert not learning["history_trusted"]
+
+
+def _reported() -> type[Any]:
+    from engine.deltas import PriceReported
+
+    return PriceReported
+
+
+def test_the_first_close_waits_for_midnight() -> None:
+    world = shop()
+    world.send(after_ms=1)
+    learning = world.shard.learning("acme")
+    assert learning is not None and learning["day"] == 0
+    world.send(after_ms=DAY)
+    learning = world.shard.learning("acme")
+    assert learning is not None and learning["day"] == 1
+    assert world.now_ms > T + DAY
+
+
+def test_large_retailers_close_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slices change how much one microbatch walks, and not where a close arrives."""
+    monkeypatch.setattr("engine.learning.SLICE_ROWS", 5)
+    world = shop()
+    world.send(*sales(world, 0, np.random.default_rng(0)), after_ms=DAY)
+    for _ in range(6):
+        world.send()
+    learning = world.shard.learning("acme")
+    assert learning is not None and learning["day"] == 1
+    assert all(of is not None and of["decisions"] >= 1 for of in _all(world))
+
+
+def _all(world: World) -> list[dict[str, Any] | None]:
+    return [world.shard.learnt(world.key(sku)) for sku in SKUS]

@@ -1,0 +1,100 @@
+"""The table finds how a catalogue came about, and gives listings calibrated beliefs."""
+
+import numpy as np
+import pytest
+
+from kernels.choice import Place, best_log, dither_size
+from kernels.hierarchy import (
+    ELASTICITIES,
+    FAMILIES,
+    Evidence,
+    family_priors,
+    fit,
+    moments,
+    posterior,
+)
+
+GROUPS, EACH = 12, 60
+
+
+Catalogue = tuple[Evidence, np.ndarray, np.ndarray]
+
+
+def catalogue(seed: int, error: float, known: float = 2.0) -> Catalogue:
+    """Return evidence, categories and true elasticities; ``known`` is each listing's precision."""
+    draw = np.random.default_rng(seed)
+    category = np.repeat(np.arange(GROUPS), EACH)
+    truth = draw.normal(-2.6, 0.6, GROUPS)[category] + draw.normal(0, 0.7, len(category))
+    truth = truth.clip(-6, -1.25)
+    slope = known * np.exp(draw.normal(0, 0.5, len(category)))
+    found = truth + draw.normal(size=len(category)) / np.sqrt(slope)
+    markup = np.log(truth / (1 + truth)) + draw.normal(0, error, len(category))
+    return (
+        Evidence(slope, slope * found, markup, np.zeros(len(category), dtype=bool)),
+        category,
+        truth,
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_priors_are_distributions(family: str) -> None:
+    for spread in (0.3, 1.25):
+        prior = family_priors(family, spread)
+        assert (prior > 0).all()
+        np.testing.assert_allclose(prior.sum(axis=1), 1.0)
+
+
+def test_managers_are_trusted_as_far_as_they_deserve() -> None:
+    sure = fit(*catalogue(1, 0.08)[:2], GROUPS).configs[0].sigma
+    sloppy = fit(*catalogue(1, 0.35)[:2], GROUPS).configs[0].sigma
+    assert sure <= 0.12
+    assert sloppy >= 0.22
+
+
+def test_beliefs_are_calibrated() -> None:
+    evidence, category, truth = catalogue(2, 0.15)
+    table = fit(evidence, category, GROUPS, 3)
+    belief = posterior(table, evidence, category)
+    np.testing.assert_allclose(belief.sum(axis=1), 1.0)
+    mean, variance = moments(belief)
+    off = (mean - truth) / np.sqrt(variance)
+    assert 0.8 < off.std() < 1.25
+    # A dozen categories share what is unsure of their means, so this is no mean of 720.
+    assert abs(off.mean()) < 0.35
+    raw = evidence.moment / evidence.slope
+    assert np.sqrt(np.mean((mean - truth) ** 2)) < 0.7 * np.sqrt(np.mean((raw - truth) ** 2))
+
+
+def test_one_listing_alone_is_not_counted_twice() -> None:
+    """A retailer with one listing: its belief is the plain product of prior and likelihoods."""
+    evidence = Evidence(np.array([4.0]), np.array([-12.0]), np.array([np.nan]), np.zeros(1, bool))
+    category = np.zeros(1, dtype=np.int64)
+    table = fit(evidence, category, 1)
+    mean, variance = moments(posterior(table, evidence, category))
+    # Its likelihood alone is N(-3, 0.5); the prior pulls it towards -2.6 and narrows it a little.
+    assert -3.1 < mean[0] < -2.6
+    assert 0.3 < np.sqrt(variance[0]) < 0.5
+
+
+def test_a_sure_belief_asks_the_textbook_price() -> None:
+    at = int(np.abs(ELASTICITIES + 2.5).argmin())
+    belief = np.zeros((1, len(ELASTICITIES)))
+    belief[0, at] = 1.0
+    best = ELASTICITIES[at] / (1 + ELASTICITIES[at])
+    wide = Place(
+        anchor=np.array([np.log(0.55 * best) + 0.1]),
+        filtered=np.array([0.0]),
+        cost=np.array([0.55]),
+        low=np.array([-1.0]),
+        high=np.array([1.0]),
+    )
+    found = best_log(belief, wide, np.zeros(1), np.zeros(1))
+    assert found[0] == pytest.approx(np.log(0.55 * best), abs=1e-3)
+    tight = wide._replace(high=np.array([np.log(0.55 * best) - 0.05]))
+    assert best_log(belief, tight, np.zeros(1), np.zeros(1))[0] == pytest.approx(tight.high[0])
+
+
+def test_dithers_stop_when_they_do_not_pay() -> None:
+    arguments = (np.full(2, -2.6), np.array([0.5, 0.01]), np.full(2, 0.5), np.zeros(2))
+    size = dither_size(*arguments, np.full(2, 0.06))
+    assert size.tolist() == [0.06, 0.0]

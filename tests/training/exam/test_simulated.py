@@ -1,0 +1,64 @@
+"""A small exam: the production shard earns more than doing nothing, and harms nobody."""
+
+import numpy as np
+import pytest
+
+from training.exam.driving import Driven, sit
+from training.exam.simulated import examine, page, plain, verdicts, worlds_named
+from training.worlds.priced import PricedWorld
+from training.worlds.settings import PERTURBED, SCENARIOS
+
+
+def test_the_shard_earns_more_than_doing_nothing() -> None:
+    """A quarter of the exam's length and an eighth of its listings; goals are for the whole."""
+    rows = list(examine(("S1", "S6"), (3,), 250, 56))
+    for row in rows:
+        assert row.mean("gap_closed") > 0.1, row
+        assert row.mean("violations") == 0
+        assert row.mean("trips") == 0
+        assert row.mean("changes_a_week") < 1.5
+        assert row.mean("exploration_cost") < 0.01
+    told = page(rows, {}, verdicts(rows), "small")
+    assert "| S1 |" in told and "| S6 |" in told
+    assert len(plain(rows)["worlds"]) == 2
+    assert any(goal.startswith("S1: gap closed") and reached for goal, reached in verdicts(rows))
+
+
+def test_without_learning_the_world_is_the_same() -> None:
+    result = sit(PricedWorld(SCENARIOS["S1"], 3, 60, 7), {"min_margin": 0.05})
+    assert result.exploration_cost == 0.0
+    assert result.violations == 0
+
+
+def test_a_world_repeats_and_policies_meet_the_same_chance() -> None:
+    first, again = (PricedWorld(PERTURBED["all_at_once"], 5, 80, 10) for _ in range(2))
+    for one, other in zip(first.history(), again.history(), strict=True):
+        np.testing.assert_array_equal(one.units, other.units)
+    np.testing.assert_array_equal(first.best_price(), again.best_price())
+    sold = first.sell(first.today)
+    np.testing.assert_array_equal(sold.units, again.sell(again.today).units)
+
+
+@pytest.mark.parametrize("name", [*SCENARIOS, *PERTURBED])
+def test_nobody_beats_the_clairvoyant(name: str) -> None:
+    world = PricedWorld({**SCENARIOS, **PERTURBED}[name], 7, 100, 3)
+    for _ in world.history():
+        pass
+    best = world.profit(world.best_price())
+    for off in (0.8, 0.9, 1.0, 1.1, 1.25):
+        other = np.clip(np.round(world.today * off), world.low, world.high)
+        assert (world.profit(other) <= best * (1 + 1e-3) + 1e-6).all()
+
+
+def test_prices_in_force_are_what_the_world_sells_at() -> None:
+    driven = Driven(PricedWorld(SCENARIOS["S1"], 3, 40, 3))
+    driven.open()
+    asked = driven.price.copy()
+    np.testing.assert_array_equal(driven.day(), asked)
+
+
+def test_worlds_are_named() -> None:
+    assert worlds_named(("scenarios",)) == tuple(SCENARIOS)
+    assert worlds_named(("S1", "all"))[:2] == ("S1", "S2")
+    with pytest.raises(KeyError):
+        worlds_named(("S11",))

@@ -1,0 +1,155 @@
+"""The markdown part of the exam: the production shard clears overstocked seasons."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from msgspec import Struct
+
+from engine.deltas import (
+    AnyDelta,
+    Fact,
+    ListingChanged,
+    PolicyChanged,
+    RetailerAdded,
+    StockCounted,
+    UnitsSold,
+)
+from engine.microbatch import FactColumns, Microbatch, ObjectDelta, Position, facts_of
+from engine.routing import key64
+from engine.shard import Shard
+from training.worlds.season import SALVAGE_SHARE, SEASON_DAYS, SeasonWorld
+
+DAY_MS = 86_400_000
+RETAILER, CHANNEL = "season", "shop"
+
+POLICY: dict[str, object] = {
+    "learning": True,
+    "season_end_ms": SEASON_DAYS * DAY_MS,
+    "salvage_share": SALVAGE_SHARE,
+    "min_margin": 0.0,
+    "step_max": 1.0,
+    # A clearance moves many prices far: that is its purpose, and the retailer says so.
+    "breaker_moved_share": 1.0,
+    "breaker_floor_share": 1.0,
+}
+
+BOUND_GOAL, CHANGES_GOAL = 0.95, 3
+
+
+class SeasonResult(Struct, frozen=True, kw_only=True):
+    """What a season came to."""
+
+    share: float  # of the fluid bound
+    list_price: float  # the share of never cutting a price
+    sell_through: float
+    changes: float  # of a listing, on average
+    changes_most: int
+    rises: int  # prices that went up, and must not
+
+
+def sit_season(seed: int, listings: int, policy: dict[str, object] | None = None) -> SeasonResult:
+    """Let the shard clear a season, and score it."""
+    world, still = SeasonWorld(seed, listings), SeasonWorld(seed, listings)
+    shard = Shard()
+    skus = [f"s{number}" for number in range(listings)]
+    rows = {key64(RETAILER, CHANNEL, sku): row for row, sku in enumerate(skus)}
+    price = world.list_price.astype(np.int64)
+    changes, rises = np.zeros(listings, dtype=np.int64), 0
+    decide_all(shard, _opening(world, skus, POLICY if policy is None else policy), 0)
+    for day in range(1, SEASON_DAYS + 1):
+        sold = world.sell(price.astype(np.float64))
+        still.sell(still.list_price)
+        sales: list[AnyDelta] = [
+            UnitsSold(
+                retailer=RETAILER,
+                channel=CHANNEL,
+                sku=skus[row],
+                units=int(sold[row]),
+                source=skus[row],
+                source_seq=day,
+                observed_ms=day * DAY_MS,
+            )
+            for row in np.flatnonzero(sold).tolist()
+        ]
+        for quotes in decide_all(shard, sales, day * DAY_MS):
+            for quote in quotes[quotes["in_force_minor"] > 0]:
+                row, asked = rows[int(quote["listing"])], int(quote["in_force_minor"])
+                changes[row] += asked != price[row]
+                rises += int(asked > price[row])
+                price[row] = asked
+    bound = world.fluid_bound()
+    return SeasonResult(
+        share=world.final() / bound,
+        list_price=still.final() / bound,
+        sell_through=float(1.0 - world.stock.sum() / world.opening.sum()),
+        changes=float(changes.mean()),
+        changes_most=int(changes.max()),
+        rises=rises,
+    )
+
+
+def season_verdicts(seasons: Sequence[SeasonResult]) -> list[tuple[str, bool]]:
+    """Return the goals of the markdown part, and whether they are reached."""
+    share = float(np.mean([season.share for season in seasons]))
+    most = max(season.changes_most for season in seasons)
+    rises = sum(season.rises for season in seasons)
+    return [
+        (f"markdown: {share:.3f} of the fluid bound >= {BOUND_GOAL}", share >= BOUND_GOAL),
+        (f"markdown: at most {most} changes of a listing <= {CHANGES_GOAL}", most <= CHANGES_GOAL),
+        (f"markdown: {rises} prices rose = 0", rises == 0),
+    ]
+
+
+def _opening(world: SeasonWorld, skus: list[str], policy: dict[str, object]) -> list[AnyDelta]:
+    deltas: list[AnyDelta] = [
+        RetailerAdded(retailer=RETAILER, currency="EUR", mode="live", observed_ms=0),
+        PolicyChanged(retailer=RETAILER, scope="retailer", key="", fields=policy, observed_ms=0),
+    ]
+    deltas += [
+        ListingChanged(
+            retailer=RETAILER,
+            channel=CHANNEL,
+            sku=sku,
+            price_minor=int(world.list_price[row]),
+            cost_minor=int(world.salvage[row]),
+            observed_ms=0,
+        )
+        for row, sku in enumerate(skus)
+    ]
+    deltas += [
+        StockCounted(
+            retailer=RETAILER,
+            channel=CHANNEL,
+            sku=sku,
+            units=int(world.opening[row]),
+            observed_ms=0,
+        )
+        for row, sku in enumerate(skus)
+    ]
+    return deltas
+
+
+def decide_all(shard: Shard, deltas: list[AnyDelta], now_ms: int) -> list[np.ndarray]:
+    """Apply deltas as one microbatch and what it leaves as others; return all quotes."""
+    quotes = []
+    first = shard.last_delta + 1
+    placed = [(Position(1, first + at, 0), delta) for at, delta in enumerate(deltas)]
+    facts = [(position, delta) for position, delta in placed if isinstance(delta, Fact)]
+    runs: list[ObjectDelta | FactColumns] = [
+        ObjectDelta(position, delta) for position, delta in placed if not isinstance(delta, Fact)
+    ]
+    if facts:
+        runs.append(facts_of(facts))
+    batch = Microbatch(
+        runs=tuple(runs),
+        last_command=shard.last_command,
+        last_delta=first + len(placed) - 1,
+        deltas=len(placed),
+    )
+    while True:
+        decided = shard.apply(batch, now_ms)
+        shard.record(decided)
+        quotes.append(decided.quotes)
+        if not shard.backlog:
+            return quotes
+        batch = Microbatch(last_command=shard.last_command, last_delta=shard.last_delta)

@@ -1,0 +1,228 @@
+"""The exam's worlds: a catalogue, sixty days of history, and then a market that answers our prices.
+
+A world is written to the protocol of the simulated half of the exam. Whoever prices sees prices,
+his own sales, one rival's price and costs, and never the parameters. All policies meet the same
+random numbers. Profit is counted on *expected* demand at the chosen price, so that luck does not
+count.
+
+Units. Prices are floats in minor units here, because published rivals know no cents; the shard's
+are integers. Elasticity is negative. A day is a number, from ``-HISTORY_DAYS`` on.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from msgspec import Struct
+
+from training.worlds.settings import HISTORY_DAYS, Setting
+
+WEEKDAYS = np.log(np.array([0.86, 0.88, 0.92, 0.98, 1.16, 1.26, 0.94]))
+"""Demand of Monday to Sunday against an average day, in logs."""
+
+RANGE_LOW, RANGE_HIGH, MARGIN_MIN = 0.7, 1.4, 0.05
+"""Guardrails: a share of today's price, and the least margin on the price."""
+
+ELASTICITY_STEEPEST, ELASTICITY_FLATTEST = -6.0, -1.25
+GRID_POINTS = 281
+"""Prices among which the clairvoyant looks where no formula gives the best: a quarter per cent."""
+
+
+class Day(Struct, frozen=True, eq=False):
+    """What a policy is shown of one day, one element a listing."""
+
+    price: np.ndarray  # what customers paid
+    units: np.ndarray  # int64
+    rival: np.ndarray
+    in_stock: np.ndarray  # bool: was to be had all day
+
+
+class PricedWorld:
+    """One market of one seed. ``history`` first, then ``sell`` a day at a time."""
+
+    def __init__(self, setting: Setting, seed: int, listings: int, days: int) -> None:
+        self.setting, self.seed, self.listings, self.days = setting, seed, listings, days
+        draw = np.random.default_rng([seed, 0])
+        self.group = np.sort(draw.integers(0, setting.groups, listings))
+        self.elasticity = self._elasticities(draw)
+        self.volume = setting.volume_median * np.exp(setting.volume_sd * draw.normal(size=listings))
+        self.today = np.round(np.exp(draw.normal(7.6, 0.7, listings))) + 300.0
+        self.cost = self._costs(draw)
+        low = np.maximum(RANGE_LOW * self.today, self.cost / (1.0 - MARGIN_MIN))
+        self.low, self.high = np.ceil(low), np.floor(RANGE_HIGH * self.today)
+        # A world may hold a listing that sells at a loss today; its guardrails must not cross.
+        self.high = np.maximum(self.high, self.low)
+        self._path(draw)
+        self.day = -HISTORY_DAYS
+        self._rival_pull = np.zeros(listings)
+        self._stock = np.full(listings, np.inf)
+
+    # ----- drawing -------------------------------------------------------------------------------
+
+    def _elasticities(self, draw: np.random.Generator) -> np.ndarray:
+        setting = self.setting
+        group = draw.normal(0.0, 1.0, setting.groups)[self.group]
+        own = draw.normal(0.0, 1.0, self.listings)
+        if setting.law == "lognormal":
+            spread = np.hypot(setting.group_sd, setting.listing_sd) / abs(setting.elasticity)
+            share = setting.group_sd / np.hypot(setting.group_sd, setting.listing_sd)
+            noise = spread * (share * group + np.sqrt(1 - share**2) * own)
+            drawn = setting.elasticity * np.exp(noise - 0.5 * spread**2)
+        elif setting.law == "uniform":
+            drawn = draw.uniform(-4.5, -1.4, self.listings) + 0.3 * group
+        else:
+            drawn = setting.elasticity + setting.group_sd * group + setting.listing_sd * own
+        return np.asarray(np.clip(drawn, setting.steepest, ELASTICITY_FLATTEST))
+
+    def _costs(self, draw: np.random.Generator) -> np.ndarray:
+        """Set costs so that today's price is off its optimum, or by a rule of thumb."""
+        setting = self.setting
+        error = draw.normal(0.0, setting.manager_sd, self.listings)
+        error += setting.bias + draw.normal(0.0, setting.bias_sd, setting.groups)[self.group]
+        best = self.today * np.exp(-error)
+        cost = best * (1.0 + self.elasticity) / self.elasticity
+        if setting.keystone_share > 0:
+            markup = draw.choice([1.4, 1.5, 1.6, 2.0], setting.groups)[self.group]
+            ruled = draw.random(self.listings) < setting.keystone_share
+            cost = np.where(ruled, self.today / markup, cost)
+        if setting.costs_clipped:
+            cost = np.minimum(cost, self.today * (1.0 - MARGIN_MIN))
+        return np.asarray(np.maximum(np.round(cost), 1.0))
+
+    def _path(self, draw: np.random.Generator) -> None:
+        """Draw all that does not depend on our prices: seasons, shocks, drift, rivals' whims."""
+        setting, total = self.setting, HISTORY_DAYS + self.days
+        phase = draw.uniform(0, 2 * np.pi, setting.groups)
+        day = np.arange(total)
+        season = setting.season * np.sin(2 * np.pi * day[:, None] / 180.0 + phase)
+        self._common = WEEKDAYS[day % 7, None] + season
+        if setting.black_friday:
+            self._common[HISTORY_DAYS + self.days // 2 : HISTORY_DAYS + self.days // 2 + 3] += (
+                np.log(5.0)
+            )
+        shock = np.zeros((total, self.listings))
+        lasting = setting.shock_sd / np.sqrt(1 - setting.shock_memory**2)
+        shock[0] = draw.normal(0, lasting, self.listings)
+        for at in range(1, total):
+            shock[at] = setting.shock_memory * shock[at - 1]
+            shock[at] += draw.normal(0, setting.shock_sd, self.listings)
+        self._shock = shock
+        drift = draw.normal(0, setting.drift_sd, (total, self.listings))
+        drift[:HISTORY_DAYS] = 0.0
+        self._drift = np.cumsum(drift, axis=0)
+        whim = np.zeros((total, self.listings))
+        for at in range(1, total):
+            whim[at] = 0.95 * whim[at - 1] + draw.normal(0, 0.01, self.listings)
+        self._whim = whim + draw.normal(0, 0.02, self.listings)
+        weeks = (total + 6) // 7
+        noise = draw.normal(0, setting.history_sd, (weeks, self.listings))
+        endogenous = setting.endogeneity * shock[::7][:weeks]
+        self._history_log = np.repeat(noise + endogenous, 7, axis=0)[:HISTORY_DAYS]
+
+    # ----- what there is -------------------------------------------------------------------------
+
+    def elasticities(self) -> np.ndarray:
+        """Return today's true elasticities."""
+        drifted = self.elasticity + self._drift[self.day + HISTORY_DAYS]
+        return np.asarray(np.clip(drifted, self.setting.steepest, ELASTICITY_FLATTEST))
+
+    def rival_price(self) -> np.ndarray:
+        """Return today's rival prices, as customers see them."""
+        return np.asarray(
+            self.today * np.exp(self._whim[self.day + HISTORY_DAYS] + self._rival_pull)
+        )
+
+    def stock(self) -> np.ndarray:
+        """Return what lies on the shelves; infinite where nothing runs out."""
+        return self._stock
+
+    def history(self) -> Iterator[Day]:
+        """Give the days before we price; prices are the managers'."""
+        while self.day < 0:
+            price = self.today * np.exp(self._history_log[self.day + HISTORY_DAYS])
+            price = np.clip(np.round(price), self.low, self.high)
+            yield self.sell(price)
+
+    def expected(self, price: np.ndarray) -> np.ndarray:
+        """Return float64[listings] (or [listings, n] for such prices), units expected today."""
+        shape = (-1, 1) if price.ndim == 2 else (-1,)
+
+        def cut(column: np.ndarray) -> np.ndarray:
+            return np.asarray(column.reshape(shape))
+
+        setting, at = self.setting, self.day + HISTORY_DAYS
+        seen = price
+        if setting.charm > 0:
+            hundred = np.floor(price / 100.0) * 100.0
+            seen = np.maximum((1 - setting.charm) * price + setting.charm * hundred, 1.0)
+        move = np.log(seen / cut(self.today))
+        level = np.log(self.volume) + self._common[at, self.group] + self._shock[at]
+        rival = np.log(self.rival_price() / self.today)
+        demand = cut(level + setting.rival_pull * rival) + cut(self.elasticities()) * move
+        if setting.form == "logit":
+            # A share that saturates: the same slope at today's price, less of it further down.
+            share = 0.3
+            slope = cut(self.elasticities()) / (1.0 - share)
+            value = slope * (seen / cut(self.today) - 1.0)
+            odds = share / (1.0 - share) * np.exp(value)
+            demand = cut(level + setting.rival_pull * rival) + np.log(odds / (1.0 + odds) / share)
+        elif setting.form == "exponential":
+            value = cut(self.elasticities()) * (seen / cut(self.today) - 1.0)
+            demand = cut(level + setting.rival_pull * rival) + value
+        return np.asarray(np.exp(demand - setting.curvature * move**2))
+
+    def profit(self, price: np.ndarray) -> np.ndarray:
+        """Return float64[listings], today's expected profit at these prices."""
+        return np.asarray((price - self.cost) * self.expected(price))
+
+    def best_price(self) -> np.ndarray:
+        """Return what a clairvoyant asks today; toward the rival he is myopic."""
+        setting = self.setting
+        plain = setting.form == "constant" and setting.curvature == 0 and setting.charm == 0
+        if plain:
+            slope = self.elasticities()
+            return np.asarray(np.clip(self.cost * slope / (1.0 + slope), self.low, self.high))
+        steps = np.linspace(0.0, 1.0, GRID_POINTS)
+        grid = np.exp(np.log(self.low)[:, None] + np.log(self.high / self.low)[:, None] * steps)
+        if setting.charm > 0:
+            grid = np.floor(grid / 100.0) * 100.0 + 99.0
+            grid = np.clip(grid, self.low[:, None], self.high[:, None])
+        gain = (grid - self.cost[:, None]) * self.expected(grid)
+        return np.asarray(grid[np.arange(self.listings), gain.argmax(axis=1)])
+
+    # ----- what happens --------------------------------------------------------------------------
+
+    def sell(self, price: np.ndarray) -> Day:
+        """Let a day pass at these prices, and return what is seen of it."""
+        setting = self.setting
+        draw = np.random.default_rng([self.seed, 1, self.day + HISTORY_DAYS])
+        rival = self.rival_price()
+        demand = self.expected(price)
+        if setting.dispersion > 0:
+            demand = demand * draw.gamma(setting.dispersion, 1 / setting.dispersion, self.listings)
+        units = draw.poisson(np.minimum(demand, 1e7))
+        in_stock = np.ones(self.listings, dtype=bool)
+        if setting.stock_days > 0:
+            units, in_stock = self._from_stock(units, draw)
+        told = rival
+        if setting.poisoned_share > 0:
+            bad = draw.random(self.listings) < setting.poisoned_share
+            told = np.where(bad, rival * draw.choice([0.01, 0.3, 0.6, 3.0], self.listings), rival)
+        if setting.rival_follows > 0:
+            under = np.minimum(np.log(price / self.today), 0.0)
+            aim = setting.rival_follows * under
+            self._rival_pull += 0.5 * (aim - self._rival_pull)
+        self.day += 1
+        return Day(price, units, np.maximum(told, 1.0), in_stock)
+
+    def _from_stock(
+        self, units: np.ndarray, draw: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Cut sales at the stock, and refill at random: every now and then a shelf is empty."""
+        full = np.maximum(np.round(self.volume * self.setting.stock_days), 3.0)
+        self._stock = np.minimum(self._stock, full)
+        sold = np.minimum(units, self._stock).astype(np.int64)
+        self._stock = self._stock - sold
+        in_stock = self._stock > 0
+        refill = draw.random(self.listings) < 1.0 / self.setting.stock_days * 1.4
+        self._stock = np.where(refill, full, self._stock)
+        return sold, in_stock
