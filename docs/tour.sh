@@ -117,6 +117,9 @@ kill -TERM "$UP"
 wait "$UP"
 UP=""
 
+verb exam --scenarios S1 --seeds 1 --listings 40 --days 14 --no-markdown --no-arena
+answer 'all(goal["reached"] for goal in answer["goals"])'
+
 verb demo --seconds 5 --port 0
 answer 'answer["prices_outside_guardrails"] == 0 and answer["first_price_s"] > 0'
 
