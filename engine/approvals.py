@@ -37,7 +37,8 @@ def approve(memory: Memory, work: Work, position: Position, delta: PriceApproved
     _check_bounds(memory, row, price, key)
     _check_in_force(memory, work, listing, key)
     listing["approval_ms"] = delta.observed_ms
-    listing["approved_minor"], listing["approved_over_minor"] = price, proposed
+    # Over which proposal it stands is noted when the row is looked at, once: 0 says not yet.
+    listing["approved_minor"], listing["approved_over_minor"] = price, 0
     listing["rejected_minor"] = 0
     work.touch_row(row, position)
     return Answer(listing=key, price_minor=price)

@@ -196,6 +196,8 @@ def _check_cost(memory: Memory, work: Work, row: int, delta: ListingChanged, key
 
 def set_price_in_force(listing: np.void, price_minor: int, observed_ms: int) -> None:
     """Take what the channel says about its price; the first such price is the status quo."""
+    if price_minor != listing["in_force_minor"]:
+        listing["approved_minor"] = 0  # The newest word counts, and the channel's is newer.
     listing["in_force_minor"] = price_minor
     listing["price_ms"] = observed_ms
     if listing["status_quo_minor"] == 0:

@@ -60,7 +60,7 @@ LISTING_DTYPE = np.dtype(
             "approved_minor",
             "<i4",
         ),  # a person's price, in force until the engine's proposal moves on
-        ("approved_over_minor", "<i4"),  # the proposal that the person saw
+        ("approved_over_minor", "<i4"),  # the proposal it stands over, 0: none yet
         ("held_minor", "<i4"),  # what the breaker held back, 0: nothing
         ("rejected_minor", "<i4"),  # the proposal that a person rejected, 0: none
         ("pinned_minor", "<i4"),  # 0: none

@@ -250,9 +250,8 @@ def _answers(
     """
     approved, over = listings["approved_minor"], listings["approved_over_minor"]
     fits = (approved >= legal) & (approved <= ceiling)
-    first = listings["in_force_minor"] != approved
+    first = over == 0  # not looked at yet; the price in force does not tell that
     stands = (approved > 0) & fits & (proposed > 0) & ((proposed == over) | first)
-    # After a step towards it the engine wants the next; that is a new proposal, not the old answer.
     listings["approved_over_minor"] = np.where(stands & first, proposed, over)
     listings["approved_minor"] = np.where(stands, approved, 0)
     mask[stands] |= reasons.APPROVED

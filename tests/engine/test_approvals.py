@@ -325,3 +325,23 @@ def test_a_pin_that_expired_no_longer_stands_against_an_approval() -> None:
     approved = world.about(PriceApproved, price_minor=1900, command_id="c")
     assert answer(world.send(approved, after_ms=30 * DAY + MINUTE))[0] == "done"
     assert world.price() == 1900
+
+
+@pytest.mark.parametrize("approval", ["auto", "manual"])
+def test_an_old_approval_does_not_count_again_when_the_channel_reports_another_price(
+    approval: str,
+) -> None:
+    """Found by the state machine: in shadow nothing moves, and live the old word came back."""
+    world = World()
+    world.send(world.policy(approval=approval))
+    world.send(world.listing())
+    assert answer(say(world, PriceApproved, price_minor=1950))[0] == "done"
+    world.send(world.whole(ModeChanged, mode="shadow"))
+    world.send(world.about(PriceReported, price_minor=1500), after_ms=MINUTE)
+    decided = world.send(world.whole(ModeChanged, mode="live"))
+    assert "approved" not in world.live()["reasons"]
+    if approval == "manual":
+        assert (world.state(), world.price()) == (State.PENDING, 1500)
+        assert not len(moved(decided))
+    else:
+        assert world.price() == 1800  # one step

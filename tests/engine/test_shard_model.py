@@ -49,6 +49,8 @@ class ShardMachine(RuleBasedStateMachine):
         """Send a delta; check each move that the quotes tell against the promises."""
         before = dict(self.told)
         decided = self.world.send(*([] if delta is None else [delta]), after_ms=after_ms)
+        if isinstance(delta, PricePinned) and not decided.exceptions:
+            self.pinned[delta.sku] = delta.price_minor
         names = {self.world.key(sku): sku for sku in SKUS}
         for quote in decided.quotes:
             sku = names[int(quote["listing"])]
@@ -70,7 +72,9 @@ class ShardMachine(RuleBasedStateMachine):
                 assert price == self.pinned[sku]
             elif price != before[sku] and not isinstance(delta, PriceApproved):
                 assert quote["floor_minor"] <= price <= quote["ceiling_minor"]
-                assert abs(price - int(quote["previous_minor"])) <= 0.2 * quote["previous_minor"]
+                # A first price has nothing to step from.
+                previous = int(quote["previous_minor"])
+                assert previous == 0 or abs(price - previous) <= 0.2 * previous
         return decided
 
     def about(self, kind: type[Any], sku: str, **fields: Any) -> AnyDelta:
@@ -117,13 +121,7 @@ class ShardMachine(RuleBasedStateMachine):
     @rule(sku=SKU, price=PRICE, days=st.none() | st.integers(1, 3))
     def pin(self, sku: str, price: int, days: int | None) -> None:
         until = None if days is None else self.world.now_ms + days * DAY
-        known = self.pinned.get(sku)
-        self.pinned[sku] = price
-        delta = self.about(PricePinned, sku, price_minor=price, until_ms=until)
-        if self.send(delta).exceptions:
-            self.pinned.pop(sku)
-            if known is not None:
-                self.pinned[sku] = known
+        self.send(self.about(PricePinned, sku, price_minor=price, until_ms=until))
 
     @rule(sku=SKU)
     def unpin(self, sku: str) -> None:
