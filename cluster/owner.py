@@ -119,8 +119,6 @@ class OwnerProcess:
     def begin(self, start_json: str) -> dict[str, Any]:
         """Start the loop; return the process's pid and address once it can be asked."""
         self._start = msgspec.json.decode(start_json, type=Start)
-        # No spare any more, whoever dies next: a supervisor that begins anew ends spares.
-        spare_file(self._settings.run_folder, self._name).unlink(missing_ok=True)
         thread = threading.Thread(target=self._run, name=self._start.name, daemon=True)
         thread.start()
         return self._begun.result(timeout=30)
@@ -136,6 +134,8 @@ class OwnerProcess:
         name, run_folder = self._start.name, self._settings.run_folder
         telemetry = self._settings.telemetry
         try:
+            # No spare any more, whoever dies next: a supervisor that begins anew ends spares.
+            spare_file(run_folder, self._name).unlink(missing_ok=True)
             configure_logs(
                 name,
                 self._settings.folder / "logs",
@@ -152,9 +152,8 @@ class OwnerProcess:
         try:
             write_file(end_file(run_folder, name), end)
             owner_card_file(run_folder, name).unlink(missing_ok=True)
-        except (
-            OSError
-        ) as error:  # a full disk takes no last words, and it must be gone all the same
+        except OSError as error:
+            # A full disk takes no last words, and it must be gone all the same.
             LOGGER.error("%s leaves no word: %s", name, error)
         logging.shutdown()
         sys.stderr.flush()
