@@ -20,7 +20,8 @@ from cluster.servers.process import NotReady, Process
 USER: Final = "repricer"
 PROBE_S: Final = 5.0
 
-# Tables are made by DDL only: one made by the first row has no deduplication.
+# Tables are made by DDL only: one made by the first row has no deduplication. Columns grow by a
+# megabyte, not by sixteen: a few empty tables would fill a small disk.
 SETTINGS: Final = string.Template("""\
 config.validation.strict=true
 http.net.bind.to=127.0.0.1:$http_port
@@ -38,6 +39,7 @@ telemetry.enabled=false
 metrics.enabled=true
 cairo.commit.mode=nosync
 cairo.ttl.use.wall.clock=true
+cairo.writer.data.append.page.size=1048576
 """)
 
 

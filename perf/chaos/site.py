@@ -30,8 +30,9 @@ from perf.chaos.plan import OURS, SERVERS
 from perf.faultproxy import FaultProxy
 from perf.real_stack import EngineUnderTest, server_settings
 
-DISK_BYTES: Final = 2 * 1024**3
-"""The most that one disk may hold. Memory is used for what is written only."""
+DISK_BYTES: Final = 4 * 1024**3
+"""The most that one disk may hold. Memory is used for what is written only, but QuestDB allots each
+column of each table a page ahead."""
 
 PROGRAMS: Final = {"raylet": "/raylet", "gcs": "/gcs_server", "placement": "cluster.placement"}
 
