@@ -28,8 +28,7 @@ from engine.learnt import (
 )
 from engine.listing_table import REMOVED, put
 from engine.memory import Memory, Work
-from engine.quotes import stock_of
-from engine.rivals import converted, reference
+from engine.quotes import reference_of, stock_of
 from kernels.choice import Place, best_log, dither_size
 from kernels.clearing import CUT_MIN_LOG, clearing_log, days_to_next
 from kernels.hierarchy import moments, posterior
@@ -205,18 +204,7 @@ def _seen(
 
 def _rivals(memory: Memory, rows: np.ndarray, listings: np.ndarray, now_ms: int) -> np.ndarray:
     policy = memory.groups.policy.take(listings["group"])
-    offers = memory.rivals.offers_of(rows)
-    rate, rate_ms = converted(offers, memory.currencies, listings["retailer"], listings["currency"])
-    found = reference(
-        offers,
-        memory.own_names.names[listings["own"]],
-        rate,
-        rate_ms,
-        now_ms,
-        policy["rival_stale_ms"],
-        policy["rate_stale_ms"],
-    )
-    return found.landed_minor
+    return reference_of(memory, rows, listings, policy, now_ms).landed_minor
 
 
 def _sum(memory: Memory, work: Work, held: RetailerLearning, rows: np.ndarray) -> None:

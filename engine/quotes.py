@@ -89,17 +89,7 @@ def _look(memory: Memory, rows: np.ndarray, now_ms: int) -> _Sight:
     listings = memory.listings.listings.take(rows)
     policy = memory.groups.policy.take(listings["group"])
     group = memory.groups.table.take(listings["group"])
-    offers = memory.rivals.offers_of(rows)
-    rate, rate_ms = converted(offers, memory.currencies, listings["retailer"], listings["currency"])
-    seen = reference(
-        offers,
-        memory.own_names.names[listings["own"]],
-        rate,
-        rate_ms,
-        now_ms,
-        policy["rival_stale_ms"],
-        policy["rate_stale_ms"],
-    )
+    seen = reference_of(memory, rows, listings, policy, now_ms)
     inputs = np.zeros(len(rows), dtype=PRICING_INPUT_DTYPE)
     for name in (
         "cost_minor",
@@ -148,6 +138,28 @@ def _look(memory: Memory, rows: np.ndarray, now_ms: int) -> _Sight:
         live=retailers["live"][number] != 0,
         halted=halted | memory.retailers.halted_channels[group["channel"]],
         wishes=wishes,
+    )
+
+
+def reference_of(
+    memory: Memory, rows: np.ndarray, listings: np.ndarray, policy: np.ndarray, now_ms: int
+) -> Reference:
+    """Return what each row's rivals say, in the listing's currency.
+
+    Args:
+        listings: LISTING_DTYPE[rows].
+        policy: POLICY_DTYPE[rows], the policies of their groups.
+    """
+    offers = memory.rivals.offers_of(rows)
+    rate, rate_ms = converted(offers, memory.currencies, listings["retailer"], listings["currency"])
+    return reference(
+        offers,
+        memory.own_names.names[listings["own"]],
+        rate,
+        rate_ms,
+        now_ms,
+        policy["rival_stale_ms"],
+        policy["rate_stale_ms"],
     )
 
 
