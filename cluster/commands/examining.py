@@ -23,6 +23,7 @@ def exam(
     days: Annotated[int, Parameter(help="days that the engine prices")] = 180,
     markdown: Annotated[bool, Parameter(help="clear overstocked seasons, too")] = True,
     arena: Annotated[bool, Parameter(help="sell against bots, and against ourselves")] = True,
+    experiments: Annotated[bool, Parameter(help="judge the tests of experiments, too")] = True,
     oj: Annotated[
         Path | None, Parameter(help="Dominick's orange juice, a Parquet file: the real-data half")
     ] = None,
@@ -35,6 +36,7 @@ def exam(
     goal is missed. Nothing is special-cased: one policy for all worlds, printed with the results.
     """
     from training.exam import arena as fighting
+    from training.exam import experiments as trying
     from training.exam import orange_juice, seasonal, simulated
 
     voice = Voice(common)
@@ -63,6 +65,11 @@ def exam(
         ]
         parts["arena"] = [asdict(bout) for bout in bouts]
         judged += fighting.arena_verdicts(bouts)
+    if experiments:
+        tests = trying.sit_sequential(first_seed, trying.REPETITIONS)
+        designs = trying.sit_designs(first_seed, trying.SHOPS)
+        parts["experiments"] = [asdict(board) for board in (*tests, *designs)]
+        judged += trying.experiment_verdicts(tests, designs)
     if oj is not None:
         if not oj.is_file():
             raise RejectedInput("/oj", f"{oj} is no file", "name the Parquet file")
