@@ -112,6 +112,12 @@ def test_a_full_window_forgets_its_oldest_minutes_and_refuses_them(monkeypatch) 
     assert window.take(0, 11, now_ms + 11 * MINUTE_MS) == SEEN
 
 
+def test_more_sources_than_the_first_array_holds_come_back() -> None:
+    marks, count = HighWaterMarks(), 300
+    marks.take(np.zeros(count, dtype=np.int64), np.arange(1, count + 1), np.arange(count))
+    assert HighWaterMarks.restore(marks.state()).state() == marks.state()
+
+
 def test_a_full_window_forgets_of_the_one_who_holds_most(monkeypatch) -> None:
     monkeypatch.setattr("engine.deduplication.EVENTS_MAX", 10)
     window = EventWindow()
