@@ -6,6 +6,7 @@ position do not bind him. The newest word on a listing counts.
 
 import numpy as np
 
+from engine.arms import policies_of
 from engine.catalogue import Answer, Refused, listing_row, not_newer, set_price_in_force
 from engine.decided import State, parse_quote_id
 from engine.deltas import (
@@ -197,7 +198,7 @@ def hard_bounds(memory: Memory, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
     listings = memory.listings.listings.take(rows)
     group, policy = (
         memory.groups.table[listings["group"]],
-        memory.groups.policy[listings["group"]],
+        policies_of(memory, rows, listings),
     )
     floor = floor_minor(
         listings["cost_minor"],

@@ -10,6 +10,7 @@ import numpy as np
 from msgspec import Struct
 
 from engine import breaker
+from engine.arms import set_holdout
 from engine.currencies import NO_ROOM, currencies_used_up
 from engine.decided import CatalogueChange
 from engine.deltas import (
@@ -143,6 +144,7 @@ def change_listing(memory: Memory, work: Work, position: Position, delta: Listin
 def _begin_listing(memory: Memory, row: int, retailer: int) -> None:
     listing = memory.listings.listings[row]
     memory.learnt.forget(row)
+    memory.experiments.forget(np.array([row]))
     listing["retailer"] = retailer
     listing["currency"] = memory.retailers.table["currency"][retailer]
     memory.retailers.table["listings"][retailer] += 1
@@ -400,6 +402,8 @@ def change_policy(memory: Memory, work: Work, position: Position, delta: PolicyC
     _reprice_groups(memory, groups)
     if "learning" in delta.fields:
         _switch_learning(memory, work, number)
+    if not {"learning", "holdout_share"}.isdisjoint(delta.fields):
+        set_holdout(memory, work, number)
     if delta.scope == "listing":
         _regroup_listing(memory, delta)
     fields = {

@@ -55,6 +55,7 @@ class Small(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     events_oldest_of: list[tuple[int, int]]
     events: list[tuple[int, int, bytes]]  # minute, retailer, uint64 ids
     learnt: dict[str, Any] = {}  # what retailers' listings share, by the retailer's number
+    experiments: list[Any] = []  # kind, retailer's number, and how it stands
 
 
 class Part(Struct, frozen=True):
@@ -73,6 +74,7 @@ class Part(Struct, frozen=True):
     mark: dict[str, int] = {}
     small: Small | None = None
     learnt: bytes = b""  # LEARNT_DTYPE of the rows, nothing where nobody learns
+    arms: bytes = b""  # ARM_DTYPE[kinds, rows], nothing where there is no experiment
 
 
 class Lead(Struct, frozen=True):
@@ -118,6 +120,7 @@ def close_part(memory: Memory, rows: np.ndarray, mark: dict[str, int]) -> bytes:
         marks=memory.marks.state(),
         commands=memory.commands.state(),
         learnt=memory.learnt.state(),
+        experiments=memory.experiments.state(),
         events_oldest=memory.events.oldest_minute,
         events_oldest_of=memory.events.oldest_minutes(),
         events=[
@@ -148,6 +151,7 @@ def _part(
         mark=mark,
         small=small,
         learnt=memory.learnt.rows.take(rows).tobytes() if memory.learnt.any else b"",
+        arms=memory.experiments.taken(rows),
     )
 
 
@@ -178,6 +182,7 @@ def read_parts(parts: Iterable[bytes]) -> tuple[Memory, dict[str, int]]:
     memory.marks = HighWaterMarks.restore(last.marks)
     memory.commands = CommandWindow.restore(last.commands)
     memory.learnt.restore(last.learnt, memory.listings.capacity)
+    memory.experiments.restore(last.experiments, memory.listings.capacity)
     memory.events = EventWindow.restore(last.events_oldest, last.events_oldest_of, events)
     memory.listings.restore(last.rows, last.tombstones)
     dirty = np.unpackbits(np.frombuffer(last.dirty, dtype=np.uint8), count=last.rows)
@@ -222,6 +227,8 @@ def _fill(memory: Memory, part: Part) -> None:
     put(memory.listings.quotes, rows, np.frombuffer(part.quotes, dtype=QUOTE_DTYPE))
     if part.learnt:
         memory.learnt.fill(rows, np.frombuffer(part.learnt, dtype=LEARNT_DTYPE))
+    if part.arms:
+        memory.experiments.fill(rows, part.arms)
     memory.timers.due_ms[rows] = np.frombuffer(part.due_ms, dtype=np.int64)
     memory.listings.texts.put(rows, part.texts)
     memory.rivals.fill(
@@ -262,6 +269,7 @@ class CatalogueRetailer(Struct, frozen=True):
     halted: bool
     tripped: bool  # halted by the breaker
     halted_channels: tuple[str, ...]
+    experiments: tuple[dict[str, Any], ...] = ()  # how each stands, as it is told
 
 
 class Catalogue(Struct, frozen=True):
@@ -297,7 +305,7 @@ def read_catalogue(parts: Iterable[bytes]) -> Catalogue:
     return Catalogue(
         mark=mark,
         retailers=tuple(
-            _catalogue_retailer(retailers, number) for number in range(len(retailers.ids))
+            _catalogue_retailer(memory, number) for number in range(len(retailers.ids))
         ),
         listings=tuple(listings),
         policies=tuple(memory.groups.book.state()),
@@ -307,7 +315,8 @@ def read_catalogue(parts: Iterable[bytes]) -> Catalogue:
     )
 
 
-def _catalogue_retailer(retailers: Retailers, number: int) -> CatalogueRetailer:
+def _catalogue_retailer(memory: Memory, number: int) -> CatalogueRetailer:
+    retailers = memory.retailers
     row = retailers.table[number]
     return CatalogueRetailer(
         retailer=retailers.ids[number],
@@ -319,4 +328,5 @@ def _catalogue_retailer(retailers: Retailers, number: int) -> CatalogueRetailer:
             for (of, channel), place in retailers.channels.items()
             if of == number and retailers.halted_channels[place]
         ),
+        experiments=memory.experiments.documents(number),
     )

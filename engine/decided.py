@@ -77,9 +77,10 @@ class CatalogueChange(Struct, frozen=True, array_like=True):
     """An accepted change of a listing, a policy, a retailer or the breaker, for followers.
 
     ``what`` is ``listing``, ``listing_removed``, ``retailer``, ``policy``, ``fees``, ``rate``,
-    ``mode``, ``halt``, ``resume`` or ``breaker``. ``fields`` holds plain JSON values: for a
-    listing its whole state after the change (channel, sku, title, category, tags, currency,
-    rrp_minor, map_minor, kvi, cost_minor), for others the delta's own fields.
+    ``mode``, ``halt``, ``resume``, ``breaker`` or ``experiment``. ``fields`` holds plain JSON
+    values: for a listing its whole state after the change (channel, sku, title, category, tags,
+    currency, rrp_minor, map_minor, kvi, cost_minor), for others the delta's own fields; an
+    experiment's are how it stands.
     """
 
     position: Position

@@ -252,25 +252,28 @@ class PublishingResumed(Delta, frozen=True, kw_only=True, tag=True):
     channel: Name | None = None
 
 
-# ----- known by name, refused with ``not_supported`` until their issue builds them ---------------
-
-
-class PromotionScheduled(Delta, frozen=True, kw_only=True, tag=True):
-    """A promotion was planned for some listings and a window of time."""
-
-    observed_ms: Millis
-    fields: dict[str, object] = {}
+# ----- experiments ------------------------------------------------------------------------------
 
 
 class ExperimentStarted(Delta, frozen=True, kw_only=True, tag=True):
-    """An experiment began."""
+    """An experiment began. ``fields`` are decoded by ``engine.experiments.Terms``."""
 
     observed_ms: Millis
     fields: dict[str, object] = {}
 
 
 class ExperimentStopped(Delta, frozen=True, kw_only=True, tag=True):
-    """An experiment ended."""
+    """An experiment was stopped: the one that ``fields`` name as ``experiment``, or any."""
+
+    observed_ms: Millis
+    fields: dict[str, object] = {}
+
+
+# ----- known by name, refused with ``not_supported`` until their issue builds them ---------------
+
+
+class PromotionScheduled(Delta, frozen=True, kw_only=True, tag=True):
+    """A promotion was planned for some listings and a window of time."""
 
     observed_ms: Millis
     fields: dict[str, object] = {}
@@ -303,8 +306,10 @@ RetailerDelta = (
     | PolicyChanged
     | PublishingHalted
     | PublishingResumed
+    | ExperimentStarted
+    | ExperimentStopped
 )
-UnsupportedDelta = PromotionScheduled | ExperimentStarted | ExperimentStopped | ModelPromoted
+UnsupportedDelta = PromotionScheduled | ModelPromoted
 
 AnyDelta = Fact | ListingDelta | RetailerDelta | UnsupportedDelta
 """What one JSON record decodes to: ``msgspec.json.Decoder(AnyDelta)``."""

@@ -62,12 +62,20 @@ class Wishes(Struct, frozen=True, eq=False):
     waiting: np.ndarray  # positions of live rows that have not decided yet: their prices stay
 
 
-def learnt_wishes(memory: Memory, rows: np.ndarray, listings: np.ndarray) -> Wishes | None:
-    """Return the prices that learning asks for, ``None`` where nobody learns."""
+def learnt_wishes(
+    memory: Memory, rows: np.ndarray, listings: np.ndarray, held: np.ndarray | None
+) -> Wishes | None:
+    """Return the prices that learning asks for, ``None`` where nobody learns.
+
+    Args:
+        held: prices at which an experiment's arm holds rows, 0: none; learning has no say there.
+    """
     if not memory.learnt.any:
         return None
     learnt = memory.learnt.rows.take(rows)
     mine, decided = learns(memory, listings["retailer"]), np.isfinite(learnt["anchor"])
+    if held is not None:
+        mine &= held == 0
     at = np.flatnonzero(decided & mine)
     # Until its first decision a live price stays: the first model knows less than will be known.
     live = memory.retailers.table["live"][listings["retailer"]] != 0

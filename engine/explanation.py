@@ -65,7 +65,7 @@ class Binding(Struct, frozen=True, kw_only=True):
 class Driver(Struct, frozen=True, kw_only=True):
     """One thing that the model looked at."""
 
-    name: str  # cost, elasticity, dither, rival, stock
+    name: str  # cost, elasticity, dither, experiment, holdout, rival, stock
     value: float | int | None
     text: str
 
@@ -339,6 +339,12 @@ def _drivers(quote: np.void, listing: ListingFacts) -> tuple[Driver, ...]:
     if int(quote["reasons"]) & reasons.DITHERED:
         text = "It strays a little from the best price, by lot, to learn from what sells."
         drivers.append(Driver(name="dither", value=None, text=text))
+    if int(quote["reasons"]) & reasons.TREATED:
+        text = "An experiment treats it: another policy or price is tried on it than on others."
+        drivers.append(Driver(name="experiment", value=None, text=text))
+    if int(quote["reasons"]) & reasons.HELD_OUT:
+        text = "It is held out: its price stays, so that what others earn can be compared with it."
+        drivers.append(Driver(name="holdout", value=None, text=text))
     if rival > 0:
         many = "one rival" if rivals == 1 else f"{rivals} rivals"
         text = f"The reference of {many} stands at {money(rival, currency)}."

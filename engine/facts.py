@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from engine.arms import note_sales
 from engine.breaker import costs_shocked
 from engine.deduplication import NO_ROOM, SEEN, TOO_OLD, last_of, newest
 from engine.listing_table import SALES_KEPT
@@ -209,6 +210,7 @@ def _add_sales(
     sold = np.zeros(len(distinct), dtype=np.int64)
     np.add.at(sold, inverse, units)
     listings["units_sold"][distinct] += sold
+    note_sales(memory, work, distinct, sold)
     since = listings["sold_since"][distinct].astype(np.int64)
     later = observed > listings["stock_ms"][row]
     np.add.at(since, inverse[later], units[later])

@@ -157,6 +157,12 @@ class Groups:
         assert key is not None
         return key[2]
 
+    def channel_of(self, number: int) -> str:
+        """Return the channel of a group that listings are in."""
+        key = self._keys[number]
+        assert key is not None
+        return key[1]
+
     def policy_of(self, number: int) -> Policy:
         """Return a group's policy."""
         return self._policies[number]

@@ -13,6 +13,7 @@ import numpy as np
 from msgspec import Struct
 
 from engine.approvals import hard_bounds
+from engine.arms import may_decide, policies_of
 from engine.decided import State
 from engine.evidence import categories_of, effective_cost_ratio, evidence_of, markups, refit
 from engine.learnt import (
@@ -307,7 +308,7 @@ def _decide(
     category = categories_of(memory, held, listings)
     known = category < held.table.parts.shape[1]
     due = (learnt["due_day"] <= held.day) & (listings["status_quo_minor"] > 0) & known
-    due &= listings["cost_minor"] >= 0
+    due &= (listings["cost_minor"] >= 0) & may_decide(memory, rows, listings)
     at = np.flatnonzero(due)
     walked = len(rows) if len(at) <= room else int(at[room])
     at = at[:room]
@@ -323,7 +324,7 @@ def decide_rows(
     assert held.table is not None
     listings = memory.listings.listings.take(rows)
     learnt = memory.learnt.rows.take(rows)
-    policy = memory.groups.policy.take(listings["group"])
+    policy = policies_of(memory, rows, listings)
     cost = effective_cost_ratio(memory, listings)
     evidence = evidence_of(held, learnt, markups(memory, listings))
     belief = posterior(held.table, evidence, category)
@@ -446,6 +447,7 @@ def redecide(memory: Memory, work: Work) -> None:
         learnt = memory.learnt.rows.take(mine)
         cost = effective_cost_ratio(memory, columns)
         changed = (learnt["turns"] > 0) & (columns["cost_minor"] >= 0)
+        changed &= may_decide(memory, mine, columns)
         changed &= np.abs(cost - learnt["cost"]) > 0.005 * learnt["cost"]
         category = categories_of(memory, held, columns)
         changed &= category < held.table.parts.shape[1]

@@ -6,6 +6,7 @@ from engine.commands import CommandWindow
 from engine.currencies import Currencies
 from engine.decided import CatalogueChange, Outcome
 from engine.deduplication import SOURCES_MAX, EventWindow, HighWaterMarks, lasts
+from engine.experiments import Experiments
 from engine.groups import Groups
 from engine.learnt import Learnt
 from engine.listing_table import REMOVED, ListingTable, ListingText, grown
@@ -62,6 +63,7 @@ class Memory:
         self.events = EventWindow()
         self.commands = CommandWindow()
         self.learnt = Learnt()
+        self.experiments = Experiments()
         self.unsaved = np.zeros(
             self.listings.capacity, dtype=bool
         )  # rows the next checkpoint needs
@@ -99,6 +101,7 @@ class Memory:
         self.timers.fit(rows)
         self.backlog.fit(rows)
         self.learnt.fit(rows)
+        self.experiments.fit(rows)
         while len(self.unsaved) < rows:
             self.unsaved = grown(self.unsaved)
 

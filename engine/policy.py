@@ -81,6 +81,7 @@ class PolicyFields(
     season_end_ms: Annotated[int, Meta(ge=0, le=2**53)] | UnsetType = UNSET
     salvage_share: Ratio01 | UnsetType = UNSET
     markdowns_max: Annotated[int, Meta(ge=0, le=100)] | UnsetType = UNSET
+    holdout_share: Annotated[float, Meta(ge=0.0, le=0.5)] | UnsetType = UNSET
     # rivals and rates: how old a fact may be, and which facts are believed
     rival_stale_ms: Duration | UnsetType = UNSET
     rate_stale_ms: Duration | UnsetType = UNSET
@@ -129,6 +130,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     season_end_ms: int = 0
     salvage_share: float = 0.0
     markdowns_max: int = 3
+    holdout_share: float = 0.02
     rival_stale_ms: int = 86_400_000
     rate_stale_ms: int = 4 * 86_400_000
     screening_low: float = 0.5
@@ -159,7 +161,7 @@ RETAILER_ONLY: frozenset[str] = frozenset(
     name
     for name in FIELDS
     if name.startswith(("breaker_", "cost_shock_"))
-    or name in ("learning", "exploration_budget_minor")
+    or name in ("learning", "exploration_budget_minor", "holdout_share")
 )
 """Fields that count over a whole retailer and may be set at its scope only."""
 
@@ -176,8 +178,7 @@ NOT_YET: Mapping[str, str] = {
     "tier": "every listing is priced in real time",
     "realtime_share": "every listing is priced in real time",
     "exploration_budget": "use exploration_budget_minor, money a day for the whole retailer",
-    "experiments": "the engine does not run experiments yet",
-    "holdout_share": "the engine does not run experiments yet",
+    "experiments": "send ExperimentStarted: an experiment is an event and no field",
     "markdown": "use season_end_ms, salvage_share and markdowns_max, with learning",
     "ladder": "the engine does not relate sizes yet",
     "channel_parity": "the engine does not relate channels yet",
@@ -353,6 +354,8 @@ class Winner(Struct, frozen=True):
             return "the engine's default"
         if self.scope == "retailer":
             return "the retailer's policy"
+        if self.scope == "experiment":
+            return f"the experiment {self.key}"
         return f"the policy of {self.scope} {self.key.replace(chr(31), ' / ')}"
 
 

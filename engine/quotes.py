@@ -8,6 +8,7 @@ import numpy as np
 from msgspec import Struct
 
 from engine import breaker, pricing
+from engine.arms import held_out_rows, held_prices, policies_of, treated_rows
 from engine.decided import QUOTE_DTYPE, Cause, State
 from engine.evidence import Wishes, learnt_wishes
 from engine.floors import floor_minor
@@ -52,6 +53,8 @@ class _Sight(Struct, frozen=True, eq=False):
     live: np.ndarray
     halted: np.ndarray
     wishes: Wishes | None  # what learnt demand asks for
+    treated: np.ndarray  # positions of rows that an experiment treats
+    held_out: np.ndarray  # positions of rows that are held out
 
 
 def quote_rows(memory: Memory, looked: Looked, seq: int, now_ms: int) -> Quoted:
@@ -87,7 +90,7 @@ def quote_rows(memory: Memory, looked: Looked, seq: int, now_ms: int) -> Quoted:
 
 def _look(memory: Memory, rows: np.ndarray, now_ms: int) -> _Sight:
     listings = memory.listings.listings.take(rows)
-    policy = memory.groups.policy.take(listings["group"])
+    policy = policies_of(memory, rows, listings)
     group = memory.groups.table.take(listings["group"])
     seen = reference_of(memory, rows, listings, policy, now_ms)
     inputs = np.zeros(len(rows), dtype=PRICING_INPUT_DTYPE)
@@ -117,7 +120,8 @@ def _look(memory: Memory, rows: np.ndarray, now_ms: int) -> _Sight:
     inputs["stock"] = stock_of(listings)
     inputs["kvi"] = (listings["flags"] & KVI) != 0
     inputs["changes_last_hour"] = _shift_changes(listings, now_ms)
-    wishes = learnt_wishes(memory, rows, listings)
+    held = held_prices(memory, rows, listings)
+    wishes = learnt_wishes(memory, rows, listings, held)
     if wishes is not None:
         inputs["learnt_minor"][wishes.at] = wishes.minor
         inputs["learnt_minor"][wishes.waiting] = listings["in_force_minor"][wishes.waiting]
@@ -125,6 +129,8 @@ def _look(memory: Memory, rows: np.ndarray, now_ms: int) -> _Sight:
         inputs["status_quo_minor"][wishes.at] = 0
         inputs["prior_elasticity"][wishes.at] = wishes.elasticity
         inputs["prior_elasticity_sd"][wishes.at] = wishes.elasticity_sd
+    if held is not None:
+        inputs["learnt_minor"][held > 0] = held[held > 0]
     # Column by column: a retailer's record is a thousand bytes, of which these are three.
     retailers, number = memory.retailers.table, listings["retailer"]
     halted = (retailers["halted"][number] | retailers["tripped"][number]) != 0
@@ -138,6 +144,8 @@ def _look(memory: Memory, rows: np.ndarray, now_ms: int) -> _Sight:
         live=retailers["live"][number] != 0,
         halted=halted | memory.retailers.halted_channels[group["channel"]],
         wishes=wishes,
+        treated=treated_rows(memory, rows, listings),
+        held_out=held_out_rows(memory, rows, listings),
     )
 
 
@@ -196,6 +204,8 @@ def _decide(
     if sight.wishes is not None:
         mask[sight.wishes.at] |= reasons.LEARNT
         mask[sight.wishes.at[sight.wishes.dithered]] |= reasons.DITHERED
+    mask[sight.treated] |= reasons.TREATED
+    mask[sight.held_out] |= reasons.HELD_OUT
 
     _never_lower_below_ourselves(sight, proposed, mask)
     # Only a KVI is bound by its rivals; no other listing needs their currencies' rates.
@@ -382,6 +392,8 @@ def _finish(
     news = ~quoted | changed | moved_on | expired
     for name in ("state", "in_force_minor"):
         news |= last[name] != quotes[name]
+    # A receipt names the arm, also of a price that the arm leaves as it was.
+    news |= ((last["reasons"] ^ mask) & (reasons.TREATED | reasons.HELD_OUT)) != 0
     news |= (last["stock"] == 0) != (quotes["stock"] == 0)
 
     listings["state"] = state

@@ -14,7 +14,8 @@ import numpy as np
 from jaxlib import version as jaxlib_version
 from msgspec import Struct
 
-from engine import approvals, catalogue, pricing
+from engine import approvals, catalogue, experimenting, pricing
+from engine.arms import arms_of, close_days
 from engine.catalogue import Answer, Refused
 from engine.checkpoint import close_part, read_parts, slice_part
 from engine.decided import CatalogueChange, Cause, Decided, Given, Outcome, State, no_quotes
@@ -22,6 +23,8 @@ from engine.deltas import (
     AnyDelta,
     CompetitorPriced,
     CostChanged,
+    ExperimentStarted,
+    ExperimentStopped,
     FeesChanged,
     ListingChanged,
     ListingRemoved,
@@ -57,7 +60,7 @@ from kernels import reasons
 from kernels.limits import DUE_ROWS_MAX, ROWS_PER_DECISION_MAX
 from kernels.models import streamed
 
-ENGINE_VERSION = "3"
+ENGINE_VERSION = "4"
 """Changes whenever the same deltas may be decided otherwise than before."""
 
 FACTS = (CompetitorPriced, StockCounted, UnitsSold, CostChanged)
@@ -77,6 +80,8 @@ HANDLERS: dict[type, Callable[[Memory, Work, Position, Any], Answer]] = {
     PricePinned: approvals.pin,
     PriceUnpinned: approvals.unpin,
     PriceReported: approvals.report,
+    ExperimentStarted: experimenting.start,
+    ExperimentStopped: experimenting.stop,
 }
 """What applies each kind of delta; facts go as columns, and what is not here is not built yet."""
 
@@ -104,8 +109,9 @@ class Shard:
 
     @property
     def backlog(self) -> int:
-        """Return how much waits for a later microbatch: rows, and closes of periods."""
-        return self._memory.backlog.rows + self._memory.learnt.closing
+        """Return how much waits for a later microbatch: rows, closes of periods, and walks."""
+        memory = self._memory
+        return memory.backlog.rows + memory.learnt.closing + memory.experiments.walking
 
     def due(self, now_ms: int) -> bool:
         """Return whether there is work without any delta: rows due or in the backlog."""
@@ -127,6 +133,8 @@ class Shard:
         memory.commands.expire(now_ms)
         work.refusals.extend(batch.refusals)
         self._apply_runs(batch, work, frozenset(given.skipped))
+        if memory.experiments.any:
+            close_days(memory, work, self.seq + 1)
         if memory.learnt.any:
             redecide(memory, work)
             close_periods(memory, work)
@@ -218,6 +226,17 @@ class Shard:
         number = self._memory.retailers.numbers.get(retailer, -1)
         held = self._memory.learnt.retailers.get(number)
         return None if held is None else told_retailer(held)
+
+    def experiments(self, retailer: str) -> list[dict[str, Any]]:
+        """Return how a retailer's experiment and holdout stand, of those that he has."""
+        assert self.pending is None, "a price that is not recorded was never quoted"
+        number = self._memory.retailers.numbers.get(retailer, -1)
+        return list(self._memory.experiments.documents(number))
+
+    def arm(self, listing: int) -> dict[str, str] | None:
+        """Return the arms that a listing is in, by kind; ``None`` if it is unknown."""
+        row = self._memory.listings.live_row(listing)
+        return None if row < 0 else arms_of(self._memory, row)
 
     # ----- checkpoints ---------------------------------------------------------------------------
 

@@ -89,6 +89,12 @@ LEARNT = 1 << 28
 DITHERED = 1 << 29
 """The price strays a little from the best one, to learn from what sells."""
 
+TREATED = 1 << 30
+"""An experiment treats the listing: the treatment's policy, or price, holds."""
+
+HELD_OUT = 1 << 31
+"""The listing is held out: its price stays, so that the engine's others can be compared with it."""
+
 REASONS: dict[int, str] = {
     **{1 << index: rule for index, rule in enumerate(RULES)},
     OVERRIDDEN: "overridden",
@@ -113,6 +119,8 @@ REASONS: dict[int, str] = {
     PIN_OUT_OF_BOUNDS: "pin_out_of_bounds",
     LEARNT: "learnt",
     DITHERED: "dithered",
+    TREATED: "treated",
+    HELD_OUT: "held_out",
 }
 """Every bit and its name, in the order of the bits."""
 

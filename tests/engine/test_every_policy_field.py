@@ -261,6 +261,10 @@ def season(world: World) -> list[Decided]:
     return learns(world)
 
 
+def held_out(decided: list[Decided]) -> bool:
+    return any(bool((of.quotes["reasons"] & reasons.HELD_OUT).any()) for of in decided)
+
+
 def deep_cut(decided: list[Decided]) -> bool:
     """A price that fell by more than a fifth at once."""
     return any(
@@ -285,6 +289,7 @@ ROWS |= {
     ),
     "salvage_share": (0.95, season, not_(deep_cut), SEASON),
     "markdowns_max": (0, season, not_(deep_cut), SEASON),
+    "holdout_share": (0.5, learns, held_out, LEARNS),
     "decision_days": (1, learns, many_decisions, {**LEARNS, "dither": 0.06}),
 }
 
