@@ -26,6 +26,7 @@ def make_app() -> App:
     app.command(living.status)
     app.command(asking.price)
     app.command(asking.explain)
+    app.command(asking.experiments)
     app.command(asking.replay)
     app.command(asking.tail)
     app.command(examining.exam)

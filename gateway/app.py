@@ -27,6 +27,16 @@ from gateway.commands import CommandSender
 from gateway.console import console_file, console_page
 from gateway.documents import RecommendationAnswer
 from gateway.execution import IDEMPOTENCY_KEY, OperationAnswer, read_operation
+from gateway.experiments import (
+    ExperimentList,
+    RevenueImpact,
+    StartExperiment,
+    StopExperiment,
+    experiments,
+    revenue_impact,
+    start_experiment,
+    stop_experiment,
+)
 from gateway.explanations import Explanation, explanation, quote
 from gateway.feeds import Streams
 from gateway.health import Health, ReadyQuery, livez, readyz, startupz
@@ -276,6 +286,51 @@ ROUTES: tuple[Route, ...] = (
         answers=_COMMAND_ANSWERS,
         problems=_COMMAND_PROBLEMS,
         headers=_COMMAND_HEADERS,
+    ),
+    Route(
+        method="GET",
+        path="/experiments",
+        handler=experiments,
+        summary="How experiments and holdouts stand: arms, lift, interval, verdict",
+        scope=READ,
+        query=RetailerQuery,
+        answers={200: ExperimentList},
+        problems=(NOT_FOUND,),
+    ),
+    Route(
+        method="POST",
+        path="/experiments",
+        handler=start_experiment,
+        summary="Try another policy or price on some listings",
+        scope=APPROVE,
+        query=RetailerQuery,
+        body=StartExperiment,
+        body_required=True,
+        answers=_COMMAND_ANSWERS,
+        problems=_COMMAND_PROBLEMS,
+        headers=_COMMAND_HEADERS,
+    ),
+    Route(
+        method="POST",
+        path="/experiments:stop",
+        handler=stop_experiment,
+        summary="End the experiment that is running; all listings are priced alike again",
+        scope=APPROVE,
+        query=RetailerQuery,
+        body=StopExperiment,
+        answers=_COMMAND_ANSWERS,
+        problems=_COMMAND_PROBLEMS,
+        headers=_COMMAND_HEADERS,
+    ),
+    Route(
+        method="GET",
+        path="/analytics/revenue-impact",
+        handler=revenue_impact,
+        summary="What the engine's prices bring, against listings whose prices stay",
+        scope=READ,
+        query=RetailerQuery,
+        answers={200: RevenueImpact},
+        problems=(NOT_FOUND,),
     ),
     Route(
         method="GET",

@@ -10,6 +10,7 @@ from msgspec import Struct
 from engine.decided import Cause, parse_quote_id
 from engine.explanation import Driver, ListingFacts, explain
 from engine.microbatch import LANES, Lane
+from engine.policy import Winner
 from gateway.call import Call, Gateway, ListingQuery, product_of, retailer_of, row_of
 from gateway.documents import (
     Listing,
@@ -22,6 +23,7 @@ from gateway.documents import (
 from gateway.money import Money, money
 from gateway.problems import NOT_FOUND, Problem
 from gateway.replica import Replica
+from kernels import reasons
 
 
 class Elasticity(Struct, frozen=True):
@@ -99,7 +101,7 @@ async def quote(gateway: Gateway, call: Call) -> web.Response:
 
 def _receipt(replica: Replica, listing: Listing, quote: np.void, place: QuotePlace) -> Explanation:
     currency = listing.currency
-    explained = explain(quote, _facts(replica, listing))
+    explained = explain(quote, _facts(replica, listing, int(quote["reasons"])))
     binding = explained.binding
     product = replica.product(listing.retailer, listing.sku)
     mean, sd = float(quote["elasticity"]), float(quote["elasticity_sd"])
@@ -131,8 +133,17 @@ def _receipt(replica: Replica, listing: Listing, quote: np.void, place: QuotePla
     )
 
 
-def _facts(replica: Replica, listing: Listing) -> ListingFacts:
+def _facts(replica: Replica, listing: Listing, mask: int) -> ListingFacts:
     """Return what an explanation needs of the catalogue, with the policy's winners."""
+    winners = replica.policies.winners(
+        listing.retailer,
+        listing.channel,
+        listing.category or "",
+        listing.tags,
+        f"{listing.channel}\x1f{listing.sku}",
+    )
+    if mask & reasons.TREATED:
+        winners |= _treatment(replica, listing)
     return ListingFacts(
         channel=listing.channel,
         sku=listing.sku,
@@ -142,14 +153,19 @@ def _facts(replica: Replica, listing: Listing) -> ListingFacts:
         rrp_minor=listing.rrp_minor or 0,
         map_minor=listing.map_minor or 0,
         kvi=listing.kvi,
-        policy=replica.policies.winners(
-            listing.retailer,
-            listing.channel,
-            listing.category or "",
-            listing.tags,
-            f"{listing.channel}\x1f{listing.sku}",
-        ),
+        policy=winners,
     )
+
+
+def _treatment(replica: Replica, listing: Listing) -> dict[str, Winner]:
+    """Return the fields that the listing's experiment set over all other scopes."""
+    shard = replica.shard_of_key(listing.key)
+    told = replica.retailers[listing.retailer].experiments.get((shard, "experiment"), {})
+    name = told.get("experiment", "")
+    return {
+        field: Winner(field, value, "experiment", name)
+        for field, value in told.get("treatment", {}).items()
+    }
 
 
 def _positive(minor: int, currency: str) -> Money | None:

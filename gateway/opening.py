@@ -68,6 +68,10 @@ def _changes(catalogue: Catalogue) -> list[CatalogueChange]:
             CatalogueChange(_NOWHERE, "halt", held.retailer, {"channel": channel})
             for channel in held.halted_channels
         ]
+        changes += [
+            CatalogueChange(_NOWHERE, "experiment", held.retailer, told)
+            for told in held.experiments
+        ]
     for retailer, scope, key, priority, fields in catalogue.policies:
         place = {"scope": scope, "key": key, "priority": priority, "fields": fields}
         changes.append(CatalogueChange(_NOWHERE, "policy", retailer, place))

@@ -289,6 +289,10 @@ class Replica:
         """Return the shard that owns a row's listing."""
         return self._shard_of[row]
 
+    def shard_of_key(self, key: int) -> int:
+        """Return the shard that owns a listing that was seen, by its key."""
+        return self._shard_of[self._rows[key]]
+
     def body(self, row: int) -> bytes:
         """Return the JSON of a row's recommendation."""
         body = self._bodies[row]

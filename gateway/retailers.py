@@ -35,6 +35,7 @@ class Retailer:
         self.spread = 1
         self.halts: dict[str, str] = {}  # channel ("" for all) -> reason
         self.breakers: dict[int, dict[str, Any]] = {}  # shard -> what it tripped on
+        self.experiments: dict[tuple[int, str], dict[str, Any]] = {}  # by shard and kind
         self.products: dict[str, Product] = {}
         self._skus: list[str] | None = None  # sorted; None after a product came or went
 
@@ -81,6 +82,8 @@ def change_retailer(shard: int, retailer: Retailer, change: CatalogueChange) -> 
             retailer.halts[fields.get("channel") or ""] = fields.get("reason", "")
         case "breaker":
             retailer.breakers[shard] = fields
+        case "experiment":
+            retailer.experiments[shard, fields["kind"]] = fields
         case "resume":
             channel = fields.get("channel") or ""
             if channel:

@@ -23,6 +23,11 @@ from persistence.ports import DECISIONS, Logs
 
 ANSWER_S = 10.0
 
+EXPERIMENT_COLUMNS = (
+    *("shard", "experiment", "kind", "design", "metric", "status", "day", "days"),
+    *("verdict", "lift", "interval", "interval_at_end", "units", "sample_ratio_ok"),
+)
+
 
 def price(
     sku: Annotated[str, Parameter(help="the retailer's SKU")],
@@ -55,6 +60,21 @@ def explain(
     parameters = {"channel": channel, "retailer": retailer}
     answer = run(_get(settings, f"/products/{_quoted(sku)}/explanation", parameters))
     voice.answer(answer, str(answer["text"]))
+    return 0
+
+
+def experiments(
+    *,
+    retailer: Annotated[str | None, Parameter(help="needed when the key sees several")] = None,
+    common: Common | None = None,
+) -> int:
+    """Show how experiments and the holdout stand: lift, interval, verdict."""
+    voice, settings = Voice(common), settings_of(common)
+    answer = run(_get(settings, "/experiments", {"retailer": retailer}))
+    shown = table("Experiments", *EXPERIMENT_COLUMNS)
+    for each in answer["experiments"]:
+        shown.add_row(*(_plain(each[name]) for name in EXPERIMENT_COLUMNS))
+    voice.answer(answer, shown)
     return 0
 
 

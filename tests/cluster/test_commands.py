@@ -20,7 +20,18 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
 @pytest.mark.parametrize(
     "verb",
     [
-        *("demo", "up", "feed", "status", "price", "explain", "replay", "checkpoint", "doctor"),
+        *(
+            "demo",
+            "up",
+            "feed",
+            "status",
+            "price",
+            "explain",
+            "experiments",
+            "replay",
+            "checkpoint",
+            "doctor",
+        ),
         *("tail", "chaos"),
     ],
 )
