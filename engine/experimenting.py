@@ -1,8 +1,9 @@
 """``ExperimentStarted`` and ``ExperimentStopped``: somebody begins an experiment, or ends it."""
 
-from engine.arms import end, rows_of, tell
+from engine.arms import rows_of
 from engine.catalogue import Answer, Refused, not_newer, retailer_number
 from engine.deltas import ExperimentStarted, ExperimentStopped
+from engine.experiment_days import end, tell
 from engine.experiments import EXPERIMENT, STOPPED, Experiment, decode_terms
 from engine.learnt import DAY_MS
 from engine.memory import Memory, Work

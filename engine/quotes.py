@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Struct
 
 from engine import breaker, pricing
-from engine.arms import held_out_rows, held_prices, policies_of, treated_rows
+from engine.arms import Arms, arms_in, policies_of
 from engine.decided import QUOTE_DTYPE, Cause, State
 from engine.evidence import Wishes, learnt_wishes
 from engine.floors import floor_minor
@@ -53,8 +53,7 @@ class _Sight(Struct, frozen=True, eq=False):
     live: np.ndarray
     halted: np.ndarray
     wishes: Wishes | None  # what learnt demand asks for
-    treated: np.ndarray  # positions of rows that an experiment treats
-    held_out: np.ndarray  # positions of rows that are held out
+    arms: Arms | None  # how the rows stand in experiments
 
 
 def quote_rows(memory: Memory, looked: Looked, seq: int, now_ms: int) -> Quoted:
@@ -75,7 +74,7 @@ def quote_rows(memory: Memory, looked: Looked, seq: int, now_ms: int) -> Quoted:
         sight.inputs["floor_minor"],
         exempt,
         looked.kind == Cause.REPRICE,
-        sight.inputs["learnt_minor"] > 0,
+        _paced(sight),
         now_ms,
     )
     if len(numbers):
@@ -86,6 +85,12 @@ def quote_rows(memory: Memory, looked: Looked, seq: int, now_ms: int) -> Quoted:
         listings["held_minor"][held] = wanted[held]
         wanted[held] = before_minor[held]
     return _finish(memory, looked, sight, priced, mask, wanted, state, tripped, seq, now_ms)
+
+
+def _paced(sight: _Sight) -> np.ndarray:
+    """Return which rows move by a calendar: their number at once says nothing of a fault."""
+    paced = sight.inputs["learnt_minor"] > 0
+    return np.asarray(paced if sight.arms is None else paced | sight.arms.drawn)
 
 
 def _look(memory: Memory, rows: np.ndarray, now_ms: int) -> _Sight:
@@ -120,7 +125,8 @@ def _look(memory: Memory, rows: np.ndarray, now_ms: int) -> _Sight:
     inputs["stock"] = stock_of(listings)
     inputs["kvi"] = (listings["flags"] & KVI) != 0
     inputs["changes_last_hour"] = _shift_changes(listings, now_ms)
-    held = held_prices(memory, rows, listings)
+    arms = arms_in(memory, rows, listings)
+    held = None if arms is None else arms.held_minor
     wishes = learnt_wishes(memory, rows, listings, held)
     if wishes is not None:
         inputs["learnt_minor"][wishes.at] = wishes.minor
@@ -144,8 +150,7 @@ def _look(memory: Memory, rows: np.ndarray, now_ms: int) -> _Sight:
         live=retailers["live"][number] != 0,
         halted=halted | memory.retailers.halted_channels[group["channel"]],
         wishes=wishes,
-        treated=treated_rows(memory, rows, listings),
-        held_out=held_out_rows(memory, rows, listings),
+        arms=arms,
     )
 
 
@@ -204,8 +209,9 @@ def _decide(
     if sight.wishes is not None:
         mask[sight.wishes.at] |= reasons.LEARNT
         mask[sight.wishes.at[sight.wishes.dithered]] |= reasons.DITHERED
-    mask[sight.treated] |= reasons.TREATED
-    mask[sight.held_out] |= reasons.HELD_OUT
+    if sight.arms is not None:
+        mask[sight.arms.treated] |= reasons.TREATED
+        mask[sight.arms.held_out] |= reasons.HELD_OUT
 
     _never_lower_below_ourselves(sight, proposed, mask)
     # Only a KVI is bound by its rivals; no other listing needs their currencies' rates.

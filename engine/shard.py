@@ -15,7 +15,7 @@ from jaxlib import version as jaxlib_version
 from msgspec import Struct
 
 from engine import approvals, catalogue, experimenting, pricing
-from engine.arms import arms_of, close_days
+from engine.arms import arms_of
 from engine.catalogue import Answer, Refused
 from engine.checkpoint import close_part, read_parts, slice_part
 from engine.decided import CatalogueChange, Cause, Decided, Given, Outcome, State, no_quotes
@@ -44,6 +44,7 @@ from engine.deltas import (
 )
 from engine.errors import NotSupported, RejectedInput
 from engine.evidence import told_listing, told_retailer
+from engine.experiment_days import close_days
 from engine.facts import apply_facts, without_skipped
 from engine.learning import close_periods, redecide
 from engine.memory import Memory, Work

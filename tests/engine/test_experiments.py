@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from engine import arms
+from engine import experiment_days
 from engine.decided import Decided
 from engine.deltas import (
     AnyDelta,
@@ -135,6 +135,23 @@ def test_blocks_of_time_change_arms(design: str) -> None:
         assert ("treated" in world.live(sku)["reasons"]) == (sku in second)
 
 
+def test_an_experiments_calendar_does_not_trip_the_breaker_and_its_large_moves_do() -> None:
+    gentle, rough = {"treatment": {"ceiling_minor": 1750}}, {"price_ratio": 1.4}
+    for tried, trips in ((gentle, False), (rough, True)):
+        world = World()
+        world.send(world.policy(step_max=1.0))
+        world.send(*(world.listing(sku) for sku in SKUS))
+        world.drain()
+        for _ in range(6):  # an hour of history, in which few prices change
+            world.send(world.cost(1000 + len(world.decided), "S1"), after_ms=DAY // 4)
+        terms = {"price_ratio": None, "block_days": 1, "washout_days": 0, "days": 8, **tried}
+        started(world, design="crossover", **terms)
+        days(world, 4)
+        told = [change.what for decided in world.decided for change in decided.catalogue]
+        assert ("breaker" in told) == trips
+        assert bool(treated(world))
+
+
 def test_a_scope_bounds_an_experiment() -> None:
     world = shop()
     started(world, baseline_days=0, scope="category", key="c2")
@@ -197,14 +214,14 @@ def test_looks_know_how_far_the_experiment_has_come(monkeypatch: pytest.MonkeyPa
         told.append((float(estimate), float(fraction)))
         return np.asarray(estimate / np.sqrt(variance) * np.sqrt(fraction))
 
-    monkeypatch.setattr(arms, "yeast_statistic", noted)
+    monkeypatch.setattr(experiment_days, "yeast_statistic", noted)
     world = shop()
     started(world, baseline_days=1, days=8, price_ratio=1.01)
     found = days(world, 10)
     assert [fraction for _, fraction in told] == [day / 8 for day in range(1, 9)]
     assert all(abs(normal) < 4.0 for normal, _ in told)
     # The mutation: a bound that is crossed by all calls anything better.
-    monkeypatch.setattr(arms, "yeast_bound", lambda alpha: -9.0)
+    monkeypatch.setattr(experiment_days, "yeast_bound", lambda alpha: -9.0)
     world = shop()
     started(world, baseline_days=1, days=8, price_ratio=1.01)
     assert days(world, 10)["verdict"] == "better" != found["verdict"]
@@ -318,7 +335,7 @@ def test_slices_change_how_far_a_microbatch_walks_and_not_where_it_arrives(
 ) -> None:
     found = []
     for rows in (7, 16_384):
-        monkeypatch.setattr(arms, "SLICE_ROWS", rows)
+        monkeypatch.setattr(experiment_days, "SLICE_ROWS", rows)
         world = shop()
         started(world, baseline_days=2, days=8)
         told = days(world, 8)
