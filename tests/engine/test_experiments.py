@@ -139,7 +139,7 @@ def test_an_experiments_calendar_does_not_trip_the_breaker_and_its_large_moves_d
     gentle, rough = {"treatment": {"ceiling_minor": 1750}}, {"price_ratio": 1.4}
     for tried, trips in ((gentle, False), (rough, True)):
         world = World()
-        world.send(world.policy(step_max=1.0))
+        world.send(world.policy(step_max=1.0, breaker_rate_factor=1.0))
         world.send(*(world.listing(sku) for sku in SKUS))
         world.drain()
         for _ in range(6):  # an hour of history, in which few prices change
