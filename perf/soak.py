@@ -13,6 +13,7 @@ import asyncio
 import os
 import sys
 import time
+from array import array
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ from perf.real_stack import EngineUnderTest
 
 COMMAND = "soak"
 EVERY_S = 10.0
+CONNECTIONS = 64
 FLAT_SHARE = 0.05
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -120,29 +122,38 @@ class Samples:
 
 
 class Reads:
-    """Price reads at a steady rate, in an open loop."""
+    """Price reads at a steady rate, in an open loop over a bounded number of connections.
+
+    A read that finds none free is sent late, and counts from the moment at which it was due. More
+    connections than a client's pool has would measure the sender: thousands of sockets that wait.
+    """
 
     def __init__(self, base: str, key: str, listings: int, per_s: float) -> None:
         self.answered = 0
         self.failed = 0
         self.stale = 0
+        self.delays_ms = array("f")  # from when it was due to its last byte
         self._base = base
         self._headers = {"Authorization": f"Bearer {key}"}
         self._listings = listings
         self._per_s = per_s
+        self._next = 0
+        self._began = 0.0
 
     async def run(self, session: aiohttp.ClientSession) -> None:
         """Ask for ever; a request is sent when it is due."""
-        began, asked = time.monotonic(), 0
-        waiting: set[asyncio.Task[None]] = set()
+        self._began = time.monotonic()
+        async with asyncio.TaskGroup() as connections:
+            for _ in range(CONNECTIONS):
+                connections.create_task(self._connection(session))
+
+    async def _connection(self, session: aiohttp.ClientSession) -> None:
         while True:
-            due = int((time.monotonic() - began) * self._per_s)
-            for number in range(asked, due):
-                task = asyncio.create_task(self._ask(session, number))
-                waiting.add(task)
-                task.add_done_callback(waiting.discard)
-            asked = max(asked, due)
-            await asyncio.sleep(0.01)
+            number, self._next = self._next, self._next + 1
+            due = self._began + number / self._per_s
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            await self._ask(session, number)
+            self.delays_ms.append((time.monotonic() - due) * 1000)
 
     async def _ask(self, session: aiohttp.ClientSession, number: int) -> None:
         sku = sku_of(number * 7919 % self._listings)
@@ -225,6 +236,7 @@ async def measure(
         "reads": reads.answered,
         "reads_failed": reads.failed,
         "reads_stale": reads.stale,
+        "reads_p99_ms": significant(float(np.percentile(reads.delays_ms, 99))),
         "streams": options.streams,
         "streams_cut": cut,
         "not_flat": [name for name, each in slopes.items() if not each.flat],
