@@ -29,10 +29,12 @@ from perf.flood import CHANNEL, RETAILER, SPREAD, Flood, fill, percentile, recor
 from perf.measuring import Machine, Progress, arguments_of, report, significant
 from perf.real_input import engine
 from perf.real_stack import EngineUnderTest
+from perf.spike import until_consumed
 
 COMMAND = "soak"
 EVERY_S = 10.0
 CONNECTIONS = 64
+DRAIN_S = 600.0
 FLAT_SHARE = 0.05
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -158,6 +160,7 @@ class Reads:
     async def _ask(self, session: aiohttp.ClientSession, number: int) -> None:
         sku = sku_of(number * 7919 % self._listings)
         url = f"{self._base}/api/v1/products/{sku}/recommendation"
+        asked_ms = time.time_ns() // 1_000_000
         try:
             async with session.get(url, headers=self._headers) as response:
                 body = await response.read()
@@ -166,6 +169,12 @@ class Reads:
                 self.stale += b'"stale":true' in body
         except (aiohttp.ClientError, TimeoutError):
             self.failed += 1
+            return
+        if response.status == 200:
+            self.judge(asked_ms, body)
+
+    def judge(self, asked_ms: int, body: bytes) -> None:
+        """Judge an answer; who only counts them has nothing more to say."""
 
 
 async def listen(session: aiohttp.ClientSession, base: str, key: str, skus: list[str]) -> int:
@@ -215,15 +224,21 @@ async def measure(
         ]
         asking = asyncio.create_task(reads.run(session))
         flooding = asyncio.create_task(flood.run([(options.facts_per_s, 60 * options.minutes)]))
-        while not flooding.done():
-            await asyncio.wait({flooding}, timeout=options.every_s)
-            samples.take(under_test, await under_test.status())
-            say(f"{flood.facts:,} facts, {reads.answered:,} reads, {reads.failed} failed")
-        flooding.result()
-        cut = sum(stream.done() for stream in streams)
-        for task in (asking, *streams):
-            task.cancel()
-        await asyncio.wait({asking, *streams})
+        loads = [flooding, asking, *streams]
+        try:
+            while not flooding.done():
+                await asyncio.wait({flooding}, timeout=options.every_s)
+                samples.take(under_test, await under_test.status())
+                say(f"{flood.facts:,} facts, {reads.answered:,} reads, {reads.failed} failed")
+            flooding.result()
+            if asking.done():
+                asking.result()  # reads that ended by themselves were not asked until the end
+            cut = sum(stream.done() for stream in streams)
+        finally:
+            for task in loads:
+                task.cancel()
+            await asyncio.wait(loads)
+    drained_s = await until_consumed(under_test, DRAIN_S)
     say("reading the decision logs")
     found = await recorded(settings, flood.sent)
     slopes = samples.slopes()
@@ -231,6 +246,8 @@ async def measure(
         "minutes": options.minutes,
         "facts": found.facts,
         "lost": found.lost,
+        "drained_after_s": significant(drained_s),
+        "appends_in_doubt": flood.doubts,
         "facts_per_s": significant(flood.facts / (60 * options.minutes)),
         "p99_ms": significant(percentile(found.delays[0], 0.99)),
         "reads": reads.answered,
