@@ -270,7 +270,8 @@ class Watch:
                 place.grace_ms -= spared
                 place.silence_ms += credit - waited - spared
             for life in (place.owner, place.standby):
-                if life is not None and life.phase == "starting":
+                # Until it has a process, the launcher's own deadline holds.
+                if life is not None and life.phase == "starting" and life.launched is not None:
                     waited = min((starved or {}).get(life.start.name, 0.0), credit)
                     waited = min(waited, max(START_STARVED_MS_MAX - life.starved_ms, 0.0))
                     life.starved_ms += waited
