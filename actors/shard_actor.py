@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from actors.attempts import Attempts
 from actors.checkpointing import Checkpointing
 from actors.clock import Clock, ClockKind, ClockWatch, decision_ms
 from actors.gate import Gate
@@ -101,7 +102,7 @@ class ShardActor:
         self._cautious = cautious
         self._warmed = warmed  # told when all is there that will stay
         self._passed_place: tuple[int, int] | None = None
-        self._tried: dict[tuple[int, int], set[bytes]] = {}
+        self._attempts = Attempts()
         self._strong_reads: list[tuple[int, asyncio.Event]] = []
         self._replay_domain = ""  # of the decisions being replayed
         self._last_mark_ms = self._begun_ms = self._phase_ms = clock.monotonic_ms()
@@ -371,13 +372,13 @@ class ShardActor:
             self._replay_domain = started.replay_domain
         elif accepted.trying is not None:
             place = (accepted.trying.last_command, accepted.trying.last_delta)
-            self._tried.setdefault(place, set()).add(accepted.stamp.owner)
+            self._attempts.announced(place, self._passed, accepted.stamp.owner)
         elif accepted.decided is not None:
             decided = accepted.decided
             batch = await self._inbox.read_exactly(decided.last_command, decided.last_delta)
             self._count_agreement(self._shard.replay(batch, decided), decided)
             self._position = accepted.position
-            self._tried.clear()
+            self._attempts.decided(self._passed)
 
     def _check_start(self, partitions: int, clock: ClockKind) -> None:
         if partitions != self._settings.partitions:
@@ -454,8 +455,8 @@ class ShardActor:
         """
         assert self._reign is not None
         place = (batch.last_command, batch.last_delta)
-        deaths = len(self._tried.get(place, set()) - {self._owner})
-        is_empty = place == (self._shard.last_command, self._shard.last_delta)
+        deaths = self._attempts.deaths(place, self._passed, survivor=self._owner)
+        is_empty = place == self._passed
         if deaths >= (DEATHS_BEFORE_SKIP if is_empty else DEATHS_BEFORE_STOP):
             raise MurderousBatch(
                 f"shard {self._shard_number}: {deaths} owners fell at command {place[0]}, delta "
@@ -474,9 +475,14 @@ class ShardActor:
         )
         return Given(skipped=positions_of(batch))
 
+    @property
+    def _passed(self) -> tuple[int, int]:
+        """Return the last command and the last delta that the shard has decided."""
+        return self._shard.last_command, self._shard.last_delta
+
     def _leave_caution(self) -> None:
         """Stop being cautious once the place is passed where a predecessor fell."""
-        self._tried.clear()
+        self._attempts.decided(self._passed)
         assert self._passed_place is not None
         if self._shard.last_command < self._passed_place[0]:
             return

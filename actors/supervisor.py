@@ -37,6 +37,10 @@ STARVED_MS_MAX: Final = 20_000
 An endless loop on a crowded machine waits for its turn, too.
 """
 
+START_STARVED_MS_MAX: Final = 90_000
+"""As long at most is a start excused that shows no progress: warming takes seconds of a processor,
+and on a crowded machine that may be minutes. Who ended it for that would only start it again."""
+
 SUSPECT_MS: Final = 500
 """From so much silence on it is looked whether the owner starves; looking has its price."""
 
@@ -126,6 +130,7 @@ class Life(Struct):
     launched: Launched | None = None
     progress: object = None
     patience_ms: float = 0.0  # proven time since it last showed progress
+    starved_ms: float = 0.0  # proven time since then in which it waited for a processor
     live_since_ms: int | None = None
 
 
@@ -192,7 +197,7 @@ class Watch:
         life = self.life(launched.start.name)
         if life is not None:
             life.launched = launched
-            life.patience_ms = 0.0
+            life.patience_ms = life.starved_ms = 0.0
 
     def launch_failed(self, name: str, why: str, now_ms: int) -> None:
         """Note that a start got no process."""
@@ -208,7 +213,7 @@ class Watch:
         stands_by = phase == "standby" and life is self.places[life.start.shard].standby
         said: Phase = "standby" if stands_by else "starting"
         if progress != life.progress or said != life.phase:
-            life.patience_ms = 0.0
+            life.patience_ms = life.starved_ms = 0.0
         life.progress = progress
         life.phase = said
 
@@ -232,41 +237,45 @@ class Watch:
         self._ended(name, end, detail, now_ms)
 
     def suspects(self) -> list[Life]:
-        """Return the live owners whose silence is long enough to ask whether they starve."""
+        """Return who was silent, or without progress, so long that it may be for starving."""
         return [
-            place.owner
+            life
             for place in self.places.values()
-            if place.owner is not None
-            and place.owner.phase == "live"
-            and place.silence_ms + place.starved_ms >= SUSPECT_MS
+            for life in (place.owner, place.standby)
+            if life is not None and _unheard_ms(place, life) >= SUSPECT_MS
         ]
 
     def proven(
         self,
         elapsed_ms: float,
         silent: Mapping[int, bool],
-        starved: Mapping[int, float] | None = None,
+        starved: Mapping[str, float] | None = None,
     ) -> None:
         """Count proven time.
 
         Args:
             elapsed_ms: how much a quickly acknowledged canary proves.
             silent: shard -> whether its decision log was read up to its end since.
-            starved: shard -> how long of it its owner was ready to run and got no processor.
+            starved: name of a start -> how long of it it was ready to run and got no processor.
         """
         credit = min(max(elapsed_ms, 0.0), PROVEN_MS_A_CANARY_MAX)
         self.proven_ms += credit
         for place in self.places.values():
             if silent.get(place.shard, False):
-                waited = min((starved or {}).get(place.shard, 0.0), credit)
+                name = place.owner.start.name if place.owner is not None else ""
+                waited = min((starved or {}).get(name, 0.0), credit)
                 waited = min(waited, max(STARVED_MS_MAX - place.starved_ms, 0.0))
                 place.starved_ms += waited
                 spared = min(place.grace_ms, credit - waited)
                 place.grace_ms -= spared
                 place.silence_ms += credit - waited - spared
             for life in (place.owner, place.standby):
-                if life is not None and life.phase == "starting":
-                    life.patience_ms += credit
+                # Until it has a process, the launcher's own deadline holds.
+                if life is not None and life.phase == "starting" and life.launched is not None:
+                    waited = min((starved or {}).get(life.start.name, 0.0), credit)
+                    waited = min(waited, max(START_STARVED_MS_MAX - life.starved_ms, 0.0))
+                    life.starved_ms += waited
+                    life.patience_ms += credit - waited
 
     def answered_again(self, unproven_ms: float) -> None:
         """Note that the log answers again after so long; a long absence earns everybody a grace."""
@@ -337,7 +346,7 @@ class Watch:
             return []
         place.owner, place.standby = place.standby, None
         place.owner.phase = "starting"
-        place.owner.patience_ms = 0.0
+        place.owner.patience_ms = place.owner.starved_ms = 0.0
         place.silence_ms = 0.0
         return [TakeOver(place.owner.start.name)]
 
@@ -406,6 +415,13 @@ class Watch:
                 if life is not None and life.start.name == name:
                     return life
         return None
+
+
+def _unheard_ms(place: Place, life: Life) -> float:
+    """Return the proven time since a start showed progress, or since an owner's last mark."""
+    if life.phase == "starting":
+        return life.patience_ms + life.starved_ms
+    return place.silence_ms + place.starved_ms if life.phase == "live" else 0.0
 
 
 class Launcher(Protocol):
@@ -572,13 +588,13 @@ class Supervisor:
             await asyncio.sleep(rest_ms / 1000)
             self._lag_ms = max(0, self._now_ms() - ended_ms - rest_ms)
 
-    def _starved(self) -> dict[int, float]:
-        """Return how long each silent owner waited for a processor since the last canary."""
+    def _starved(self) -> dict[str, float]:
+        """Return how long each suspect waited for a processor since the last canary."""
         found = {}
         for life in self.watch.suspects():
             launched = self._launched.get(life.start.name)
             if launched is not None:
-                found[life.start.shard] = self._launcher.starved_ms(launched)
+                found[life.start.name] = self._launcher.starved_ms(launched)
         return found
 
     async def _acknowledged(self) -> bool:

@@ -55,7 +55,7 @@ from cluster.trial import ray_trial
 from engine.errors import FailedDependency
 
 NAMESPACE: Final = "repricer"
-START_DEADLINE_S: Final = 90.0
+START_DEADLINE_S: Final = 180.0
 LAUNCH_DEADLINE_S: Final = 40.0
 SPARE_DEADLINE_S: Final = 8.0
 """A spare that has not begun by then is given up: a new process takes about as long."""

@@ -344,7 +344,7 @@ class Tree:
             LOGGER.error("Ray did not start again: %s", error)
             await asyncio.sleep(5)
 
-    async def until_live(self, deadline_s: float = 120.0) -> None:
+    async def until_live(self, deadline_s: float = 300.0) -> None:
         """Return when every shard has a live owner.
 
         Raises:

@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
+from actors.patience import Patience
 from cluster.assembly import make_logs
 from cluster.feeding import Feed, Router
 from cluster.settings import Settings
 from engine.deltas import AnyDelta, ListingChanged, RetailerAdded
+from engine.errors import AppendInDoubt, FailedDependency
 from engine.microbatch import COMPETITOR_PRICED, FLAG_CONDITION_NEW, FLAG_IN_STOCK, STOCK_COUNTED
 from engine.routing import ROUTING_SLOT, partition_of, routing_key
 from perf.real_stack import EngineUnderTest, decisions
 from persistence.frames import FRAME, FRAME_FACTS_MAX, FrameColumns, encode_frame
-from persistence.ports import DELTAS
+from persistence.ports import DELTAS, Appended, Log
 
 RETAILER, CHANNEL = "shop", "web"
 SPREAD = 2
@@ -127,31 +129,33 @@ class Flood:
         self.sent: dict[tuple[int, int], Sent] = {}  # by partition and offset
         self.facts = 0
         self.late_ms_max = 0.0
+        self.doubts = 0
         self._settings = settings
         self._slots = slots_of(settings, listings)
         self._random = np.random.default_rng(7)
+        self._logs_of: dict[int, Log] = {}
 
     async def run(self, phases: Sequence[tuple[float, float]]) -> None:
         """Send through phases of (facts a second, seconds)."""
         logs = make_logs(self._settings)
-        opened = {}
-        appenders = {}
+        opened = self._logs_of = {}
+        appenders: dict[int, Any] = {}
         for slot in self._slots:
             if slot.partition not in opened:
                 opened[slot.partition] = await logs.open(DELTAS, slot.partition)
-                appenders[slot.partition] = await opened[slot.partition].appender()
+                appenders[slot.partition] = None
         try:
             for number, (per_s, seconds) in enumerate(phases):
                 await self._phase(appenders, number, per_s, seconds)
         finally:
-            for appender in appenders.values():
+            for appender in filter(None, appenders.values()):
                 await appender.close()
             for log in opened.values():
                 await log.close()
             await logs.close()
 
     async def _phase(
-        self, appenders: Mapping[int, Any], number: int, per_s: float, seconds: float
+        self, appenders: dict[int, Any], number: int, per_s: float, seconds: float
     ) -> None:
         began, began_ms = time.monotonic(), now_ms()
         due = 0
@@ -168,9 +172,7 @@ class Flood:
                 return
             await asyncio.sleep(TICK_S)
 
-    async def _send(
-        self, appenders: Mapping[int, Any], phase: int, count: int, due_ms: float
-    ) -> None:
+    async def _send(self, appenders: dict[int, Any], phase: int, count: int, due_ms: float) -> None:
         share = -(-count // len(self._slots))
         work: dict[int, list[tuple[bytes, bytes, str]]] = {}
         sizes: dict[int, list[int]] = {}
@@ -185,12 +187,36 @@ class Flood:
                 left -= size
 
         async def append(partition: int) -> None:
-            done = await appenders[partition].append_many(work[partition])
+            done = await self._append_surely(appenders, partition, work[partition])
             for each, size in zip(done, sizes[partition], strict=True):
                 self.sent[partition, each.offset] = Sent(due_ms, size, phase)
                 self.facts += size
 
         await asyncio.gather(*(append(partition) for partition in work))
+
+    async def _append_surely(
+        self,
+        appenders: dict[int, Any],
+        partition: int,
+        records: Sequence[tuple[bytes, bytes, str]],
+    ) -> Sequence[Appended]:
+        """Append, again after a doubt: facts are the newest of their kind, however often they come.
+
+        What a doubt left in the log is decided and counted by nobody.
+        """
+        patience = Patience(first_ms=50, longest_ms=2000)
+        while True:
+            try:
+                if appenders[partition] is None:
+                    appenders[partition] = await self._logs_of[partition].appender()
+                done: Sequence[Appended] = await appenders[partition].append_many(records)
+                return done
+            except AppendInDoubt:
+                self.doubts += 1
+                appenders[partition].abandon()
+                appenders[partition] = None
+            except FailedDependency:
+                await patience.wait()
 
 
 def slots_of(settings: Settings, listings: int) -> list[Slot]:

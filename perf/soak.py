@@ -13,6 +13,7 @@ import asyncio
 import os
 import sys
 import time
+from array import array
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,9 +29,12 @@ from perf.flood import CHANNEL, RETAILER, SPREAD, Flood, fill, percentile, recor
 from perf.measuring import Machine, Progress, arguments_of, report, significant
 from perf.real_input import engine
 from perf.real_stack import EngineUnderTest
+from perf.spike import until_consumed
 
 COMMAND = "soak"
 EVERY_S = 10.0
+CONNECTIONS = 64
+DRAIN_S = 600.0
 FLAT_SHARE = 0.05
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -120,33 +124,43 @@ class Samples:
 
 
 class Reads:
-    """Price reads at a steady rate, in an open loop."""
+    """Price reads at a steady rate, in an open loop over a bounded number of connections.
+
+    A read that finds none free is sent late, and counts from the moment at which it was due. More
+    connections than a client's pool has would measure the sender: thousands of sockets that wait.
+    """
 
     def __init__(self, base: str, key: str, listings: int, per_s: float) -> None:
         self.answered = 0
         self.failed = 0
         self.stale = 0
+        self.delays_ms = array("f")  # from when it was due to its last byte
         self._base = base
         self._headers = {"Authorization": f"Bearer {key}"}
         self._listings = listings
         self._per_s = per_s
+        self._next = 0
+        self._began = 0.0
 
     async def run(self, session: aiohttp.ClientSession) -> None:
         """Ask for ever; a request is sent when it is due."""
-        began, asked = time.monotonic(), 0
-        waiting: set[asyncio.Task[None]] = set()
+        self._began = time.monotonic()
+        async with asyncio.TaskGroup() as connections:
+            for _ in range(CONNECTIONS):
+                connections.create_task(self._connection(session))
+
+    async def _connection(self, session: aiohttp.ClientSession) -> None:
         while True:
-            due = int((time.monotonic() - began) * self._per_s)
-            for number in range(asked, due):
-                task = asyncio.create_task(self._ask(session, number))
-                waiting.add(task)
-                task.add_done_callback(waiting.discard)
-            asked = max(asked, due)
-            await asyncio.sleep(0.01)
+            number, self._next = self._next, self._next + 1
+            due = self._began + number / self._per_s
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            await self._ask(session, number)
+            self.delays_ms.append((time.monotonic() - due) * 1000)
 
     async def _ask(self, session: aiohttp.ClientSession, number: int) -> None:
         sku = sku_of(number * 7919 % self._listings)
         url = f"{self._base}/api/v1/products/{sku}/recommendation"
+        asked_ms = time.time_ns() // 1_000_000
         try:
             async with session.get(url, headers=self._headers) as response:
                 body = await response.read()
@@ -155,6 +169,12 @@ class Reads:
                 self.stale += b'"stale":true' in body
         except (aiohttp.ClientError, TimeoutError):
             self.failed += 1
+            return
+        if response.status == 200:
+            self.judge(asked_ms, body)
+
+    def judge(self, asked_ms: int, body: bytes) -> None:
+        """Judge an answer; who only counts them has nothing more to say."""
 
 
 async def listen(session: aiohttp.ClientSession, base: str, key: str, skus: list[str]) -> int:
@@ -204,15 +224,21 @@ async def measure(
         ]
         asking = asyncio.create_task(reads.run(session))
         flooding = asyncio.create_task(flood.run([(options.facts_per_s, 60 * options.minutes)]))
-        while not flooding.done():
-            await asyncio.wait({flooding}, timeout=options.every_s)
-            samples.take(under_test, await under_test.status())
-            say(f"{flood.facts:,} facts, {reads.answered:,} reads, {reads.failed} failed")
-        flooding.result()
-        cut = sum(stream.done() for stream in streams)
-        for task in (asking, *streams):
-            task.cancel()
-        await asyncio.wait({asking, *streams})
+        loads = [flooding, asking, *streams]
+        try:
+            while not flooding.done():
+                await asyncio.wait({flooding}, timeout=options.every_s)
+                samples.take(under_test, await under_test.status())
+                say(f"{flood.facts:,} facts, {reads.answered:,} reads, {reads.failed} failed")
+            flooding.result()
+            if asking.done():
+                asking.result()  # reads that ended by themselves were not asked until the end
+            cut = sum(stream.done() for stream in streams)
+        finally:
+            for task in loads:
+                task.cancel()
+            await asyncio.wait(loads)
+    drained_s = await until_consumed(under_test, DRAIN_S)
     say("reading the decision logs")
     found = await recorded(settings, flood.sent)
     slopes = samples.slopes()
@@ -220,11 +246,14 @@ async def measure(
         "minutes": options.minutes,
         "facts": found.facts,
         "lost": found.lost,
+        "drained_after_s": significant(drained_s),
+        "appends_in_doubt": flood.doubts,
         "facts_per_s": significant(flood.facts / (60 * options.minutes)),
         "p99_ms": significant(percentile(found.delays[0], 0.99)),
         "reads": reads.answered,
         "reads_failed": reads.failed,
         "reads_stale": reads.stale,
+        "reads_p99_ms": significant(float(np.percentile(reads.delays_ms, 99))),
         "streams": options.streams,
         "streams_cut": cut,
         "not_flat": [name for name, each in slopes.items() if not each.flat],

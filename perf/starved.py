@@ -7,6 +7,7 @@ stopped: how long until it is found out and until its shard decides again.
 
 import argparse
 import asyncio
+import math
 import multiprocessing
 import os
 import sys
@@ -17,8 +18,15 @@ from typing import Any
 from cluster.placement import living_owners
 from cluster.settings import Settings
 from perf.chaos_rows import audit, strike
+from perf.measuring import Progress
 from perf.real_input import POLICY, engine, feed_words
 from perf.real_stack import EngineUnderTest, machine, print_line
+
+DELTAS_A_WEEK = 10_000
+"""A little less than the synthetic table holds, so that the feed outlasts the watching."""
+
+AFTERWARDS_S = 300.0
+SAY_EVERY_S = 60.0
 
 
 def burn() -> None:
@@ -35,12 +43,21 @@ def owners(settings: Settings) -> dict[int, int]:
     return found
 
 
-async def crowd(under_test: EngineUnderTest, seconds: float) -> dict[str, Any]:
+def weeks_for(seconds: float, speed: float) -> int:
+    """Return how many weeks of the synthetic table last so long, and through the stops after it."""
+    return math.ceil((seconds + AFTERWARDS_S) * speed / DELTAS_A_WEEK)
+
+
+async def crowd(under_test: EngineUnderTest, seconds: float, say: Progress) -> dict[str, Any]:
     """Watch for a while; return who was replaced and how much silence was excused."""
     settings = under_test.settings
     before, starved, silent = owners(settings), 0, 0
-    until = time.monotonic() + seconds
+    said = time.monotonic()
+    until = said + seconds
     while time.monotonic() < until:
+        if time.monotonic() - said > SAY_EVERY_S:
+            said = time.monotonic()
+            say(f"{until - said:.0f} s to go; longest proven silence {silent:.0f} ms")
         places = (await under_test.status())["supervisor"].get("shards", [])
         starved = max([starved, *(place["starved_ms"] for place in places)])
         silent = max([silent, *(place["silence_ms"] for place in places)])
@@ -76,25 +93,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=180.0)
     parser.add_argument("--busy", type=int, default=3 * (os.cpu_count() or 1))
     parser.add_argument("--pauses", type=int, default=4)
-    parser.add_argument("--weeks", type=int, default=121)
+    parser.add_argument("--weeks", type=int, default=0, help="of input; 0: as many as it takes")
     parser.add_argument("--wire", choices=("json", "frames"), default="frames")
     parser.add_argument("--speed", type=float, default=2000.0, help="deltas a second")
     parser.add_argument("--json", action="store_true", help="one line of JSON (it always is)")
     options = parser.parse_args(arguments)
     options.oj = None
+    options.weeks = options.weeks or weeks_for(options.seconds, options.speed)
+    say = Progress("starved")
     values = {"shards.clock": "event", "shards.spreads": {"dominicks": 2}, "shards.checkpoint_s": 5}
     loops = [multiprocessing.Process(target=burn, daemon=True) for _ in range(options.busy)]
     with engine(True, **values) as under_test:
+        say(f"starting the stack; the feed will be {options.weeks} weeks")
         under_test.start()
         feeding = under_test.begin_verb(*feed_words(options, POLICY), "--speed", str(options.speed))
         try:
             for loop in loops:
                 loop.start()
-            watched = asyncio.run(crowd(under_test, options.seconds))
+            watched = asyncio.run(crowd(under_test, options.seconds, say))
             fed_during = feeding.poll() is None
             stops = []
             for number in range(options.pauses):
                 stops.append(asyncio.run(stop_one(under_test.settings, number % 2)))
+                say(f"stopped an owner: {stops[-1]}")
                 time.sleep(8)
             found = asyncio.run(audit(under_test.settings))
         finally:

@@ -207,12 +207,14 @@ class SqliteAppender:
         return appended
 
     def abandon(self) -> None:
-        self._dead = True
-        self._session.abandon()
+        if not self._dead:
+            self._dead = True
+            self._session.abandon()
 
     async def close(self) -> None:
-        self._dead = True
-        await self._session.close()
+        if not self._dead:
+            self._dead = True
+            await self._session.close()
 
 
 class _Expiry:

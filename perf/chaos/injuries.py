@@ -66,6 +66,7 @@ class Injuries:
         self._reigns = reigns
         self._in_force: dict[str, Struck] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._failed: list[BaseException] = []
         self._changed = asyncio.Event()
 
     @property
@@ -75,6 +76,7 @@ class Injuries:
 
     async def strike(self, fault: Fault) -> Struck:
         """Do it as soon as the rule allows and its target is there; return when it has begun."""
+        self._raise_what_failed()
         struck = Struck(fault=fault, planned_ms=_now_ms())
         self.struck.append(struck)
         keys = self._keys(fault)
@@ -85,16 +87,27 @@ class Injuries:
         begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         task = asyncio.ensure_future(self._live_through(struck, begun))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         await begun
         return struck
 
     async def over(self) -> None:
         """Return when no fault is in force any more; raise what one of them raised."""
         while self._tasks:
-            done, _ = await asyncio.wait(self._tasks)
-            for task in done:
-                task.result()
+            await asyncio.wait(self._tasks)
+            await asyncio.sleep(0)  # their last words are kept by callbacks
+        self._raise_what_failed()
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        """Keep why a fault could not be done or undone: it mostly ends while nobody waits."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (why := task.exception()) is not None:
+            self._failed.append(why)
+
+    def _raise_what_failed(self) -> None:
+        """Raise it: a storm with a fault that was not done is not the one that was asked for."""
+        if self._failed:
+            raise self._failed[0]
 
     async def heal(self) -> None:
         """Undo everything at once: the run ends early."""

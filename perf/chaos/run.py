@@ -184,6 +184,8 @@ class Run:
                 await self.injuries.over()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._all_live("a breather"), BREATH_S)
+                broken = sum(told.checker.broken.values())
+                self._say(f"{fired + 1} faults, {broken} violations")
             await asyncio.sleep(fault.gap * wish.pace_s)
         await self.injuries.over()
         told.over_ms = _now_ms()

@@ -34,6 +34,8 @@ DISK_BYTES: Final = 4 * 1024**3
 """The most that one disk may hold. Memory is used for what is written only, but QuestDB allots each
 column of each table a page ahead."""
 
+FILL_TRIES: Final = 100
+
 PROGRAMS: Final = {"raylet": "/raylet", "gcs": "/gcs_server", "placement": "cluster.placement"}
 
 
@@ -54,10 +56,13 @@ class Disk:
 
     def fill(self) -> int:
         """Leave no room: the limit becomes what is used. Return how many bytes that is."""
-        held = os.statvfs(self.folder)
-        used = (held.f_blocks - held.f_bfree) * held.f_frsize
-        assert _run("mount", "-o", f"remount,size={max(used, held.f_frsize)}")(self.folder)
-        return used
+        for _ in range(FILL_TRIES):
+            held = os.statvfs(self.folder)
+            used = (held.f_blocks - held.f_bfree) * held.f_frsize
+            # Refused where somebody wrote since we looked: the limit would be below what is used.
+            if _run("mount", "-o", f"remount,size={max(used, held.f_frsize)}")(self.folder):
+                return used
+        raise OSError(f"{self.folder} cannot be filled: it grew at each of {FILL_TRIES} tries")
 
     def empty(self) -> None:
         """Give the room back."""

@@ -238,6 +238,21 @@ async def test_what_murders_two_cautious_owners_is_skipped_and_nothing_else(plac
     assert [later._shard.table(KEYS[sku])[0] for sku in "amb"] == [1, -1, 3]  # type: ignore[attr-defined]
 
 
+async def test_what_an_heir_decides_before_it_falls_too_saves_no_murderer(place: Home) -> None:
+    """Heartbeats before the first read, and commands, come between two deaths on one record."""
+    await place.send(count("m", 1, 1))
+    for number in range(DEATHS_BEFORE_SKIP):
+        command = ModeChanged(retailer=RETAILER, mode="live", observed_ms=number + 1)
+        await place.send(command, topic=COMMANDS)
+        heir = await live(place.owner(shard=murderous, cautious=True), 1)
+        assert heir.status()["cautious"] is True
+        with pytest.raises(Killed):
+            await heir.step()
+    await place.send(ModeChanged(retailer=RETAILER, mode="live", observed_ms=9_999), topic=COMMANDS)
+    survivor = await live(place.owner(shard=murderous, cautious=True), 3)
+    assert survivor.skipped == 1
+
+
 async def test_an_empty_batch_that_kills_twice_stops_the_shard(place: Home) -> None:
     """There is no record to blame, so nothing can be skipped."""
 

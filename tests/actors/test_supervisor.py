@@ -10,6 +10,7 @@ from msgspec import Struct
 from actors.supervisor import (
     BACKOFF_FIRST_MS,
     RECOVERY_MS,
+    START_STARVED_MS_MAX,
     STARVED_MS_MAX,
     Action,
     Decisions,
@@ -389,8 +390,10 @@ def test_in_every_seeded_world_each_shard_lives_again_and_no_healthy_owner_falls
 
 def starve(watch: Watch, proven_ms: int, waited_ms: float) -> None:
     """Let so much time pass without a mark, in each canary's part of it waiting for a processor."""
+    owner = watch.places[0].owner
+    assert owner is not None
     for _ in range(proven_ms // CANARY_MS):
-        watch.proven(CANARY_MS, {0: True}, {0: waited_ms})
+        watch.proven(CANARY_MS, {0: True}, {owner.start.name: waited_ms})
 
 
 def test_an_owner_that_waits_for_a_processor_is_not_silent() -> None:
@@ -432,6 +435,32 @@ def test_a_mark_clears_what_was_excused() -> None:
     for _ in range(3):
         starve(watch, STARVED_MS_MAX, CANARY_MS)
         watch.marked(0, launched.start.owner, 0)
+    assert watch.plan(0) == []
+
+
+def test_a_start_that_waits_for_a_processor_has_its_time_to_start() -> None:
+    """Ending it would only make the next one wait as long; but for ever it may not take either."""
+    watch = make_watch()
+    (action,) = watch.plan(0)
+    assert isinstance(action, Launch)
+    watch.launched(Launched(start=action.start, pid=100, address=""))
+    starve(watch, START_STARVED_MS_MAX, CANARY_MS)
+    assert watch.plan(0) == []
+    assert [life.start for life in watch.suspects()] == [action.start]
+    starve(watch, 29_750, CANARY_MS)
+    assert watch.plan(0) == []
+    starve(watch, 250, CANARY_MS)
+    assert only(watch.plan(0), Kill)
+
+
+def test_progress_clears_what_a_start_was_excused() -> None:
+    watch = make_watch()
+    (action,) = watch.plan(0)
+    assert isinstance(action, Launch)
+    for number in range(3):
+        watch.progressed(action.start.name, "starting", number)
+        assert watch.suspects() == []
+        starve(watch, START_STARVED_MS_MAX, CANARY_MS)
     assert watch.plan(0) == []
 
 

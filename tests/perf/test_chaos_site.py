@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,30 @@ def test_a_disk_is_full_and_then_has_room_again(tmp_path: Path) -> None:
     finally:
         disk.unmount()
     assert not kept.exists()
+
+
+def test_a_disk_is_filled_while_somebody_writes(tmp_path: Path) -> None:
+    """What is used grows between the look and the limit; then it is looked at again."""
+    disk = Disk(tmp_path / "disk")
+    if not disk.mount():
+        return
+    ended = threading.Event()
+
+    def grow() -> None:
+        with (disk.folder / "growing").open("ab", buffering=0) as file:
+            while not ended.is_set():
+                try:
+                    file.write(bytes(4096))
+                except OSError:
+                    file.truncate(0)
+
+    writing = threading.Thread(target=grow)
+    writing.start()
+    try:
+        for _ in range(20):
+            assert disk.fill() > 0
+            disk.empty()
+    finally:
+        ended.set()
+        writing.join()
+        disk.unmount()

@@ -210,6 +210,16 @@ async def test_a_finished_appender_is_not_used_again(log: Log, how: str) -> None
     assert await log.end() == 1
 
 
+async def test_an_appender_may_be_given_up_more_than_once(log: Log) -> None:
+    """After a doubt it gave itself up already, and its owner does what the port asks of him."""
+    appender = await log.appender()
+    await appender.append(b"kept")
+    appender.abandon()
+    appender.abandon()
+    await appender.close()
+    assert await log.end() == 1
+
+
 async def test_partitions_are_apart(backend: Backend, topic: str, log: Log) -> None:
     other = await backend.logs.open(topic, 1)
     await append(log, b"zero")

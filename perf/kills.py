@@ -1,0 +1,170 @@
+"""Row g: one shard's owner is killed and hung again and again, and prices are read all the while.
+
+``python -m perf.kills [--listings 1000000] [--kills 30] [--hangs 5] [--heir standby] [--json]``
+
+The heir is what a successor begins as: a ``standby`` that follows the log, a ``spare`` process that
+has everything loaded (the default of ``repricer up``), or ``cold``, a new process. Facts flow and
+prices are read at a steady rate, in open loops. Told are the seconds from each SIGKILL or SIGSTOP
+to the first decision of a successor by the log's own times, how many reads were answered, and how
+many of them were older than two seconds without saying so.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import aiohttp
+import numpy as np
+
+from cluster.tree import make_keys, role_card
+from perf.chaos.documents import unix_ms
+from perf.chaos_rows import audit, strike, until_all_live
+from perf.flood import RETAILER, SPREAD, Flood, fill, recorded
+from perf.measuring import Machine, Progress, arguments_of, report, significant
+from perf.real_input import engine
+from perf.real_stack import EngineUnderTest
+from perf.soak import Reads
+from perf.spike import until_consumed
+
+COMMAND = "kills"
+HEIRS = ("standby", "spare", "cold")
+STALE_MS = 2_000
+REST_S = 2.0
+HANGS_LATE_S = 5.0
+FLOOD_S = 24 * 3600.0
+
+
+class JudgedReads(Reads):
+    """Reads of which each answer's age is compared with what it says of it."""
+
+    unmarked = 0
+
+    def judge(self, asked_ms: int, body: bytes) -> None:
+        """Count an answer that was older than allowed when it was asked for, and did not say so."""
+        document = json.loads(body)
+        is_old = asked_ms - unix_ms(document["as_of"]) > STALE_MS
+        self.unmarked += is_old and not document["stale"]
+
+
+def told(seconds: Sequence[float]) -> dict[str, Any]:
+    """Return how long it took, of so many strikes."""
+    if not seconds:
+        return {"strikes": 0}
+    return {
+        "strikes": len(seconds),
+        "p50_s": significant(float(np.percentile(seconds, 50))),
+        # Of few: the greatest that at most one in a hundred exceeds is the greatest.
+        "p99_s": significant(float(np.percentile(seconds, 99, method="higher"))),
+        "max_s": significant(max(seconds)),
+        "all_s": sorted(seconds),
+    }
+
+
+async def struck(
+    under_test: EngineUnderTest, kinds: Sequence[str], say: Progress
+) -> dict[str, list[float]]:
+    """Strike one after the other, each when everything is back; return the seconds of each kind."""
+    settings = under_test.settings
+    found: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for number, kind in enumerate(kinds):
+        await until_all_live(settings)
+        if settings.supervisor.spare and not settings.shards.standby:
+            await under_test.until(
+                lambda state: state["supervisor"].get("spare", False), "a spare waits"
+            )
+        await asyncio.sleep(REST_S)
+        blow = await strike(settings, number % settings.shards.count, kind)
+        found[kind].append(blow.next_decision_s)
+        say(f"{number + 1} of {len(kinds)}: {kind}, decided again after {blow.next_decision_s} s")
+    return found
+
+
+async def measure(under_test: EngineUnderTest, options: Any, say: Progress) -> dict[str, Any]:
+    """Fill, load, strike; return all figures."""
+    settings = under_test.settings
+    say(f"filling {options.listings:,} listings")
+    began = time.monotonic()
+    await fill(under_test, options.listings)
+    filled_s = time.monotonic() - began
+    card = role_card(settings, "gateway")
+    assert card is not None
+    flood = Flood(settings, options.listings)
+    reads = JudgedReads(card.address, make_keys(settings), options.listings, options.reads_per_s)
+    timeout = aiohttp.ClientTimeout(total=10)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        loads = [
+            asyncio.create_task(reads.run(session)),
+            asyncio.create_task(flood.run([(options.facts_per_s, FLOOD_S)])),
+        ]
+        kinds = ["kill"] * options.kills + ["pause"] * options.hangs
+        striking = asyncio.create_task(struck(under_test, kinds, say))
+        await asyncio.wait({striking, *loads}, return_when=asyncio.FIRST_COMPLETED)
+        for load in loads:
+            load.cancel()
+        for load in loads:
+            with suppress(asyncio.CancelledError):
+                await load
+        seconds = await striking
+    await until_consumed(under_test, 600)
+    say("reading the decision log")
+    found, judged = await recorded(settings, flood.sent), await audit(settings)
+    hangs = seconds.get("pause", [])
+    return {
+        "listings": options.listings,
+        "heir": options.heir,
+        "filled_s": significant(filled_s),
+        "kills": told(seconds.get("kill", [])),
+        "hangs": told(hangs),
+        "hangs_late": sum(each > HANGS_LATE_S for each in hangs),
+        "reads": reads.answered,
+        "reads_failed": reads.failed,
+        "reads_stale": reads.stale,
+        "reads_stale_unmarked": reads.unmarked,
+        "reads_p99_ms": significant(float(np.percentile(reads.delays_ms, 99))),
+        "facts": found.facts,
+        "lost": found.lost,
+        "gaps": judged.gaps,
+        "doubled": judged.doubled,
+        "by_a_replaced_owner": judged.by_replaced,
+    }
+
+
+def settings_of(options: Any) -> dict[str, Any]:
+    """Return the settings that make the wanted heir."""
+    return {
+        "shards.count": options.shards,
+        "shards.spreads": {RETAILER: SPREAD},
+        "shards.standby": options.heir == "standby",
+        "supervisor.spare": options.heir == "spare",
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and report."""
+    parser = arguments_of(COMMAND, __doc__)
+    parser.add_argument("--listings", type=int, default=1_000_000)
+    parser.add_argument("--shards", type=int, default=1)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--hangs", type=int, default=5)
+    parser.add_argument("--heir", choices=HEIRS, default="standby")
+    parser.add_argument("--facts-per-s", type=float, default=200)
+    parser.add_argument("--reads-per-s", type=float, default=100)
+    parser.add_argument("--embedded", action="store_true", help="without the real servers")
+    options = parser.parse_args(arguments)
+    machine, say = Machine(), Progress(COMMAND)
+    with engine(options.embedded, **settings_of(options)) as under_test:
+        say("starting the stack")
+        under_test.start()
+        try:
+            figures = asyncio.run(measure(under_test, options, say))
+        finally:
+            left = under_test.stop()
+    return report(COMMAND, options, machine, figures | {"processes_left": left})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
