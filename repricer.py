@@ -43,6 +43,8 @@ from engine.deltas import (
     ListingRemoved,
     ModeChanged,
     ModelPromoted,
+    PlanApplied,
+    Planned,
     PolicyChanged,
     PriceApproved,
     PricePinned,
@@ -54,11 +56,13 @@ from engine.deltas import (
     PublishingResumed,
     RateChanged,
     RetailerAdded,
+    ScopeChange,
     StockCounted,
     UnitsSold,
 )
 from engine.demand import Demand, Elasticities, Forecast, fit_demand
 from engine.errors import NotSupported, PricingError, RejectedInput
+from engine.foresight import Case, Foreseen, Selection, plan, what_if
 from engine.microbatch import (
     FactColumns,
     Microbatch,
@@ -77,6 +81,7 @@ __all__ = [
     "QUOTE_DTYPE",
     "Agreement",
     "AnyDelta",
+    "Case",
     "Cause",
     "CompetitorPriced",
     "CostChanged",
@@ -88,6 +93,7 @@ __all__ = [
     "FactColumns",
     "FeesChanged",
     "Forecast",
+    "Foreseen",
     "Given",
     "ListingChanged",
     "ListingRemoved",
@@ -97,6 +103,8 @@ __all__ = [
     "NotSupported",
     "ObjectDelta",
     "Outcome",
+    "PlanApplied",
+    "Planned",
     "Policy",
     "PolicyChanged",
     "PolicyFields",
@@ -114,6 +122,8 @@ __all__ = [
     "Refusal",
     "RejectedInput",
     "RetailerAdded",
+    "ScopeChange",
+    "Selection",
     "Shard",
     "ShardSettings",
     "State",
@@ -124,8 +134,10 @@ __all__ = [
     "fit_demand",
     "key64",
     "parse_quote_id",
+    "plan",
     "quote_id",
     "reason_names",
+    "what_if",
 ]
 
 
