@@ -62,7 +62,7 @@ from engine.deltas import (
 )
 from engine.demand import Demand, Elasticities, Forecast, fit_demand
 from engine.errors import NotSupported, PricingError, RejectedInput
-from engine.foresight import Case, Foreseen, Selection, plan, what_if
+from engine.foresight import Foreseen, plan, what_if
 from engine.microbatch import (
     FactColumns,
     Microbatch,
@@ -75,6 +75,7 @@ from engine.policy import Policy, PolicyFields
 from engine.replay import Agreement
 from engine.routing import key64
 from engine.shard import Shard, ShardSettings
+from engine.suppositions import Case, Selection
 from kernels.reasons import names as reason_names
 
 __all__ = [

@@ -7,7 +7,7 @@ Units. Money is an integer in minor units, ``observed_ms`` is unix milliseconds 
 the fact was observed, a ratio is a float (0.2 is 20 %). ``Meta`` bounds hold when decoding.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -194,7 +194,7 @@ class ScopeChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     scope: ScopeKind = "retailer"
     key: Annotated[str, Meta(max_length=401)] = ""
     priority: Annotated[int, Meta(ge=0, le=PRIORITY_MAX)] = 0
-    fields: dict[str, object] = {}
+    fields: dict[str, Any] = {}
 
 
 PLAN_CHANGES_MAX = 100

@@ -4,15 +4,15 @@ The fork decides with the very code that the shard decides with, so what is fore
 be decided. Time stands still on it: all is foreseen for the moment of the last decision.
 """
 
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from engine.catalogue import retailer_number
 from engine.decided import QUOTE_DTYPE, State, no_quotes
 from engine.deltas import PlanApplied, Planned, ScopeChange
-from engine.errors import RejectedInput
+from engine.errors import NotSupported, RejectedInput
 from engine.facts import set_cost
 from engine.learning import redecide
 from engine.listing_table import PLANNED, REMOVED
@@ -22,47 +22,18 @@ from engine.plans import next_ms
 from engine.rivals import OFFER_DTYPE, OFFER_IN_STOCK, OFFER_NEW, OFFER_USED
 from engine.routing import name64
 from engine.shard import Shard
+from engine.suppositions import Case, Selection
 from kernels import reasons
 from kernels.limits import PRICE_MINOR_MAX
 
 LISTINGS_MAX = 100_000
 """Most listings that one question is about."""
 
-CASES_MAX = 8
-"""Most cases that one what-if compares."""
-
 SETTLE_MAX = 100_000
 """Most microbatches that a fork decides for one question; more would be work without end."""
 
 WAITING = (State.SHADOW, State.PENDING, State.HELD, State.HALTED)
 """States in which a price is proposed and not put in force."""
-
-RatioGiven = Annotated[float, Meta(gt=0.0, le=100.0)]
-Names = Annotated[tuple[str, ...], Meta(max_length=10_000)]
-
-
-class Selection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which listings of a retailer are asked about; what is left out selects all."""
-
-    channel: str | None = None
-    category: str | None = None
-    tag: str | None = None
-    skus: Names | None = None
-
-
-class Case(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One supposition. Costs and rivals change for the listings selected, a policy for its scopes.
-
-    Neither screening nor the breaker judges a supposition: it is asked what would follow from it.
-    """
-
-    name: Annotated[str, Meta(max_length=100)] = ""
-    cost_ratio: RatioGiven = 1.0  # 1.05: costs are five percent higher
-    rival_ratio: RatioGiven = 1.0  # of every rival's landed price
-    rival_minor: Annotated[int, Meta(ge=0, le=PRICE_MINOR_MAX)] = (
-        0  # the only rival's; 0: as they are
-    )
-    changes: Annotated[tuple[ScopeChange, ...], Meta(max_length=100)] = ()
 
 
 class Foreseen(Struct, frozen=True, eq=False):
@@ -236,7 +207,8 @@ def _apply(
     fork.record(decided)
     for refusal in decided.exceptions:
         pointer, _, problem = refusal.reason.partition(": ")
-        raise RejectedInput(pointer, problem)
+        kind = NotSupported if refusal.verdict == "not_supported" else RejectedInput
+        raise kind(pointer, problem)
     return np.concatenate([decided.quotes, *settle(fork)])
 
 
