@@ -166,6 +166,10 @@ class Shard:
 
     def replay(self, batch: Microbatch, recorded: Decided) -> Agreement:
         """Decide again what was recorded, compare, and take the recorded values."""
+        return self.follow(batch, recorded)[1]
+
+    def follow(self, batch: Microbatch, recorded: Decided) -> tuple[Decided, Agreement]:
+        """Replay, and also return what this shard would have decided by itself."""
         skipped = tuple(
             refusal.position for refusal in recorded.exceptions if refusal.verdict == "skipped"
         )
@@ -174,7 +178,7 @@ class Shard:
         if agreed is Agreement.DIFFERENT:
             self._take_recorded(ours, recorded)
         self.record(recorded)
-        return agreed
+        return ours, agreed
 
     def warm(self) -> None:
         """Compile every padded shape, so that nothing compiles while live."""
