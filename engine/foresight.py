@@ -143,7 +143,12 @@ def selected(memory: Memory, number: int, selection: Selection) -> np.ndarray:
 
 
 def suppose(memory: Memory, rows: np.ndarray, case: Case, now_ms: int) -> None:
-    """Let a case come true in a fork's memory, and mark the rows for pricing."""
+    """Let a case's costs and rivals come true in a fork's memory, and mark the rows for pricing.
+
+    A price on its way takes its next step with that, as it does when anything is heard of it.
+    """
+    if case.cost_ratio == case.rival_ratio == 1.0 and not case.rival_minor:
+        return
     listings = memory.listings.listings
     if case.cost_ratio != 1.0:
         known = rows[listings["cost_minor"][rows] >= 0]
