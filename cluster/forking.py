@@ -168,6 +168,7 @@ def answered(settings: Settings, question: Mapping[str, Any]) -> dict[str, Any]:
         return {"failed": f"{type(error).__name__}: {error}"}
     answer["fork_ms"] = round((forked - began) * 1e3)
     answer["took_ms"] = round((time.monotonic() - began) * 1e3)
+    answer["processor_s"] = time.process_time()  # since the process began
     return answer
 
 

@@ -132,22 +132,27 @@ async def _ask(forks: Forks, pairs: int, say: Progress) -> dict[str, Any]:
     cases = [{"name": "dear", "cost_ratio": 1.05}]
     supposed = {**base, "kind": "what-if", "selection": {}, "cases": cases}
     took: dict[str, list[float]] = {"first": [], "plan": [], "what_if": []}
+    used: dict[str, list[float]] = {"first": [], "plan": [], "what_if": []}
     # Where owners run, they have compiled the kernels into the folder; here nobody has.
     await forks.ask(msgspec.to_builtins(planned), DEADLINE_MS)
     moved = {}
     for turn in range(pairs):
         await forks.close()
+        before_s = 0.0
         for name, question in (("first", planned), ("plan", planned), ("what_if", supposed)):
             say(f"{turn + 1} of {pairs}: {name}")
             began = time.perf_counter()
             answer = await forks.ask(msgspec.to_builtins(question), DEADLINE_MS)
             took[name].append(time.perf_counter() - began)
+            used[name].append(answer["processor_s"] - before_s)
+            before_s = answer["processor_s"]
             moved[name] = answer["seen"][0]["moved"]
     slowest = max(max(took["first"]), max(took["plan"]), max(took["what_if"]))
     return {
         "first_s": spread(took["first"]),
         "plan_s": spread(took["plan"]),
         "what_if_s": spread(took["what_if"]),
+        **{f"{name}_processor_s": spread(seconds) for name, seconds in used.items()},
         "slowest_of_promised": significant(slowest / PROMISED_S),
         "moved_by_plan": moved["plan"],
         "moved_by_what_if": moved["what_if"],
