@@ -43,6 +43,8 @@ from engine.deltas import (
     ListingRemoved,
     ModeChanged,
     ModelPromoted,
+    PlanApplied,
+    Planned,
     PolicyChanged,
     PriceApproved,
     PricePinned,
@@ -54,11 +56,13 @@ from engine.deltas import (
     PublishingResumed,
     RateChanged,
     RetailerAdded,
+    ScopeChange,
     StockCounted,
     UnitsSold,
 )
 from engine.demand import Demand, Elasticities, Forecast, fit_demand
 from engine.errors import NotSupported, PricingError, RejectedInput
+from engine.foresight import Foreseen, plan, what_if
 from engine.microbatch import (
     FactColumns,
     Microbatch,
@@ -71,12 +75,14 @@ from engine.policy import Policy, PolicyFields
 from engine.replay import Agreement
 from engine.routing import key64
 from engine.shard import Shard, ShardSettings
+from engine.suppositions import Case, Selection
 from kernels.reasons import names as reason_names
 
 __all__ = [
     "QUOTE_DTYPE",
     "Agreement",
     "AnyDelta",
+    "Case",
     "Cause",
     "CompetitorPriced",
     "CostChanged",
@@ -88,6 +94,7 @@ __all__ = [
     "FactColumns",
     "FeesChanged",
     "Forecast",
+    "Foreseen",
     "Given",
     "ListingChanged",
     "ListingRemoved",
@@ -97,6 +104,8 @@ __all__ = [
     "NotSupported",
     "ObjectDelta",
     "Outcome",
+    "PlanApplied",
+    "Planned",
     "Policy",
     "PolicyChanged",
     "PolicyFields",
@@ -114,6 +123,8 @@ __all__ = [
     "Refusal",
     "RejectedInput",
     "RetailerAdded",
+    "ScopeChange",
+    "Selection",
     "Shard",
     "ShardSettings",
     "State",
@@ -124,8 +135,10 @@ __all__ = [
     "fit_demand",
     "key64",
     "parse_quote_id",
+    "plan",
     "quote_id",
     "reason_names",
+    "what_if",
 ]
 
 

@@ -7,7 +7,17 @@ from typing import Any
 
 from cyclopts import App, CycloptsError
 
-from cluster.commands import asking, demo, doubting, examining, feeding, living, setting
+from cluster.commands import (
+    asking,
+    backtesting,
+    demo,
+    doubting,
+    examining,
+    feeding,
+    living,
+    planning,
+    setting,
+)
 from cluster.commands.speaking import FAILURE, USAGE, fail
 from cluster.telemetry import version_of_repricer
 
@@ -29,6 +39,10 @@ def make_app() -> App:
     app.command(asking.experiments)
     app.command(asking.replay)
     app.command(asking.tail)
+    app.command(planning.plan)
+    app.command(planning.apply)
+    app.command(planning.what_if, name="what-if")
+    app.command(backtesting.backtest)
     app.command(examining.exam)
     app.command(living.checkpoint)
     app.command(living.doctor)

@@ -90,7 +90,7 @@ async def _replay(
     decisions, commands, deltas = opened
     try:
         end = await decisions.end()
-        chain, horizon = await _horizon(
+        chain, horizon = await horizon_of(
             settings, shard_number, begin, decisions, [commands, deltas]
         )
     except BaseException:
@@ -151,7 +151,7 @@ async def _replay(
     )
 
 
-async def _horizon(
+async def horizon_of(
     settings: Settings, shard_number: int, begin: From, decisions: Log, lanes: list[Log]
 ) -> tuple[Chain | None, str]:
     """Return where to begin: the log's start if all of it is there, else a checkpoint."""

@@ -16,6 +16,7 @@ import aiohttp
 from actors.pauses import settle
 from cluster.assembly import make_checkpoints, make_history_reader, make_logs, make_series
 from cluster.control import ControlClient, control_token
+from cluster.forking import Forks
 from cluster.owner import OwnerCard, owner_cards
 from cluster.processes import lives
 from cluster.settings import Settings
@@ -83,6 +84,7 @@ async def run_gateway(settings: Settings) -> None:
     async with aiohttp.ClientSession() as session:
         control = ControlClient(session, control_token(settings.run_folder))
         reads = RoutedReads(OwnerReads(settings, control).ask)
+        forks = Forks(settings)
         series = make_series(settings)
         serving = asyncio.ensure_future(
             serve(
@@ -96,6 +98,7 @@ async def run_gateway(settings: Settings) -> None:
                     }
                 ),
                 routed=reads,
+                forks=forks.ask,
                 history_reader=make_history_reader(series),
                 started=started,
             )
@@ -105,5 +108,6 @@ async def run_gateway(settings: Settings) -> None:
             loop.add_signal_handler(number, serving.cancel)
         with contextlib.suppress(asyncio.CancelledError):
             await serving
+        await forks.close()
         await series.close()
         await logs.close()

@@ -101,7 +101,19 @@ answer 'answer["differences"] == 0 and answer["decisions"] > 10'
 verb replay --from checkpoint
 answer 'answer["differences"] == 0'
 
+echo '[{"fields": {"min_margin": 0.4}}]' > policy.json
+verb plan policy.json --retailer dominicks --out change.plan
+answer 'answer["effect"]["listings"] > 10 and answer["effect"]["moved"] > 0 and answer["effect"]["moves"]'
+verb what-if --cost 1.1 --retailer dominicks
+answer 'answer["cases"][0]["moved"] > 0'
+verb apply change.plan
+answer 'answer["applied"] and answer["operation"]["kind"] == "PlanApplied"'
+
 say "what is wrong says so"
+code=0
+$REPRICER apply change.plan --json > "$PLACE/out" || code=$?
+[ "$code" = 4 ] || { say "exit code $code, not 4"; exit 1; }
+answer '"plan again" in answer["error"]["detail"]'
 code=0
 $REPRICER price "no such thing" --retailer dominicks --json > "$PLACE/out" || code=$?
 [ "$code" = 3 ] || { say "exit code $code, not 3"; exit 1; }
@@ -118,6 +130,9 @@ say "stopping"
 kill -TERM "$UP"
 wait "$UP"
 UP=""
+
+verb backtest data
+answer 'answer["differences"] == 0 and answer["decisions"] > 10 and answer["times_real_time"] > 1'
 
 verb exam --scenarios S1 --seeds 1 --listings 40 --days 14 --no-markdown --no-arena --no-experiments
 answer 'all(goal["reached"] for goal in answer["goals"])'

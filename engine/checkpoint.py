@@ -105,9 +105,15 @@ def slice_part(memory: Memory, rows: np.ndarray) -> bytes:
     return _ENCODER.encode(_part(memory, rows, ROWS, {}, None))
 
 
-def close_part(memory: Memory, rows: np.ndarray, mark: dict[str, int]) -> bytes:
-    """Return the part that holds ``rows`` and all small state at ``mark``."""
+def close_part(
+    memory: Memory, rows: np.ndarray, mark: dict[str, int], *, whole: bool = False
+) -> bytes:
+    """Return the part that holds ``rows`` and all small state at ``mark``.
+
+    With ``whole`` that is the small state itself, and not what the last checkpoint lacks of it.
+    """
     listings = memory.listings
+    events = memory.events.every() if whole else memory.events.changed()
     small = Small(
         rows=listings.rows,
         tombstones=listings.tombstones(),
@@ -125,7 +131,7 @@ def close_part(memory: Memory, rows: np.ndarray, mark: dict[str, int]) -> bytes:
         events_oldest_of=memory.events.oldest_minutes(),
         events=[
             (minute, retailer, np.array(ids, dtype=np.uint64).tobytes())
-            for minute, retailer, ids in memory.events.changed()
+            for minute, retailer, ids in events
         ],
     )
     return _ENCODER.encode(_part(memory, rows, CLOSE, mark, small))
@@ -240,14 +246,17 @@ def _fill(memory: Memory, part: Part) -> None:
 
 def merge_parts(parts: Iterable[bytes]) -> list[bytes]:
     """Return the parts of one base that says what a base and its increments say."""
-    memory, mark = read_parts(parts)
+    return whole_parts(*read_parts(parts))
+
+
+def whole_parts(memory: Memory, mark: dict[str, int]) -> list[bytes]:
+    """Return the parts of a base that says all that ``memory`` holds, and leave it as it is."""
     rows = np.arange(memory.listings.rows)
-    memory.events.forget_checkpoint()
-    merged = [
+    slices = [
         slice_part(memory, rows[start : start + MERGED_ROWS])
         for start in range(0, len(rows), MERGED_ROWS)
     ]
-    return [*merged, close_part(memory, rows[:0], mark)]
+    return [*slices, close_part(memory, rows[:0], mark, whole=True)]
 
 
 class CatalogueListing(Struct, frozen=True):

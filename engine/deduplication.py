@@ -268,6 +268,14 @@ class EventWindow:
             if retailer in self._minutes.get(minute, ())
         ]
 
+    def every(self) -> list[tuple[int, int, list[int]]]:
+        """Return (minute, retailer, ids) of all that is remembered, sorted."""
+        return [
+            (minute, retailer, sorted(ids))
+            for minute, events in sorted(self._minutes.items())
+            for retailer, ids in sorted(events.items())
+        ]
+
     def forget_checkpoint(self) -> None:
         """Let the next checkpoint hold every minute again."""
         self._changed.update(

@@ -7,7 +7,7 @@ Units. Money is an integer in minor units, ``observed_ms`` is unix milliseconds 
 the fact was observed, a ratio is a float (0.2 is 20 %). ``Meta`` bounds hold when decoding.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -188,6 +188,41 @@ class PolicyChanged(Delta, frozen=True, kw_only=True, tag=True):
     observed_ms: Millis
 
 
+class ScopeChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The fields of one scope, as a plan sets them: like a ``PolicyChanged`` without the rest."""
+
+    scope: ScopeKind = "retailer"
+    key: Annotated[str, Meta(max_length=401)] = ""
+    priority: Annotated[int, Meta(ge=0, le=PRIORITY_MAX)] = 0
+    fields: dict[str, Any] = {}
+
+
+PLAN_CHANGES_MAX = 100
+"""Most scopes that one plan changes."""
+
+
+class Planned(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a shard stood when a plan was made on a fork of it."""
+
+    last_command: Annotated[int, Meta(ge=-1)]
+    last_delta: Annotated[int, Meta(ge=-1)]
+    planned_ms: Millis
+    exact_until_ms: Millis  # the next time at which a price may move by itself
+
+
+class PlanApplied(Delta, frozen=True, kw_only=True, tag=True):
+    """A person applied a plan: some scopes of the policy are set at once, or none is.
+
+    With ``planned`` it is a ``conflict`` where the shard has heard anything since, so that what
+    moves is what was seen; ``anyway`` lets it pass all the same.
+    """
+
+    changes: Annotated[tuple[ScopeChange, ...], Meta(min_length=1, max_length=PLAN_CHANGES_MAX)]
+    observed_ms: Millis
+    planned: Planned | None = None
+    anyway: bool = False
+
+
 # ----- approvals and pins ------------------------------------------------------------------------
 
 
@@ -304,6 +339,7 @@ RetailerDelta = (
     | RetailerAdded
     | ModeChanged
     | PolicyChanged
+    | PlanApplied
     | PublishingHalted
     | PublishingResumed
     | ExperimentStarted

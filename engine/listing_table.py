@@ -24,8 +24,9 @@ SALES_KEPT = 4
 CHANGE_SLOTS = 8
 """Ten-minute slots in which a row counts its changes: an hour, the running one, and a spare."""
 
-REMOVED, KVI, RELEASED = 1, 2, 4
-"""Bits of ``flags``. RELEASED: a person resumed after the breaker had held ``held_minor``."""
+REMOVED, KVI, RELEASED, PLANNED = 1, 2, 4, 8
+"""Bits of ``flags``. RELEASED: a person resumed after the breaker had held ``held_minor``. PLANNED:
+a person saw the row's next price in a plan and applied it."""
 
 REUSE_AFTER_MS = 86_400_000
 """How long a removed row stays a tombstone."""

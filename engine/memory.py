@@ -132,8 +132,10 @@ class Memory:
 class Work:
     """What one microbatch has done so far: rows touched and why, and what will be told."""
 
-    def __init__(self, now_ms: int) -> None:
+    def __init__(self, now_ms: int, after: tuple[int, int] = (-1, -1), alone: bool = False) -> None:
         self.now_ms = now_ms
+        self.after = after  # the offsets that the last microbatch ended with, commands' first
+        self.alone = alone  # whether a single delta is all that is decided about
         self.refusals: list[Refusal] = []
         self.catalogue: list[CatalogueChange] = []
         self.outcomes: list[Outcome] = []

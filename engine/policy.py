@@ -390,6 +390,24 @@ class PolicyBook:
         Raises:
             NotSupported, RejectedInput: see :func:`decode_fields`.
         """
+        decoded = self.checked(retailer, scope, key, fields, priority)
+        self._scopes.setdefault(retailer, {})[scope, key] = _Scope(priority, decoded)
+        self._resolved.clear()
+        return decoded
+
+    def checked(
+        self,
+        retailer: str,
+        scope: ScopeKind,
+        key: str,
+        fields: Mapping[str, object],
+        priority: int = 0,
+    ) -> PolicyFields:
+        """Return what :meth:`change` would let the scope hold; nothing changes.
+
+        Raises:
+            NotSupported, RejectedInput: see :func:`decode_fields`.
+        """
         assert scope in SCOPES
         _check_key(scope, key)
         if not 0 <= priority <= PRIORITY_MAX:
@@ -408,8 +426,6 @@ class PolicyBook:
             raise RejectedInput(
                 "/key", f"more than {SCOPES_PER_RETAILER_MAX} scopes hold fields", "use tags"
             )
-        self._scopes.setdefault(retailer, {})[scope, key] = _Scope(priority, decoded)
-        self._resolved.clear()
         return decoded
 
     def resolve(

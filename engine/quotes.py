@@ -12,7 +12,7 @@ from engine.arms import Arms, arms_in, policies_of
 from engine.decided import QUOTE_DTYPE, Cause, State
 from engine.evidence import Wishes, learnt_wishes
 from engine.floors import floor_minor
-from engine.listing_table import CHANGE_SLOTS, KVI, NEVER, RELEASED, REMOVED, put
+from engine.listing_table import CHANGE_SLOTS, KVI, NEVER, PLANNED, RELEASED, REMOVED, put
 from engine.memory import Memory
 from engine.pricing import PRICING_INPUT_DTYPE, PRICING_POLICY_FIELDS
 from engine.rivals import Reference, converted, reference
@@ -330,7 +330,8 @@ def _exempt(
     # A rate acts through the rival alone: it binds the price now, or bound it until now.
     bound = mask | memory.listings.quotes["reasons"][rows]
     by_rate &= (bound & (1 << reasons.KVI)) != 0
-    return np.asarray((in_force == 0) | said | released | by_cost | by_rate)
+    planned = (listings["flags"] & PLANNED) != 0
+    return np.asarray((in_force == 0) | said | planned | released | by_cost | by_rate)
 
 
 def accepted_unit_cost(memory: Memory, rows: np.ndarray) -> np.ndarray:
@@ -427,6 +428,7 @@ def _note_changes(
     settled = changed | (state == State.LIVE)
     listings["held_minor"][settled] = 0
     listings["flags"][settled] &= 255 - RELEASED
+    listings["flags"] &= 255 - PLANNED  # the one look that the plan foresaw
 
 
 def _note_basis(

@@ -14,10 +14,10 @@ import numpy as np
 from jaxlib import version as jaxlib_version
 from msgspec import Struct
 
-from engine import approvals, catalogue, experimenting, pricing
+from engine import approvals, catalogue, experimenting, plans, pricing
 from engine.arms import arms_of
 from engine.catalogue import Answer, Refused
-from engine.checkpoint import close_part, read_parts, slice_part
+from engine.checkpoint import close_part, read_parts, slice_part, whole_parts
 from engine.decided import CatalogueChange, Cause, Decided, Given, Outcome, State, no_quotes
 from engine.deltas import (
     AnyDelta,
@@ -29,6 +29,7 @@ from engine.deltas import (
     ListingChanged,
     ListingRemoved,
     ModeChanged,
+    PlanApplied,
     PolicyChanged,
     PriceApproved,
     PricePinned,
@@ -74,6 +75,7 @@ HANDLERS: dict[type, Callable[[Memory, Work, Position, Any], Answer]] = {
     RetailerAdded: catalogue.add_retailer,
     ModeChanged: catalogue.change_mode,
     PolicyChanged: catalogue.change_policy,
+    PlanApplied: plans.apply_plan,
     PublishingHalted: catalogue.halt,
     PublishingResumed: catalogue.resume,
     PriceApproved: approvals.approve,
@@ -129,7 +131,9 @@ class Shard:
         assert batch.last_command >= self.last_command
         assert batch.last_delta >= self.last_delta
         now_ms = max(now_ms, self.decided_ms)
-        memory, work = self._memory, Work(now_ms)
+        alone = len(batch.runs) == 1 and isinstance(batch.runs[0], ObjectDelta)
+        after = (self.last_command, self.last_delta)
+        memory, work = self._memory, Work(now_ms, after, alone and not batch.refusals)
         memory.events.expire(now_ms)
         memory.commands.expire(now_ms)
         work.refusals.extend(batch.refusals)
@@ -171,6 +175,10 @@ class Shard:
 
     def replay(self, batch: Microbatch, recorded: Decided) -> Agreement:
         """Decide again what was recorded, compare, and take the recorded values."""
+        return self.follow(batch, recorded)[1]
+
+    def follow(self, batch: Microbatch, recorded: Decided) -> tuple[Decided, Agreement]:
+        """Replay, and also return what this shard would have decided by itself."""
         skipped = tuple(
             refusal.position for refusal in recorded.exceptions if refusal.verdict == "skipped"
         )
@@ -179,7 +187,7 @@ class Shard:
         if agreed is Agreement.DIFFERENT:
             self._take_recorded(ours, recorded)
         self.record(recorded)
-        return agreed
+        return ours, agreed
 
     def warm(self) -> None:
         """Compile every padded shape, so that nothing compiles while live."""
@@ -260,19 +268,20 @@ class Shard:
         assert self.pending is None, "a checkpoint holds recorded state only"
         rows = np.flatnonzero(self._memory.unsaved[: self._memory.listings.rows])
         self._memory.unsaved[rows] = False
-        mark = {
-            "seq": self.seq,
-            "last_command": self.last_command,
-            "last_delta": self.last_delta,
-            "decided_ms": self.decided_ms,
-            "digest": self.digest,
-        }
-        return close_part(self._memory, rows, mark)
+        return close_part(self._memory, rows, self._mark())
 
     def checkpoint_restart(self) -> None:
         """Let the next checkpoint be a base: what was copied so far is lost or not wanted."""
         self._memory.unsaved[: self._memory.listings.rows] = True
         self._memory.events.forget_checkpoint()
+
+    def fork(self) -> "Shard":
+        """Return a shard that is as this one is and goes its own way; this one is not touched.
+
+        Not even what its next checkpoint will hold. A tenth of a second for 40,000 listings.
+        """
+        assert self.pending is None, "a fork begins at recorded state"
+        return Shard.restore(whole_parts(self._memory, self._mark()), self.settings)
 
     @classmethod
     def restore(
@@ -290,6 +299,15 @@ class Shard:
         return shard
 
     # ----- inside --------------------------------------------------------------------------------
+
+    def _mark(self) -> dict[str, int]:
+        return {
+            "seq": self.seq,
+            "last_command": self.last_command,
+            "last_delta": self.last_delta,
+            "decided_ms": self.decided_ms,
+            "digest": self.digest,
+        }
 
     def _apply_runs(self, batch: Microbatch, work: Work, skipped: frozenset[Position]) -> None:
         for run in batch.runs:

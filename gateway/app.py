@@ -41,11 +41,21 @@ from gateway.explanations import Explanation, explanation, quote
 from gateway.feeds import Streams
 from gateway.health import Health, ReadyQuery, livez, readyz, startupz
 from gateway.history import History, HistoryReader
-from gateway.keys import APPROVE, HALT, READ, Keys
+from gateway.keys import APPROVE, HALT, POLICY, READ, Keys
 from gateway.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from gateway.metrics import Metrics
 from gateway.openapi import openapi
 from gateway.operations import Operations
+from gateway.planning import (
+    ApplyPlan,
+    PlanAnswer,
+    PlanPolicies,
+    WhatIf,
+    WhatIfAnswer,
+    apply_policies,
+    plan_policies,
+    what_if,
+)
 from gateway.problems import (
     CONFLICT,
     DEADLINE,
@@ -88,7 +98,7 @@ from gateway.recommendations import (
 )
 from gateway.replica import Replica
 from gateway.route import Route, add_routes
-from gateway.routed import RoutedReads
+from gateway.routed import AskFork, RoutedReads
 from gateway.routing import Routing, routing
 from gateway.stream import stream
 
@@ -110,6 +120,7 @@ _COMMAND_PROBLEMS = (
     KEY_REUSED,
     UNAVAILABLE,
 )
+_FORK_PROBLEMS = (NOT_FOUND, NOT_SUPPORTED, UNAVAILABLE, DEADLINE)
 _COMMAND_ANSWERS = {200: OperationAnswer, 202: OperationAnswer}
 _COMMAND_HEADERS = (IDEMPOTENCY_KEY,)
 
@@ -288,6 +299,43 @@ ROUTES: tuple[Route, ...] = (
         headers=_COMMAND_HEADERS,
     ),
     Route(
+        method="POST",
+        path="/policies:plan",
+        handler=plan_policies,
+        summary="Which prices a change of policy would move, and why; nothing is changed",
+        scope=POLICY,
+        query=RetailerQuery,
+        body=PlanPolicies,
+        body_required=True,
+        answers={200: PlanAnswer},
+        problems=_FORK_PROBLEMS,
+    ),
+    Route(
+        method="POST",
+        path="/policies:apply",
+        handler=apply_policies,
+        summary="Apply a plan: exactly what it showed, or a conflict",
+        scope=POLICY,
+        query=RetailerQuery,
+        body=ApplyPlan,
+        body_required=True,
+        answers=_COMMAND_ANSWERS,
+        problems=_COMMAND_PROBLEMS,
+        headers=_COMMAND_HEADERS,
+    ),
+    Route(
+        method="POST",
+        path="/what-if",
+        handler=what_if,
+        summary="What would follow for up to 100,000 listings if costs, rivals or policies changed",
+        scope=POLICY,
+        query=RetailerQuery,
+        body=WhatIf,
+        body_required=True,
+        answers={200: WhatIfAnswer},
+        problems=_FORK_PROBLEMS,
+    ),
+    Route(
         method="GET",
         path="/experiments",
         handler=experiments,
@@ -430,6 +478,7 @@ def make_app(
     clock: Clock,
     *,
     routed: RoutedReads | None = None,
+    forks: AskFork | None = None,
     history_reader: HistoryReader | None = None,
     origins: Iterable[str] = (),
     **stream_settings: Any,
@@ -442,6 +491,7 @@ def make_app(
         keys: who may ask.
         clock: wall time for staleness, monotonic time for its other half.
         routed: strong reads; without it they are answered 503.
+        forks: answers plans and what-ifs; without it they are answered 503.
         history_reader: reads a listing's past from a series store; without it the window serves.
         origins: of pages, besides our own, that may open a stream.
     """
@@ -456,6 +506,7 @@ def make_app(
         commands=commands,
         heads=Heads(),
         routed=routed,
+        forks=forks,
         history=history_reader,
         origins=frozenset(origins),
     )

@@ -1,10 +1,12 @@
 """How a command is carried out: given an id, sent to its shards, and answered by its outcome."""
 
+from collections.abc import Mapping
+
 import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from engine.deltas import AnyDelta
+from engine.deltas import AnyDelta, PlanApplied, Planned
 from engine.errors import FailedDependency
 from gateway.call import Call, Gateway
 from gateway.commands import Destination
@@ -49,6 +51,7 @@ class Command(Struct, frozen=True, kw_only=True):
     destinations: tuple[Destination, ...]
     listing: Listing | None = None
     row: int | None = None
+    planned: Mapping[int, Planned] = {}  # of a plan, where each of its partitions stood
 
 
 _encode = msgspec.json.Encoder().encode
@@ -136,8 +139,12 @@ async def _send(gateway: Gateway, command: Command, operation: Operation) -> Non
     for destination in command.destinations:
         if destination.partition in operation.sent:
             continue
+        delta = operation.delta
+        if isinstance(delta, PlanApplied) and command.planned:
+            place = command.planned[destination.partition]
+            delta = msgspec.structs.replace(delta, planned=place)
         try:
-            await gateway.commands.send(destination, operation.delta)
+            await gateway.commands.send(destination, delta)
         except FailedDependency as fault:
             raise Problem(
                 UNAVAILABLE,

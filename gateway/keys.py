@@ -23,7 +23,8 @@ from engine.errors import SettingsRefused
 READ = "prices:read"
 APPROVE = "prices:approve"
 HALT = "publishing:halt"
-SCOPES = (READ, APPROVE, HALT)
+POLICY = "policies:write"
+SCOPES = (READ, APPROVE, HALT, POLICY)
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SECRET_CHARACTERS = 43  # 62**43 > 256**32

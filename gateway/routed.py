@@ -12,6 +12,9 @@ from typing import Any
 AskOwner = Callable[[int, int, int], Awaitable[Mapping[str, Any]]]
 """Asks the owner of (shard) about (listing) within (deadline_ms)."""
 
+AskFork = Callable[[Mapping[str, Any], int], Awaitable[Mapping[str, Any]]]
+"""Asks a fork of a shard a question, named in it, within (deadline_ms)."""
+
 ASKED_MAX = 1000
 """Listings asked about at the same time; more are refused at once."""
 

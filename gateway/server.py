@@ -15,7 +15,7 @@ from gateway.following import ReadOpening, follow_all
 from gateway.history import HistoryReader
 from gateway.keys import Keys
 from gateway.replica import Replica
-from gateway.routed import RoutedReads
+from gateway.routed import AskFork, RoutedReads
 from persistence.ports import Logs
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ async def serve(
     clock: Clock | None = None,
     opening: ReadOpening | None = None,
     routed: RoutedReads | None = None,
+    forks: AskFork | None = None,
     history_reader: HistoryReader | None = None,
     started: Callable[[int], None] | None = None,
 ) -> None:
@@ -63,6 +64,7 @@ async def serve(
         keys,
         clock,
         routed=routed,
+        forks=forks,
         history_reader=history_reader,
         origins=settings.origins,
     )

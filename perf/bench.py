@@ -50,6 +50,7 @@ COMMANDS = (
     Command("scaling", "perf.scaling", (), 4),
     Command("memory", "perf.memory", (), 2),
     Command("checkpoint", "perf.checkpoint", (), 1.5),
+    Command("foresight", "perf.foresight", (), 3),
     Command("recovery", "perf.recovery", (), 5),
     Command("sinks", "perf.sinks", (), 2),
     Command("latency", "perf.latency", ("--seconds", "40"), 2),

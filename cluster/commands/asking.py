@@ -4,7 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any, Literal
 
 import aiohttp
@@ -12,7 +12,7 @@ import msgspec
 from cyclopts import Parameter
 
 from cluster.assembly import make_logs
-from cluster.commands.speaking import Common, NotFound, Voice, run, settings_of, table
+from cluster.commands.speaking import Common, Conflict, NotFound, Voice, run, settings_of, table
 from cluster.placement import ONE_THREAD, compiled_kernels
 from cluster.settings import Settings
 from cluster.tree import make_keys, role_card
@@ -39,7 +39,7 @@ def price(
     """Show a product's price: recommended, in force, bounds, confidence, how fresh."""
     voice, settings = Voice(common), settings_of(common)
     parameters = {"channel": channel, "retailer": retailer}
-    answer = run(_get(settings, f"/products/{_quoted(sku)}/recommendation", parameters))
+    answer = run(ask(settings, f"/products/{_quoted(sku)}/recommendation", parameters))
     shown = table(sku, "", "")
     for name, value in answer.items():
         if not isinstance(value, list):
@@ -58,7 +58,7 @@ def explain(
     """Say in words why a price is what it is: the binding rule, and the price without it."""
     voice, settings = Voice(common), settings_of(common)
     parameters = {"channel": channel, "retailer": retailer}
-    answer = run(_get(settings, f"/products/{_quoted(sku)}/explanation", parameters))
+    answer = run(ask(settings, f"/products/{_quoted(sku)}/explanation", parameters))
     voice.answer(answer, str(answer["text"]))
     return 0
 
@@ -70,7 +70,7 @@ def experiments(
 ) -> int:
     """Show how experiments and the holdout stand: lift, interval, verdict."""
     voice, settings = Voice(common), settings_of(common)
-    answer = run(_get(settings, "/experiments", {"retailer": retailer}))
+    answer = run(ask(settings, "/experiments", {"retailer": retailer}))
     shown = table("Experiments", *EXPERIMENT_COLUMNS)
     for each in answer["experiments"]:
         shown.add_row(*(_plain(each[name]) for name in EXPERIMENT_COLUMNS))
@@ -78,22 +78,39 @@ def experiments(
     return 0
 
 
-async def _get(settings: Settings, path: str, parameters: dict[str, str | None]) -> dict[str, Any]:
+async def ask(
+    settings: Settings,
+    path: str,
+    parameters: Mapping[str, str | None],
+    body: object = None,
+    *,
+    deadline_s: float = ANSWER_S,
+) -> dict[str, Any]:
+    """Get a path of the gateway, or post a body to it; return the answer.
+
+    Raises:
+        NotFound, Conflict, RejectedInput, FailedDependency: by the answer's status.
+    """
     card = role_card(settings, "gateway")
     if card is None:
         raise FailedDependency(f"no gateway runs on {settings.folder}: `repricer up` starts it")
     key = make_keys(settings)
     if not key:
         raise RejectedInput("/gateway/keys_file", "the key itself is not in the folder", "use curl")
-    timeout = aiohttp.ClientTimeout(total=ANSWER_S)
+    timeout = aiohttp.ClientTimeout(total=deadline_s)
     chosen = {name: value for name, value in parameters.items() if value is not None}
+    headers = {"Authorization": f"Bearer {key}"}
+    if body is not None:
+        headers["Content-Type"] = "application/json"
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(
+            session.request(
+                "GET" if body is None else "POST",
                 f"{card.address}/api/v1{path}",
                 params=chosen,
-                headers={"Authorization": f"Bearer {key}"},
+                data=None if body is None else msgspec.json.encode(body),
+                headers=headers,
             ) as response,
         ):
             answer: dict[str, Any] = msgspec.json.decode(await response.read())
@@ -102,6 +119,8 @@ async def _get(settings: Settings, path: str, parameters: dict[str, str | None])
     detail = str(answer.get("detail") or answer.get("title") or answer)
     if response.status == 404:
         raise NotFound(detail)
+    if response.status == 409:
+        raise Conflict(detail)
     if response.status >= 500:
         raise FailedDependency(detail)
     if response.status >= 400:

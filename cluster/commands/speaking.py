@@ -42,6 +42,10 @@ class NotFound(PricingError):
     """What was asked for is not there."""
 
 
+class Conflict(PricingError):
+    """Something else was decided meanwhile."""
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Common:
@@ -133,6 +137,7 @@ def no_color() -> bool:
 FAILURES: Final[tuple[tuple[type[Exception], int, str], ...]] = (
     (RejectedInput, USAGE, "`repricer --help` lists verbs and flags"),
     (NotFound, NOT_FOUND, "`repricer status` shows what is there"),
+    (Conflict, CONFLICT, "look again at what is there, then decide"),
     (AlreadyRunning, CONFLICT, "`repricer status` shows what runs"),
     (SettingsRefused, CONFLICT, "`repricer config show --origin` says where a value comes from"),
     (CursorFenced, CONFLICT, "`repricer status` shows who writes"),

@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from cluster.assembly import checkpoint_folder
-from cluster.replaying import _horizon
+from cluster.replaying import horizon_of
 from cluster.settings import Settings
 from engine.errors import LogTruncated, RejectedInput
 from engine.shard import Shard
@@ -65,7 +65,7 @@ def settings(tmp_path: Path) -> Settings:
 async def test_a_whole_log_is_replayed_from_its_start(settings: Settings) -> None:
     await checkpoints(settings, 3)
     decisions, lanes = cut(0, 0, 0)
-    assert await _horizon(settings, 0, "oldest", decisions, lanes) == (
+    assert await horizon_of(settings, 0, "oldest", decisions, lanes) == (
         None,
         "the start of the log",
     )
@@ -77,7 +77,7 @@ async def test_a_cut_log_is_replayed_from_the_oldest_checkpoint_whose_deltas_it_
 ) -> None:
     names = await checkpoints(settings, *(3, 5, 9)[: chosen + 1])
     decisions, lanes = cut(*starts)
-    chain, horizon = await _horizon(settings, 0, "oldest", decisions, lanes)
+    chain, horizon = await horizon_of(settings, 0, "oldest", decisions, lanes)
     assert chain is not None
     assert chain.name == names[chosen]
     day = {1: "06", 2: "10"}[chosen]
@@ -88,6 +88,6 @@ async def test_nothing_that_reaches_back_is_told_with_what_was_refused(settings:
     (other,) = await checkpoints(settings, 9, parts=(b"\x82\xa6format\x01\xa6layout\xc4\x00",))
     decisions, lanes = cut(10, 0, 0)
     with pytest.raises(LogTruncated, match=f"checkpoint {other}: it is of format 1 "):
-        await _horizon(settings, 0, "oldest", decisions, lanes)
+        await horizon_of(settings, 0, "oldest", decisions, lanes)
     with pytest.raises(RejectedInput, match="this version reads format 2"):
-        await _horizon(settings, 0, "checkpoint", decisions, lanes)
+        await horizon_of(settings, 0, "checkpoint", decisions, lanes)

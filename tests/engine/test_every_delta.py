@@ -22,6 +22,7 @@ from engine.deltas import (
     ListingRemoved,
     ModeChanged,
     ModelPromoted,
+    PlanApplied,
     PolicyChanged,
     PriceApproved,
     PricePinned,
@@ -33,6 +34,7 @@ from engine.deltas import (
     PublishingResumed,
     RateChanged,
     RetailerAdded,
+    ScopeChange,
     StockCounted,
     UnitsSold,
 )
@@ -136,6 +138,14 @@ ROWS: list[tuple[type[Any], Prepare, Make, Shows]] = [
         PolicyChanged,
         nothing,
         lambda w: w.policy(floor_minor=2100),
+        reason(1 << reasons.FLOOR),
+    ),
+    (
+        PlanApplied,
+        nothing,
+        lambda w: w.whole(
+            PlanApplied, changes=(ScopeChange(fields={"floor_minor": 2100}),), anyway=True
+        ),
         reason(1 << reasons.FLOOR),
     ),
     (PriceApproved, manual, lambda w: w.about(PriceApproved), reason(reasons.APPROVED)),

@@ -7,7 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perf import checkpoint, kernels, memory, reads, recovery, scaling, sinks, soak, spike
+from perf import (
+    checkpoint,
+    foresight,
+    kernels,
+    memory,
+    reads,
+    recovery,
+    scaling,
+    sinks,
+    soak,
+    spike,
+)
 from perf.flood import Recorded, Sent, Slot, percentile
 from persistence.frames import FRAME, decode_frame
 from persistence.lanes import Lanes
@@ -54,6 +65,15 @@ def test_reads_of_every_peer_are_the_same_bytes(capsys: pytest.CaptureFixture[st
 def test_a_restored_shard_decides_as_the_saved_one(capsys: pytest.CaptureFixture[str]) -> None:
     found = line_of(recovery.main, "--listings 1500 --pairs 1", capsys)["figures"]
     assert found["equal"] is True
+
+
+def test_a_fork_is_asked_and_the_live_shard_is_as_it_was(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = line_of(foresight.main, "--listings 1500 --pairs 1", capsys)["figures"]
+    assert found["untouched"] is True
+    assert found["moved_by_plan"] > 100
+    assert found["moved_by_what_if"] > 100
 
 
 def test_a_checkpoint_holds_the_rows_that_were_touched(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,114 @@
+"""``backtest``: a recorded log decided again by another policy, with the very same shard."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from msgspec.structs import asdict
+
+from cluster.assembly import make_logs
+from cluster.commands.planning import Changes, changes_in
+from cluster.commands.speaking import FAILURE, OK, Common, Voice, run, settings_of, table
+from cluster.settings import Settings
+from cluster.tree import recorded_generation
+from engine.deltas import ScopeChange
+from engine.errors import RejectedInput
+
+
+def backtest(
+    log_folder: Annotated[Path, Parameter(help="the data folder whose logs are decided again")],
+    *,
+    policy: Annotated[
+        Path | None, Parameter(help="a policy file; default: the recorded policy, to compare")
+    ] = None,
+    learning: Annotated[
+        bool | None, Parameter(help="learn demand (or not), whatever was recorded")
+    ] = None,
+    shard: Annotated[int | None, Parameter(help="one shard; default: all")] = None,
+    common: Common | None = None,
+) -> int:
+    """Decide a recorded log again: what another policy would have proposed, and what that earns.
+
+    Exits with 1 when the recorded policy is not repeated exactly, or when more than a fifth of the
+    other prices lie where nobody ever sold.
+    """
+    voice = Voice(common)
+    if not log_folder.is_dir():
+        raise RejectedInput("/log_folder", f"{log_folder} is no folder", "name a data folder")
+    settings = settings_of(common, {"folder": log_folder})
+    changes: Changes = () if policy is None else changes_in(policy)
+    if learning is not None:
+        changes = (*changes, ScopeChange(fields={"learning": learning}))
+    result = run(_backtest(settings, changes, shard, voice))
+    shown = table("backtest", "", "")
+    for name, value in result.items():
+        if name not in ("earned", "shards"):
+            shown.add_row(name.replace("_", " "), _plain(value))
+    for each in result["earned"]:
+        shown.add_row(
+            f"profit, {each['currency']} minor units",
+            f"{each['difference_minor']:+,.0f} ({each['low_minor']:+,.0f} to "
+            f"{each['high_minor']:+,.0f}) on {each['recorded_minor']:,.0f}",
+        )
+    verdict = "" if result["supported"] else "REJECTED: the log does not support this policy"
+    voice.answer(result, shown, *([verdict] if verdict else []))
+    return FAILURE if result["differences"] or not result["supported"] else OK
+
+
+async def _backtest(
+    settings: Settings, changes: Changes, only: int | None, voice: Voice
+) -> dict[str, Any]:
+    from cluster.recording import open_recording
+    from training.backtest import Backtest, joined
+
+    began = time.monotonic()
+    logs = make_logs(settings)
+    tested, horizons = [], []
+    try:
+        settings = await as_recorded(settings)
+        shards = range(settings.shards.count) if only is None else (only,)
+        for number in shards:
+            voice.say(f"deciding shard {number} again")
+            async with open_recording(settings, logs, number, "oldest") as recording:
+                testing = Backtest(recording.shard, changes)
+                domain = recording.shard.domain
+                async for each in recording.microbatches():
+                    same = each.domain in ("", domain)
+                    testing.decide(each.batch, each.decided, same_domain=same)
+                tested.append(testing.tested())
+                horizons.append(recording.horizon)
+    finally:
+        await logs.close()
+    seconds = time.monotonic() - began
+    recorded_s = max(each.span_ms for each in tested) / 1000
+    return {
+        **joined(tested),
+        "earned": [asdict(each) for part in tested for each in part.earned],
+        "seconds": round(seconds, 2),
+        "times_real_time": round(recorded_s / max(seconds, 1e-3)),
+        "shards": [
+            {"shard": number, "horizon": horizon, "first_difference": part.first_difference}
+            for number, horizon, part in zip(shards, horizons, tested, strict=True)
+        ],
+    }
+
+
+async def as_recorded(settings: Settings) -> Settings:
+    """Return the settings with the cut that the log's own supervisor noted, if one did."""
+    logs = make_logs(settings)
+    try:
+        cut = await recorded_generation(logs)
+    finally:
+        await logs.close()
+    if cut is None:
+        return settings
+    update = {"count": cut.partitions, "spreads": cut.spreads, "generation": cut.generation}
+    shards = settings.shards.model_copy(update=update)
+    return settings.model_copy(update={"shards": shards})
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {number:,}" for name, number in value.items()) or "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,114 @@
+"""The verbs plan, apply and what-if against a gateway, its forks, and an owner that decides."""
+
+import asyncio
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from cluster.__main__ import main
+from cluster.commands.speaking import CONFLICT, OK, USAGE
+from cluster.forking import Forks
+from cluster.tree import make_keys
+from cluster.watching import write_role
+from engine.deltas import ScopeChange
+from gateway.keys import load_keys
+from gateway.server import ServerSettings, serve
+from tests.cluster.site import site, traded
+from training.worlds.market import Market, World
+
+CHANGES = (ScopeChange(fields={"min_margin": 0.4, "step_max": 0.5}),)
+
+
+async def test_a_plan_is_shown_applied_once_and_then_a_conflict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy, saved = tmp_path / "policy.json", tmp_path / "change.plan"
+    policy.write_bytes(msgspec.json.encode(CHANGES))
+    async with site(tmp_path / "data") as at:
+        market = Market(5, 12, World())
+        await at.feed(market.opening())
+        await traded(market, at, 1)
+        settings, forks = at.settings, Forks(at.settings)
+        settings.run_folder.mkdir(exist_ok=True)
+        make_keys(settings)
+        opened = asyncio.Event()
+
+        def started(port: int) -> None:
+            write_role(settings, "gateway", f"http://127.0.0.1:{port}")
+            opened.set()
+
+        async def decide() -> None:
+            while True:
+                await at.actor.step()
+
+        async def verb(*words: str) -> tuple[int, dict[str, Any]]:
+            place = ("--folder", str(settings.folder), "--json")
+            code = await asyncio.to_thread(main, [*words, *place])
+            answer: dict[str, Any] = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+            return code, answer
+
+        # The first question starts the process, which may take longer than a gateway waits.
+        warming = {"shard": 0, "retailer": "demo", "kind": "plan", "limit": 0, "changes": CHANGES}
+        await forks.ask(msgspec.to_builtins(warming), 120_000)
+        serving = asyncio.ensure_future(
+            serve(
+                ServerSettings(generation=settings.shards.generation, partitions=1, port=0),
+                at.logs,
+                load_keys(settings.keys_file),
+                forks=forks.ask,
+                started=started,
+            )
+        )
+        deciding = asyncio.ensure_future(decide())
+        try:
+            await opened.wait()
+            await _until_known(verb)
+            code, plan = await verb("plan", str(policy), "--out", str(saved))
+            assert code == OK
+            assert plan["effect"]["listings"] == 12
+            assert plan["effect"]["moved"] > 3
+            assert plan["effect"]["moves"][0]["guardrail"]
+            code, supposed = await verb("what-if", "--cost", "1.2", "--channel", "shop")
+            assert code == OK
+            assert supposed["cases"][0]["listings"] == 6
+            code, applied = await verb("apply", str(saved))
+            assert (code, applied["applied"]) == (OK, True)
+            code, refused = await verb("apply", str(saved))
+            assert code == CONFLICT
+            assert "plan again" in refused["error"]["detail"]
+            code, applied = await verb("apply", str(saved), "--anyway")
+            assert (code, applied["applied"]) == (OK, True)
+            code, again = await verb("apply", str(policy), "--dry-run")
+            assert (code, again["applied"]) == (OK, False)
+            policy.write_text('[{"fields": {"min_margn": 0.4}}]')
+            code, wrong = await verb("plan", str(policy))
+            assert code == USAGE
+            assert "min_margin" in wrong["error"]["detail"]
+        finally:
+            for task in (deciding, serving):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+            await forks.close()
+
+
+async def _until_known(verb: Any) -> None:
+    """Wait until the gateway knows a product that was priced."""
+    async with asyncio.timeout(60):
+        while (await verb("price", "SKU-000000"))[0] != OK:
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("content", ["{}", '{"plan": 1}', "[1]", "nothing"])
+def test_a_file_that_is_neither_plan_nor_policy_is_refused(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text(content)
+    assert main(["apply", str(file), "--folder", str(tmp_path), "--json"]) == USAGE
+    assert "/file" in json.loads(capsys.readouterr().out.strip())["error"]["detail"]
+    assert main(["plan", str(tmp_path / "none"), "--folder", str(tmp_path)]) == USAGE
