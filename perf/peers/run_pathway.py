@@ -9,7 +9,7 @@ take what has ``pathway_diff`` 1.
 
 import os
 import threading
-import time
+from time import process_time, sleep
 from typing import Any
 
 import pathway as pw
@@ -95,7 +95,8 @@ def stop_at(deltas: Any, events: int) -> None:
     written: the writer comes later, under load seconds later.
     """
 
-    def counted(key: Any, row: dict[str, Any], at: int, is_addition: bool) -> None:
+    # It is called by keyword, with these very names.
+    def counted(key: Any, row: dict[str, Any], time: int, is_addition: bool) -> None:
         if is_addition and row["count"] >= events:
             threading.Thread(target=end_when_idle, daemon=True).start()
 
@@ -106,9 +107,9 @@ def end_when_idle() -> None:
     """End the process after three seconds in a row in which it used next to no CPU."""
     idle = 0
     while idle < 3:
-        used = time.process_time()
-        time.sleep(1.0)
-        idle = idle + 1 if time.process_time() - used < 0.05 else 0
+        used = process_time()
+        sleep(1.0)
+        idle = idle + 1 if process_time() - used < 0.05 else 0
     os._exit(0)
 
 
