@@ -114,7 +114,10 @@ def apply_offers(
         # An offer before the quarantined one, in the same block, may be believed instead.
         candidates[last] = False
         rest = np.flatnonzero(candidates)
-        settled = rest[np.isin(cells[rest], cells[last[believed]])]
+        # Each that is left has the last of its cell behind it: all settled where all are believed.
+        settled = rest
+        if not believed.all():
+            settled = rest[np.isin(cells[rest], cells[last[believed]])]
         late[settled] |= overtaken[settled]
         candidates[settled] = False
     if candidates.any():

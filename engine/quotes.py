@@ -65,7 +65,9 @@ def quote_rows(memory: Memory, looked: Looked, seq: int, now_ms: int) -> Quoted:
     mask, wanted, state = _decide(sight, priced, now_ms)
 
     moving = (wanted != before_minor) & (state == State.LIVE)
-    exempt = _exempt(memory, looked.rows, sight, wanted, mask, now_ms)
+    exempt = np.zeros(len(moving), dtype=bool)
+    which = np.flatnonzero(moving)  # of a price that stays nobody asks
+    exempt[which] = _exempt(memory, looked.rows, sight, which, wanted, mask, now_ms)
     numbers, tripped = breaker.judge(
         memory,
         looked.rows,
@@ -302,16 +304,18 @@ def _exempt(
     memory: Memory,
     rows: np.ndarray,
     sight: _Sight,
+    which: np.ndarray,
     wanted: np.ndarray,
     mask: np.ndarray,
     now_ms: int,
 ) -> np.ndarray:
-    """Return which moves the breaker does not count.
+    """Return which moves, of those that stand at ``which``, the breaker does not count.
 
     What explains a move is read from the tables that accepted deltas wrote, never from what pricing
     was given: a bug on the way there must not excuse itself.
     """
-    listings = sight.listings
+    rows, wanted, mask = rows[which], wanted[which], mask[which]
+    listings = sight.listings.take(which)
     in_force = listings["in_force_minor"]
     said = (mask & (reasons.APPROVED | reasons.PINNED)) != 0
     held = listings["held_minor"]
@@ -322,10 +326,10 @@ def _exempt(
     released &= now_ms < retailers["costs_trusted_until_ms"][number]
     unit = accepted_unit_cost(memory, rows)
     by_cost = breaker.explained(wanted, in_force, unit, listings["basis_unit"])
-    by_rate = breaker.explained(wanted, in_force, sight.reference.rate, listings["basis_rate"])
+    rate, currency = sight.reference.rate[which], sight.reference.currency[which]
+    by_rate = breaker.explained(wanted, in_force, rate, listings["basis_rate"])
     by_rate &= now_ms - retailers["rate_ms"][number] < retailers["breaker_window_ms"][number]
     # Two currencies' rates tell nothing about a change of either.
-    currency = sight.reference.currency
     by_rate &= (currency != 0) & (currency == listings["basis_currency"])
     # A rate acts through the rival alone: it binds the price now, or bound it until now.
     bound = mask | memory.listings.quotes["reasons"][rows]

@@ -13,6 +13,7 @@ from msgspec import Struct
 from engine.currencies import Currencies
 from engine.deduplication import pairs_of
 from engine.listing_table import NEVER, grown, put
+from engine.narrow import any_in_row, count_in_row, first_in_row, least_in_row
 from kernels.limits import PRICE_MINOR_MAX
 
 OFFERS_A_BLOCK = 4
@@ -95,7 +96,9 @@ class RivalTable:
     def offers_of(self, rows: np.ndarray) -> np.ndarray:
         """Return OFFER_DTYPE[rows, offers]; places that are not taken are zero."""
         places = self.places[rows]
-        width = int((places >= 0).sum(axis=1).max(initial=0))
+        width = PLACES
+        while width and not (places[:, width - 1] >= 0).any():
+            width -= 1
         places = places[:, :width]
         blocks = self.offers.view(BLOCK_DTYPE).reshape(-1)
         # Block 0 stays empty, for the places that are not taken.
@@ -108,7 +111,7 @@ class RivalTable:
             return np.full(len(offers), -1, dtype=np.int64)
         same = (offers["rival"] == rivals[:, None]) & (offers["source"] == sources[:, None])
         same &= offers["flags"] >= OFFER_USED
-        return np.where(same.any(axis=1), same.argmax(axis=1), -1)
+        return first_in_row(same)
 
     def put(self, rows: np.ndarray, at: np.ndarray, offers: np.ndarray) -> None:
         """Write ``offers`` into place ``at`` of each row."""
@@ -291,18 +294,18 @@ def reference(
     usable &= ~outliers(landed, usable)
     landed[~usable] = np.inf
     landed = np.minimum(landed, PRICE_MINOR_MAX)
-    lowest = landed.argmin(axis=1)
+    lowest = np.maximum(first_in_row(landed == least_in_row(landed)[:, None]), 0)
     each = np.arange(rows)
-    any_usable = usable.any(axis=1)
+    any_usable = any_in_row(usable)
     expiry = np.minimum(offers["observed_ms"] + stale_ms[:, None], rate_expiry)
-    expiry = np.where(usable, expiry, NEVER).min(axis=1)
+    expiry = least_in_row(np.where(usable, expiry, NEVER))
     return Reference(
         landed_minor=np.where(any_usable, landed[each, lowest], 0.0).astype(np.int32),
         rivals=distinct_rivals(rival, usable),
         rate=np.where(any_usable, rate[each, lowest], 0.0).astype(np.float32),
         currency=np.where(any_usable, offers["currency"][each, lowest], 0).astype(np.uint8),
-        stale_rate=(fresh & ~fresh_rate).any(axis=1),
-        all_stale=(flags >= OFFER_USED).any(axis=1) & ~any_usable,
+        stale_rate=any_in_row(fresh & ~fresh_rate),
+        all_stale=any_in_row(flags >= OFFER_USED) & ~any_usable,
         stale_ms=expiry,
     )
 
@@ -317,7 +320,7 @@ def outliers(landed: np.ndarray, usable: np.ndarray) -> np.ndarray:
     Only where at least four rivals say something: of fewer, nobody can tell who is wrong. An offer
     that lies too high does no harm, because the lowest is the reference.
     """
-    many = np.flatnonzero(usable.sum(axis=1) >= OUTLIER_OFFERS_MIN)
+    many = np.flatnonzero(count_in_row(usable) >= OUTLIER_OFFERS_MIN)
     found = np.zeros(usable.shape, dtype=bool)
     if len(many):
         logs, said = np.log(landed[many]), usable[many]
@@ -329,7 +332,7 @@ def outliers(landed: np.ndarray, usable: np.ndarray) -> np.ndarray:
 
 def median(values: np.ndarray, said: np.ndarray) -> np.ndarray:
     """Return float64[rows], the (lower) median of the values that were said; 0 where none was."""
-    count = said.sum(axis=1)
+    count = count_in_row(said)
     ordered = np.sort(np.where(said, values, np.inf), axis=1)
     middle = ordered[np.arange(len(values)), np.maximum(count - 1, 0) // 2]
     return np.where(count > 0, middle, 0.0)
@@ -338,5 +341,5 @@ def median(values: np.ndarray, said: np.ndarray) -> np.ndarray:
 def distinct_rivals(rival: np.ndarray, usable: np.ndarray) -> np.ndarray:
     """Return uint16[rows], how many rivals stand behind the usable offers (of several sources)."""
     names = np.sort(np.where(usable, rival, 0), axis=1)
-    changes = (names[:, 1:] != names[:, :-1]).sum(axis=1)
+    changes = count_in_row(names[:, 1:] != names[:, :-1])
     return np.asarray((changes + (names[:, 0] != 0)).astype(np.uint16))

@@ -47,8 +47,7 @@ class NameTable:
             return numbers, ~known
         missing = np.flatnonzero(~known)
         # Each new name once, whatever its hash: the bytes themselves tell names apart.
-        raw = np.ascontiguousarray(words[missing]).view(np.dtype((np.void, 8 * words.shape[1])))
-        _, first, inverse = np.unique(raw.reshape(-1), return_index=True, return_inverse=True)
+        first, inverse = _distinct(words[missing], hashes[missing])
         firsts = missing[first]
         found = admit(firsts.tolist())
         has = np.array([number is not None for number in found], dtype=bool)
@@ -76,12 +75,12 @@ class _Part:
         """Return the number of each name, and which are known."""
         mask = len(self._taken) - 1
         place = (hashes & np.uint64(mask)).astype(np.int64)
-        same = (self._names.take(place, axis=0) == words).all(axis=1)
+        same = _equal(self._names, place, words)
         known = self._taken[place] & same
         at = np.flatnonzero(self._taken[place] & ~same)
         while len(at):
             place[at] = (place[at] + 1) & mask
-            same = (self._names.take(place[at], axis=0) == words[at]).all(axis=1)
+            same = _equal(self._names, place[at], words[at])
             taken = self._taken[place[at]]
             known[at] = taken & same
             at = at[taken & ~same]
@@ -116,6 +115,24 @@ class _Part:
         self._taken = np.zeros(size, dtype=bool)
         self._used = 0
         self.insert(words, _hashes(words), numbers)
+
+
+def _distinct(words: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where each distinct name stands first, and for each name which of them it is."""
+    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    if not (words == words[first[inverse]]).all():  # two names with one hash
+        raw = np.ascontiguousarray(words).view(np.dtype((np.void, 8 * words.shape[1])))
+        _, first, inverse = np.unique(raw.reshape(-1), return_index=True, return_inverse=True)
+    return first, inverse
+
+
+def _equal(names: np.ndarray, place: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """Return which words stand at their places; names have few words, so word by word."""
+    held = names.take(place, axis=0)
+    same = held[:, 0] == words[:, 0]
+    for column in range(1, words.shape[1]):
+        same &= held[:, column] == words[:, column]
+    return np.asarray(same)
 
 
 def _words(names: np.ndarray) -> np.ndarray:

@@ -16,8 +16,11 @@ RECORD_BYTES_MAX = 4_000_000
 """Largest value of a record. The broker's ``message.max.bytes`` must be a little more."""
 
 
-class Record(Struct, frozen=True):
-    """One record of a log. ``appended_ms`` is the log's own time (LogAppendTime)."""
+class Record(Struct, frozen=True, gc=False):
+    """One record of a log. ``appended_ms`` is the log's own time (LogAppendTime).
+
+    It holds numbers, bytes and text only, so the collector need not look at thousands of them.
+    """
 
     offset: int
     appended_ms: int

@@ -1,0 +1,33 @@
+"""Rows of few columns, reduced column by column, hold what NumPy's own reductions find."""
+
+import numpy as np
+import pytest
+
+from engine.narrow import any_in_row, count_in_row, first_in_row, least_in_row
+
+
+@pytest.mark.parametrize("columns", [1, 4, 24])
+def test_what_is_found_by_columns_is_what_rows_hold(columns: int) -> None:
+    """Ties, infinities and rows without a true column are among them."""
+    random = np.random.default_rng(columns)
+    matrix = random.random((500, columns)) < 0.2
+    assert (any_in_row(matrix) == matrix.any(axis=1)).all()
+    assert (count_in_row(matrix) == matrix.sum(axis=1)).all()
+    expected = np.where(matrix.any(axis=1), matrix.argmax(axis=1), -1)
+    assert (first_in_row(matrix) == expected).all()
+    assert (expected == -1).any()
+    for dtype in (np.int64, np.float64):
+        numbers = random.integers(-3, 4, (500, columns)).astype(dtype)
+        if dtype is np.float64:
+            numbers[matrix] = np.inf
+        before = numbers.copy()
+        assert (least_in_row(numbers) == numbers.min(axis=1)).all()
+        assert (numbers == before).all()
+
+
+def test_no_column_holds_nothing() -> None:
+    """A listing without any offer has a row of no columns."""
+    nothing = np.zeros((3, 0), dtype=bool)
+    assert not any_in_row(nothing).any()
+    assert (count_in_row(nothing) == 0).all()
+    assert (first_in_row(nothing) == -1).all()
