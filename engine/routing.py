@@ -4,6 +4,7 @@
 knows nothing of us still reaches the right partition.
 """
 
+from collections.abc import Callable
 from hashlib import blake2b
 
 ROUTING_SLOT = "#"
@@ -14,6 +15,18 @@ def key64(retailer: str, channel: str, sku: str) -> int:
     """Return the 64-bit key of a listing: blake2b-64, little-endian."""
     text = f"{retailer}\x1f{channel}\x1f{sku}".encode()
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "little")
+
+
+def keys_under(retailer: str, channel: str) -> Callable[[str], int]:
+    """Return :func:`key64` of the SKUs of one channel: what they share is hashed once."""
+    begun = blake2b(f"{retailer}\x1f{channel}\x1f".encode(), digest_size=8)
+
+    def key(sku: str) -> int:
+        hashed = begun.copy()
+        hashed.update(sku.encode())
+        return int.from_bytes(hashed.digest(), "little")
+
+    return key
 
 
 def name64(name: str) -> int:

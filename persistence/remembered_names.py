@@ -1,0 +1,117 @@
+"""Names that were checked before and their numbers: bounded memories that decide nothing."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from engine.deltas import Currency, Name
+from engine.microbatch import currency_code
+from engine.routing import name64
+from persistence.name_tables import NameTable
+from persistence.names import is_valid
+
+
+class Remembered:
+    """A bounded memory from names to numbers: the newer half is kept when it is full."""
+
+    def __init__(self, admit: Callable[[Any], int | None], limit: int, known: dict[Any, int]):
+        self._admit = admit
+        self._half = limit // 2
+        self._known = known
+        self._young: dict[Any, int] = dict(known)
+        self._old: dict[Any, int] = {}
+
+    def find(self, names: Sequence[Any], refused: Callable[[int], None]) -> list[int | None]:
+        """Return each name's number; call ``refused`` with the index of each that has none."""
+        found: list[int | None] = list(map(self._young.get, names))
+        if None in found:
+            for index, number in enumerate(found):
+                if number is None:
+                    found[index] = self._look(names[index])
+                    if found[index] is None:
+                        found[index] = 0
+                        refused(index)
+        return found
+
+    def _look(self, name: Any) -> int | None:
+        number = self._young.get(name)  # it may have come earlier in this very block
+        if number is None:
+            number = self._old.get(name)
+            if number is None:
+                number = self._admit(name)
+            if number is not None:
+                if len(self._young) >= self._half:
+                    self._old, self._young = self._young, dict(self._known)
+                self._young[name] = number
+        return number
+
+
+class AlikeNames:
+    """Looks up the names of records that are written alike, as blocks of bytes."""
+
+    def __init__(
+        self, admit: Callable[[tuple[bytes | None, str, str, str]], int | None], limit: int
+    ) -> None:
+        self._admit = admit
+        self._limit = limit
+        self._listings = NameTable(limit)
+        self._tables = {b"rival": NameTable(limit), b"source": NameTable(limit)}
+        self._key_numbers: dict[bytes | None, int] = {}
+        self._keys: list[bytes | None] = []
+        self._block_keys = np.empty(0, dtype=np.uint32)
+
+    def begin(self, keys: list[bytes | None]) -> None:
+        """Take the records' keys of the block whose names will be asked for."""
+        if len(self._key_numbers) > self._limit:
+            self._key_numbers, self._listings = {}, NameTable(self._limit)
+        self._keys = keys
+        numbers = list(map(self._key_numbers.get, keys))
+        if None in numbers:
+            known = self._key_numbers
+            numbers = [known.setdefault(key, len(known)) for key in keys]
+        self._block_keys = np.array(numbers, dtype=np.uint32)
+
+    def listings(
+        self, shape: tuple[int, ...], names: np.ndarray, places: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return each listing's key, and which have none; ``shape``: lengths of the three names."""
+        keys = self._block_keys[places].view(np.uint8).reshape(-1, 4)
+        channel, sku = shape[0], shape[0] + shape[1]
+
+        def admit(rows: Sequence[int]) -> list[int | None]:
+            # Plain ASCII, so that a character is a byte.
+            joined, length = names[rows].tobytes().decode("ascii"), names.shape[1]
+            texts = [joined[at * length : (at + 1) * length] for at in range(len(rows))]
+            return [
+                self._admit((self._keys[place], text[:channel], text[channel:sku], text[sku:]))
+                for place, text in zip(places[rows].tolist(), texts, strict=True)
+            ]
+
+        return self._listings.find(shape, np.hstack((names, keys)), admit)
+
+    def names(self, field: bytes, names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the numbers of rivals, sources or events, and which have none."""
+        length = names.shape[1]
+        if field == b"event_id":  # each comes once, so there is nothing to remember
+            known = 0 < length <= 200
+            texts = [row.tobytes().decode() for row in names] if known else [""] * len(names)
+            return unsigned([name64(text) for text in texts]), np.full(len(names), not known)
+        return self._tables[field].find(
+            length, names, lambda rows: [admit_name(names[row].tobytes().decode()) for row in rows]
+        )
+
+
+def unsigned(numbers: list[Any]) -> np.ndarray:
+    """Return numbers as uint64[n]."""
+    return np.fromiter(numbers, np.uint64, len(numbers))
+
+
+def admit_name(name: Any) -> int | None:
+    """Return a name's number, ``None`` if it is no valid name."""
+    return name64(name) if is_valid(name, Name) else None
+
+
+def admit_currency(name: Any) -> int | None:
+    """Return a currency's number, ``None`` if it is none."""
+    return currency_code(name) if is_valid(name, Currency) else None
