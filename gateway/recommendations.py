@@ -30,6 +30,7 @@ from gateway.documents import (
 from gateway.money import rfc3339
 from gateway.problems import DEADLINE, UNAVAILABLE, Problem
 from gateway.ready import Answer
+from gateway.retailers import Retailer
 from kernels.reasons import REASONS
 
 BATCH_MAX = 1000
@@ -64,7 +65,8 @@ class BatchAnswer(Struct, frozen=True, kw_only=True):
 _encode = msgspec.json.Encoder().encode
 _STATES = {state.name.lower(): state for state in State}
 _ONLY_REPLICA = RecommendationQuery()
-_ANSWER, _SHARD = attrgetter("answer"), attrgetter("shard")
+_SHARD = attrgetter("shard")
+_BATCH_HEAD, _BATCH_FOOT = b'{"recommendations":[', b'],"not_found":%b}'
 
 
 async def recommend(gateway: Gateway, call: Call) -> Answer:
@@ -87,17 +89,25 @@ async def batch_get(gateway: Gateway, call: Call) -> Answer:
     """Return the recommended prices of up to a thousand products.
 
     Whole columns instead of a loop: what is done a thousand times here is a look-up and a copy.
+    Where all of it lies ready in one shard, as is usual, nothing but the answers is touched: most
+    of the time is spent waiting for memory.
     """
     retailer = retailer_of(gateway, call.credential, call.query(RetailerQuery).retailer)
     body = await call.body(BatchGet)
     replica, clock = gateway.replica, gateway.clock
-    now_ms = clock.wall_ms()
-    view = replica.retailers.get(retailer)
-    known = view.products if view is not None else {}
-    products: list[Any] = list(map(known.get, body.ids))
+    now_ms, monotonic_ms = clock.wall_ms(), clock.monotonic_ms()
+    view = replica.retailers.get(retailer) or Retailer(retailer)
     answers: list[Any] = []
-    if body.channel is None and all(products):
-        answers = list(map(_ANSWER, products))
+    if body.channel is None:
+        answers = list(map(view.ready.get, body.ids))
+        if len(view.shards) == 1 and all(answers):
+            (shard,) = view.shards
+            end = replica.shards[shard].tail(now_ms, monotonic_ms)
+            # Head and foot go with the first and the last answer: only the join copies them all.
+            answers[0] = _BATCH_HEAD + answers[0]
+            answers[-1] = b"".join((answers[-1], end, _BATCH_FOOT % b"[]"))
+            return gateway.heads.answer(call.request, (end + b",").join(answers), now_ms)
+    products: list[Any] = list(map(view.products.get, body.ids))
     if not answers or not all(answers):
         answers = [each and replica.answer(retailer, each, body.channel) for each in products]
     absent = []
@@ -106,14 +116,13 @@ async def batch_get(gateway: Gateway, call: Call) -> Answer:
         products = [each for each, answer in zip(products, answers, strict=True) if answer]
         answers = list(filter(None, answers))
     # By shard: the end of an answer, which says how old it is, and the comma before the next one.
-    ends = [shard.tail(now_ms, clock.monotonic_ms()) + b"," for shard in replica.shards]
+    ends = [shard.tail(now_ms, monotonic_ms) + b"," for shard in replica.shards]
     pieces = [b""] * (2 * len(answers))
     pieces[::2] = answers
     pieces[1::2] = map(ends.__getitem__, map(_SHARD, products))
     if pieces:
         pieces[-1] = pieces[-1][:-1]
-    rest = b'],"not_found":%b}' % _encode(absent)
-    document = b"".join((b'{"recommendations":[', *pieces, rest))
+    document = b"".join((_BATCH_HEAD, *pieces, _BATCH_FOOT % _encode(absent)))
     return gateway.heads.answer(call.request, document, now_ms)
 
 

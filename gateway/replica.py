@@ -166,8 +166,7 @@ class Replica:
         else:
             change_retailer(shard, retailer, change)
         if change.what == "retailer":
-            for product in retailer.products.values():
-                product.answer = None  # the primary channel may be another one now
+            retailer.ready.clear()  # the primary channel may be another one now
         return None, None
 
     def _change_listing(
@@ -205,7 +204,7 @@ class Replica:
         if row is None or product is None:
             return None, None
         product.rows.remove(row)
-        product.answer = None
+        product.ready.pop(product.sku, None)
         if not product.rows:
             retailer.drop(product)
         self._products[row] = None
@@ -238,7 +237,7 @@ class Replica:
             bodies[row] = None
             product = products[row]
             if product is not None:
-                product.answer = None
+                product.ready.pop(product.sku, None)
 
     def _channel_of(self, row: int) -> str:
         listing = self.listings[row]
@@ -309,14 +308,16 @@ class Replica:
 
         What is returned lacks its end, which :meth:`ShardView.tail` gives when answering.
         """
-        if channel is None and product.answer is not None:
-            return product.answer
+        if channel is None:
+            ready = product.ready.get(product.sku)
+            if ready is not None:
+                return ready
         row = self.row_of(retailer, product, channel)
         if row is None:
             return None
         answer = self.body(row)[:-1] + b',"listings":' + self.listings_of(product)
         if channel is None:
-            product.answer = answer
+            product.ready[product.sku] = answer
         return answer
 
     def listings_of(self, product: Product) -> bytes:

@@ -8,6 +8,7 @@ import asyncio
 import multiprocessing
 import time
 from collections.abc import Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, cast
 
@@ -104,7 +105,7 @@ async def ask(port: int, requests: Sequence[bytes], connections: int, seconds: f
     began = time.perf_counter()
     for first in range(connections):
         _, asker = await loop.create_connection(
-            lambda first=first: Asker(requests, first, connections),  # type: ignore[misc]
+            partial(Asker, requests, first, connections),
             "127.0.0.1",
             port,
         )

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from engine.errors import FailedDependency
-from tests.gateway.hand import market, open_shops, quoted
+from tests.gateway.hand import market, open_shops, quoted, removed
 
 PATH = "/api/v1/products/A-1/recommendation"
 
@@ -94,6 +94,32 @@ async def test_many_are_read_in_one_call() -> None:
         assert (status, body["errors"][0]["pointer"]) == (400, "/ids")
         status, body = await place.post(path, {"ids": []})
         assert status == 400
+
+
+async def test_a_batch_that_lies_ready_is_what_single_reads_say_and_follows_changes() -> None:
+    async with market() as place:
+        await open_shops(place)
+        batch = "/api/v1/recommendations:batchGet"
+        for _ in range(2):  # built by the first, ready for the second
+            for ids in (["A-2", "A-1", "A-2"], ["A-1"]):
+                singles = [
+                    (await place.get(f"/api/v1/products/{sku}/recommendation"))[1] for sku in ids
+                ]
+                _, body = await place.post(batch, {"ids": ids})
+                assert body == {"recommendations": singles, "not_found": []}
+        await place.owner("acme").decide(quotes=[quoted("acme", "shop", "A-1", 1777)])
+        await place.caught_up()
+        _, body = await place.post(batch, {"ids": ["A-2", "A-1"]})
+        assert body["recommendations"][1]["current_price"]["amount"] == "17.77"
+        gone = [removed("acme", channel, "A-1") for channel in ("shop", "market")]
+        await place.owner("acme").decide(catalogue=gone)
+        await place.caught_up()
+        _, body = await place.post(batch, {"ids": ["A-2", "A-1"]})
+        assert [each["sku"] for each in body["recommendations"]] == ["A-2"]
+        assert body["not_found"] == ["A-1"]
+        place.clock.pass_ms(2001)
+        _, body = await place.post(batch, {"ids": ["A-2"]})
+        assert body["recommendations"][0]["stale"] is True
 
 
 async def test_a_strong_read_asks_the_owner() -> None:
