@@ -91,6 +91,24 @@ class CacheSettings(_Part):
     ttl_s: Count = Field(default=3600, description="how long a price stays in the cache")
 
 
+class BlobSettings(_Part):
+    """Where model artefacts lie."""
+
+    url: str = Field(
+        default="", description="`s3://bucket/prefix`; empty: the folder `blobs` in `folder`"
+    )
+    endpoint: str = Field(
+        default="", description="address of an S3-compatible server; empty: Amazon's"
+    )
+    region: str = Field(default="", description="the bucket's region")
+    access_key_id: str = Field(
+        default="", description="empty: the credentials of the machine, as Amazon's tools find them"
+    )
+    secret_key_file: Path | None = Field(
+        default=None, description="a file that holds the secret of `access_key_id`"
+    )
+
+
 class ShardSettings(_Part):
     """How the work is cut. Count and spreads form a generation, which the log records."""
 
@@ -196,6 +214,7 @@ class Settings(BaseSettings):
     tables: TableSettings = TableSettings()
     series: SeriesSettings = SeriesSettings()
     cache: CacheSettings = CacheSettings()
+    blobs: BlobSettings = BlobSettings()
     shards: ShardSettings = ShardSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
     followers: FollowerSettings = FollowerSettings()
