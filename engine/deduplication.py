@@ -178,7 +178,9 @@ class HighWaterMarks:
         """Return the marks that :meth:`state` described."""
         marks = cls()
         for retailer, source, mark in state:
-            marks._marks[marks._number(retailer, source, len(state))] = mark
+            # First the number: giving one may put a longer array in the place of this one.
+            number = marks._number(retailer, source, len(state))
+            marks._marks[number] = mark
         return marks
 
     def _number(self, retailer: int, source: int, sources_max: int) -> int:
