@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from actors.artefacts import Artefacts
 from actors.follower import Follower, Sink
 from actors.pauses import settle
 from actors.shard_actor import OwnerSettings, ShardActor
@@ -299,4 +300,5 @@ async def make_owner(settings: Settings, start: Start, logs: Logs) -> ShardActor
         standby=start.standby,
         cautious=start.cautious,
         warmed=settle,
+        artefacts=Artefacts(make_blobs(settings)),
     )

@@ -252,6 +252,24 @@ class PublishingResumed(Delta, frozen=True, kw_only=True, tag=True):
     channel: Name | None = None
 
 
+# ----- models ------------------------------------------------------------------------------------
+
+
+class ModelPromoted(Delta, frozen=True, kw_only=True, tag=True):
+    """A trained model was put to work: on a share of a retailer's listings, or on all of them.
+
+    ``rules`` takes every model away, and so does an earlier model that is promoted again. The
+    checksum says which bytes are meant; the owner fetches them before it applies this.
+    """
+
+    model: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9.-]{0,23}$(?!\\n)")]
+    observed_ms: Millis
+    checksum: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$(?!\\n)")] = ""  # sha256; "" for rules
+    stage: Literal["canary", "champion"] = "canary"
+    share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.1  # of the listings that a canary serves
+    canary_days: Annotated[int, Meta(ge=1, le=365)] = 7  # until it becomes the champion by itself
+
+
 # ----- known by name, refused with ``not_supported`` until their issue builds them ---------------
 
 
@@ -271,13 +289,6 @@ class ExperimentStarted(Delta, frozen=True, kw_only=True, tag=True):
 
 class ExperimentStopped(Delta, frozen=True, kw_only=True, tag=True):
     """An experiment ended."""
-
-    observed_ms: Millis
-    fields: dict[str, object] = {}
-
-
-class ModelPromoted(Delta, frozen=True, kw_only=True, tag=True):
-    """A trained model became the champion."""
 
     observed_ms: Millis
     fields: dict[str, object] = {}
@@ -303,8 +314,9 @@ RetailerDelta = (
     | PolicyChanged
     | PublishingHalted
     | PublishingResumed
+    | ModelPromoted
 )
-UnsupportedDelta = PromotionScheduled | ExperimentStarted | ExperimentStopped | ModelPromoted
+UnsupportedDelta = PromotionScheduled | ExperimentStarted | ExperimentStopped
 
 AnyDelta = Fact | ListingDelta | RetailerDelta | UnsupportedDelta
 """What one JSON record decodes to: ``msgspec.json.Decoder(AnyDelta)``."""

@@ -1,7 +1,10 @@
 """Everything a shard remembers, and what one microbatch does to it on the way."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from engine.artefact import Artefact
 from engine.commands import CommandWindow
 from engine.currencies import Currencies
 from engine.decided import CatalogueChange, Outcome
@@ -13,6 +16,7 @@ from engine.microbatch import Position, Refusal
 from engine.retailers import Retailers
 from engine.rivals import OWN_NAMES_MAX, RivalTable
 from engine.routing import name64
+from engine.serving import Serving
 from engine.timers import Backlog, Timers
 
 SOURCES_LEAST = 64
@@ -62,6 +66,7 @@ class Memory:
         self.events = EventWindow()
         self.commands = CommandWindow()
         self.learnt = Learnt()
+        self.serving = Serving()
         self.unsaved = np.zeros(
             self.listings.capacity, dtype=bool
         )  # rows the next checkpoint needs
@@ -99,6 +104,7 @@ class Memory:
         self.timers.fit(rows)
         self.backlog.fit(rows)
         self.learnt.fit(rows)
+        self.serving.fit(rows)
         while len(self.unsaved) < rows:
             self.unsaved = grown(self.unsaved)
 
@@ -129,8 +135,9 @@ class Memory:
 class Work:
     """What one microbatch has done so far: rows touched and why, and what will be told."""
 
-    def __init__(self, now_ms: int) -> None:
+    def __init__(self, now_ms: int, artefacts: Sequence[Artefact] = ()) -> None:
         self.now_ms = now_ms
+        self.artefacts = {artefact.checksum: artefact for artefact in artefacts}
         self.refusals: list[Refusal] = []
         self.catalogue: list[CatalogueChange] = []
         self.outcomes: list[Outcome] = []

@@ -6,7 +6,7 @@ microbatch step by step.
 """
 
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -14,7 +14,8 @@ import numpy as np
 from jaxlib import version as jaxlib_version
 from msgspec import Struct
 
-from engine import approvals, catalogue, pricing
+from engine import approvals, catalogue, pricing, promotion
+from engine.artefact import Artefact
 from engine.catalogue import Answer, Refused
 from engine.checkpoint import close_part, read_parts, slice_part
 from engine.decided import CatalogueChange, Cause, Decided, Given, Outcome, State, no_quotes
@@ -26,6 +27,7 @@ from engine.deltas import (
     ListingChanged,
     ListingRemoved,
     ModeChanged,
+    ModelPromoted,
     PolicyChanged,
     PriceApproved,
     PricePinned,
@@ -57,7 +59,7 @@ from kernels import reasons
 from kernels.limits import DUE_ROWS_MAX, ROWS_PER_DECISION_MAX
 from kernels.models import streamed
 
-ENGINE_VERSION = "3"
+ENGINE_VERSION = "4"
 """Changes whenever the same deltas may be decided otherwise than before."""
 
 FACTS = (CompetitorPriced, StockCounted, UnitsSold, CostChanged)
@@ -77,6 +79,7 @@ HANDLERS: dict[type, Callable[[Memory, Work, Position, Any], Answer]] = {
     PricePinned: approvals.pin,
     PriceUnpinned: approvals.unpin,
     PriceReported: approvals.report,
+    ModelPromoted: promotion.promote,
 }
 """What applies each kind of delta; facts go as columns, and what is not here is not built yet."""
 
@@ -122,7 +125,7 @@ class Shard:
         assert batch.last_command >= self.last_command
         assert batch.last_delta >= self.last_delta
         now_ms = max(now_ms, self.decided_ms)
-        memory, work = self._memory, Work(now_ms)
+        memory, work = self._memory, Work(now_ms, given.artefacts)
         memory.events.expire(now_ms)
         memory.commands.expire(now_ms)
         work.refusals.extend(batch.refusals)
@@ -137,7 +140,8 @@ class Shard:
             last_command=batch.last_command,
             last_delta=batch.last_delta,
             decided_ms=now_ms,
-            model=streamed.VERSION if memory.learnt.any else pricing.MODEL,
+            model=memory.serving.newest()
+            or (streamed.VERSION if memory.learnt.any else pricing.MODEL),
             digest=0,
             quotes=quotes,
             catalogue=tuple(work.catalogue),
@@ -160,12 +164,19 @@ class Shard:
         self.decided_ms = decided.decided_ms
         self.digest = decided.digest
 
-    def replay(self, batch: Microbatch, recorded: Decided) -> Agreement:
-        """Decide again what was recorded, compare, and take the recorded values."""
+    def replay(
+        self, batch: Microbatch, recorded: Decided, artefacts: Sequence[Artefact] = ()
+    ) -> Agreement:
+        """Decide again what was recorded, compare, and take the recorded values.
+
+        Args:
+            artefacts: what the batch's promotions name; those that were missing are left aside.
+        """
         skipped = tuple(
             refusal.position for refusal in recorded.exceptions if refusal.verdict == "skipped"
         )
-        ours = self.apply(batch, recorded.decided_ms, Given(skipped=skipped))
+        found = tuple(promotion.had(batch, recorded.exceptions, artefacts))
+        ours = self.apply(batch, recorded.decided_ms, Given(skipped=skipped, artefacts=found))
         agreed = agreement(ours, recorded)
         if agreed is Agreement.DIFFERENT:
             self._take_recorded(ours, recorded)
@@ -218,6 +229,14 @@ class Shard:
         number = self._memory.retailers.numbers.get(retailer, -1)
         held = self._memory.learnt.retailers.get(number)
         return None if held is None else told_retailer(held)
+
+    def models(self) -> dict[str, Any]:
+        """Return which models serve whom and how they fare, by retailer and place."""
+        memory = self._memory
+        return {
+            memory.retailers.ids[number]: {place: of.told() for place, of in sorted(places.items())}
+            for number, places in sorted(memory.serving.retailers.items())
+        }
 
     # ----- checkpoints ---------------------------------------------------------------------------
 
