@@ -7,7 +7,7 @@ from typing import Any
 
 from cyclopts import App, CycloptsError
 
-from cluster.commands import asking, demo, doubting, examining, feeding, living, setting
+from cluster.commands import asking, demo, doubting, examining, feeding, living, modelling, setting
 from cluster.commands.speaking import FAILURE, USAGE, fail
 from cluster.telemetry import version_of_repricer
 
@@ -29,6 +29,13 @@ def make_app() -> App:
     app.command(asking.replay)
     app.command(asking.tail)
     app.command(examining.exam)
+    app.command(modelling.train)
+    models = App(name="models", help="Which trained models there are, and which serve.")
+    models.command(modelling.listed, name="list")
+    models.command(modelling.show)
+    models.command(modelling.promote)
+    models.command(modelling.rollback)
+    app.command(models)
     app.command(living.checkpoint)
     app.command(living.doctor)
     app.command(doubting.chaos)

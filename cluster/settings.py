@@ -138,6 +138,20 @@ class ShardSettings(_Part):
     )
 
 
+class TrainingSettings(_Part):
+    """When models are trained by themselves; `repricer train` trains one at any time."""
+
+    nightly_hour: Annotated[int, Field(ge=-1, le=23)] = Field(
+        default=-1, description="hour (UTC) at which every learning retailer's is trained; -1: off"
+    )
+    days: Annotated[int, Field(ge=28, le=800)] = Field(
+        default=180, description="days of history that a model is trained on"
+    )
+    promote: Literal["never", "canary"] = Field(
+        default="canary", description="what becomes of a model trained by night"
+    )
+
+
 class SupervisorSettings(_Part):
     """When an owner is replaced."""
 
@@ -216,6 +230,7 @@ class Settings(BaseSettings):
     cache: CacheSettings = CacheSettings()
     blobs: BlobSettings = BlobSettings()
     shards: ShardSettings = ShardSettings()
+    training: TrainingSettings = TrainingSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
     followers: FollowerSettings = FollowerSettings()
     gateway: GatewaySettings = GatewaySettings()
