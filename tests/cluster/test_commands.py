@@ -21,7 +21,7 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
     "verb",
     [
         *("demo", "up", "feed", "status", "price", "explain", "replay", "checkpoint", "doctor"),
-        *("tail", "chaos"),
+        *("tail", "chaos", "train"),
     ],
 )
 def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
