@@ -92,6 +92,8 @@ verb explain "Grove 64" --retailer dominicks
 answer 'len(answer["text"]) > 20'
 verb checkpoint
 answer 'set(answer) == {"0", "1"}'
+verb models list
+answer 'answer == {"models": [], "fresh": True}'
 verb tail --no-follow --lines 200 --heartbeats
 answer 'answer["seq"] > 0 and len(lines) > 10'
 verb replay
