@@ -86,6 +86,7 @@ lock: venv
 	@$(COMPILE) requirements/runtime.in -o requirements/runtime.txt
 	@$(COMPILE) requirements/dev.in -c requirements/runtime.txt \
 		-c requirements/bootstrap.txt -o requirements/dev.txt
+	@$(COMPILE) requirements/exam.in -o requirements/exam.txt
 	@$(COMPILE) cluster/servers/jre.in -o cluster/servers/jre.txt
 	@for peer in perf/peers/*.in; do $(COMPILE) $$peer -o $${peer%.in}.txt || exit 1; done
 

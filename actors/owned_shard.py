@@ -1,8 +1,9 @@
 """What an owner asks of the shard it owns; ``engine.shard.Shard`` is one."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from engine.artefact import Artefact
 from engine.decided import Decided, Given
 from engine.microbatch import Microbatch
 from engine.replay import Agreement
@@ -40,12 +41,18 @@ class OwnedShard(Protocol):
 
     def record(self, decided: Decided) -> None: ...
 
-    def replay(self, batch: Microbatch, recorded: Decided) -> Agreement: ...
+    def replay(
+        self, batch: Microbatch, recorded: Decided, artefacts: Sequence[Artefact] = ...
+    ) -> Agreement: ...
 
     def due(self, now_ms: int) -> bool: ...
 
     def live(self, listing: int) -> dict[str, Any] | None:
         """Return one listing's live state in plain values, for a strong read."""
+        ...
+
+    def models(self) -> dict[str, Any]:
+        """Return which models serve whom, by retailer and place."""
         ...
 
     def checkpoint_slice(self, rows_max: int = ...) -> bytes | None: ...

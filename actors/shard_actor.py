@@ -12,7 +12,9 @@ from contextlib import suppress
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from actors.artefacts import Artefacts
 from actors.attempts import Attempts
 from actors.checkpointing import Checkpointing
 from actors.clock import Clock, ClockKind, ClockWatch, decision_ms
@@ -21,6 +23,7 @@ from actors.inbox import Inbox, InboxLimits
 from actors.owned_shard import NewShard, OwnedShard, RestoreShard
 from actors.patience import Patience
 from actors.reign import Reign
+from engine.artefact import Artefact
 from engine.decided import Decided, Given
 from engine.errors import (
     DeadlinePassed,
@@ -81,6 +84,7 @@ class ShardActor:
         standby: bool = False,
         cautious: bool = False,
         warmed: Callable[[], None] = lambda: None,
+        artefacts: Artefacts | None = None,
     ) -> None:
         self.phase = "new"
         self.different = 0  # replayed decisions that differ within their replay domain: an alarm
@@ -100,6 +104,7 @@ class ShardActor:
         if not standby:
             self._seal_wanted.set()
         self._cautious = cautious
+        self._artefacts = artefacts  # None: whatever a promotion names is missing
         self._warmed = warmed  # told when all is there that will stay
         self._passed_place: tuple[int, int] | None = None
         self._attempts = Attempts()
@@ -115,6 +120,8 @@ class ShardActor:
         self._rounds: Checkpointing
         self._watch: ClockWatch
         self._closing: list[Callable[[], Awaitable[None]]] = []
+        if artefacts is not None:
+            self._closing.append(artefacts.close)
 
     # ----- the life of an owner ----------------------------------------------------------------
 
@@ -179,8 +186,11 @@ class ShardActor:
         await self._keep_interval()
         batch = await self._inbox.read(wait_ms=self._wait_ms(), one=self._cautious)
         self._begun_ms = self._clock.monotonic_ms()
+        artefacts = await self._artefacts.of(batch) if self._artefacts is not None else ()
         wall_ms = self._watch.look()
         given = await self._try(batch) if self._cautious else Given()
+        if artefacts:
+            given = replace(given, artefacts=artefacts)
         now_ms = decision_ms(
             self._settings.clock,
             previous_ms=self._shard.decided_ms,
@@ -240,6 +250,11 @@ class ShardActor:
         answer = self._rounds.ask()
         self._inbox.wake()
         return await answer
+
+    def models(self) -> dict[str, Any]:
+        """Return which models serve whom, by retailer and place."""
+        self._assert_live()
+        return self._shard.models()
 
     def status(self) -> dict[str, Any]:
         """Return where the owner stands, for a supervisor and an operator."""
@@ -376,7 +391,16 @@ class ShardActor:
         elif accepted.decided is not None:
             decided = accepted.decided
             batch = await self._inbox.read_exactly(decided.last_command, decided.last_delta)
-            self._count_agreement(self._shard.replay(batch, decided), decided)
+            artefacts: tuple[Artefact, ...] = ()
+            if self._artefacts is not None:
+                artefacts = await self._artefacts.again(batch, decided)
+            # Only a promotion has more to replay than the batch.
+            agreed = (
+                self._shard.replay(batch, decided, artefacts)
+                if artefacts
+                else self._shard.replay(batch, decided)
+            )
+            self._count_agreement(agreed, decided)
             self._position = accepted.position
             self._attempts.decided(self._passed)
 

@@ -15,6 +15,7 @@ from cluster.commands import (
     examining,
     feeding,
     living,
+    modelling,
     planning,
     setting,
 )
@@ -44,6 +45,13 @@ def make_app() -> App:
     app.command(planning.what_if, name="what-if")
     app.command(backtesting.backtest)
     app.command(examining.exam)
+    app.command(modelling.train)
+    models = App(name="models", help="Which trained models there are, and which serve.")
+    models.command(modelling.listed, name="list")
+    models.command(modelling.show)
+    models.command(modelling.promote)
+    models.command(modelling.rollback)
+    app.command(models)
     app.command(living.checkpoint)
     app.command(living.doctor)
     app.command(doubting.chaos)

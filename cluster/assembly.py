@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from actors.artefacts import Artefacts
 from actors.follower import Follower, Sink
 from actors.pauses import settle
 from actors.shard_actor import OwnerSettings, ShardActor
@@ -21,7 +22,7 @@ from cluster.settings import Settings, read_secret
 from cluster.trial import clock_of
 from gateway.history import HistoryReader, HistoryRow
 from persistence.checkpoints import CheckpointFiles, merge_base
-from persistence.ports import DECISIONS, Cache, Logs, SeriesStore, TableStore
+from persistence.ports import DECISIONS, Blobs, Cache, Logs, SeriesStore, TableStore
 
 
 def make_logs(settings: Settings) -> Logs:
@@ -80,6 +81,22 @@ def make_cache(settings: Settings) -> Cache:
     from persistence.memory_cache import MemoryCache
 
     return MemoryCache()
+
+
+def make_blobs(settings: Settings) -> Blobs:
+    """Return where model artefacts lie."""
+    from persistence.object_blobs import local_blobs, s3_blobs
+
+    given = settings.blobs
+    if not given.url:
+        return local_blobs(settings.folder / "blobs")
+    return s3_blobs(
+        given.url,
+        endpoint=given.endpoint,
+        region=given.region,
+        access_key_id=given.access_key_id,
+        secret_access_key=read_secret(given.secret_key_file) or "",
+    )
 
 
 class Stores(Struct, frozen=True, eq=False):
@@ -283,4 +300,5 @@ async def make_owner(settings: Settings, start: Start, logs: Logs) -> ShardActor
         standby=start.standby,
         cautious=start.cautious,
         warmed=settle,
+        artefacts=Artefacts(make_blobs(settings)),
     )

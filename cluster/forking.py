@@ -142,7 +142,7 @@ async def fork_of(settings: Settings, shard: int) -> Any:
     try:
         async with open_recording(settings, logs, shard, "checkpoint") as recording:
             async for recorded in recording.microbatches():
-                recording.shard.replay(recorded.batch, recorded.decided)
+                recording.shard.replay(recorded.batch, recorded.decided, recorded.artefacts)
             return recording.shard
     finally:
         await logs.close()

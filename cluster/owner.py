@@ -182,6 +182,9 @@ class OwnerProcess:
             listing, deadline_ms = int(arguments["listing"]), int(arguments["deadline_ms"])
             return {"listing": await actor.strong_read(listing, deadline_ms)}
 
+        async def models(_: Mapping[str, Any]) -> dict[str, Any]:
+            return actor.models()
+
         async def stop(_: Mapping[str, Any]) -> dict[str, Any]:
             draining.set()
             return {"phase": actor.phase}
@@ -194,6 +197,7 @@ class OwnerProcess:
                 "take-over": take_over,
                 "checkpoint": checkpoint,
                 "strong-read": strong_read,
+                "models": models,
                 "stop": stop,
             },
         )

@@ -9,9 +9,12 @@ from contextlib import asynccontextmanager
 
 from msgspec import Struct
 
+from actors.artefacts import Artefacts
 from actors.inbox import Inbox, InboxLimits
+from cluster.assembly import make_blobs
 from cluster.replaying import READ_RECORDS, From, horizon_of
 from cluster.settings import Settings
+from engine.artefact import Artefact
 from engine.decided import Decided
 from engine.errors import RejectedInput
 from engine.microbatch import Microbatch
@@ -23,11 +26,12 @@ from persistence.wire import Decoder
 
 
 class Recorded(Struct, frozen=True):
-    """One microbatch and what was decided about it, in which replay domain."""
+    """One microbatch and what was decided about it, in which replay domain, with which models."""
 
     batch: Microbatch
     decided: Decided
     domain: str
+    artefacts: tuple[Artefact, ...] = ()
 
 
 class Recording:
@@ -41,6 +45,7 @@ class Recording:
         decisions: Log,
         reader: DecisionReader,
         inbox: Inbox,
+        artefacts: Artefacts,
         end: int,
     ) -> None:
         self.shard = shard
@@ -49,6 +54,7 @@ class Recording:
         self._decisions = decisions
         self._reader = reader
         self._inbox = inbox
+        self._artefacts = artefacts
         self._end = end
 
     async def microbatches(self) -> AsyncIterator[Recorded]:
@@ -69,7 +75,8 @@ class Recording:
                 if decided is None:
                     continue
                 batch = await self._inbox.read_exactly(decided.last_command, decided.last_delta)
-                yield Recorded(batch, decided, self._domain)
+                artefacts = await self._artefacts.again(batch, decided)
+                yield Recorded(batch, decided, self._domain, artefacts)
             if not records:
                 return
 
@@ -102,7 +109,8 @@ async def open_recording(
         )
         inbox.begin(shard.last_command, shard.last_delta)
         domain = "" if chain is None else chain.header.replay_domain
-        yield Recording(shard, horizon, domain, decisions, reader, inbox, end)
+        artefacts = Artefacts(make_blobs(settings))
+        yield Recording(shard, horizon, domain, decisions, reader, inbox, artefacts, end)
     finally:
         await inbox.close()
         for log in opened:

@@ -15,8 +15,9 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from actors.artefacts import Artefacts
 from actors.inbox import Inbox, InboxLimits
-from cluster.assembly import fetch_pinned, make_checkpoints, make_logs
+from cluster.assembly import fetch_pinned, make_blobs, make_checkpoints, make_logs
 from cluster.settings import Settings
 from engine.errors import (
     CorruptCheckpoint,
@@ -106,6 +107,7 @@ async def _replay(
     inbox = Inbox(commands, deltas, decoder, InboxLimits())
     inbox.begin(shard.last_command, shard.last_delta)
     counts = {"decisions": 0, "quotes": 0, "deltas": 0, "differences": 0, "expected": 0}
+    fetched = Artefacts(make_blobs(settings))
     from_seq, first_difference = shard.seq, None
     domain = "" if chain is None else chain.header.replay_domain
     try:
@@ -123,7 +125,8 @@ async def _replay(
                     continue
                 decided = accepted.decided
                 batch = await inbox.read_exactly(decided.last_command, decided.last_delta)
-                agreement = shard.replay(batch, decided)
+                artefacts = await fetched.again(batch, decided)
+                agreement = shard.replay(batch, decided, artefacts)
                 counts["decisions"] += 1
                 counts["quotes"] += len(decided.quotes)
                 counts["deltas"] += batch.deltas

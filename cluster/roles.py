@@ -58,6 +58,8 @@ async def run_followers(settings: Settings) -> None:
         asyncio.ensure_future(_ship(shipping)) for shipping in make_shipping(settings, stores)
     ]
     tasks.append(asyncio.ensure_future(_merge(settings)))
+    if settings.training.nightly_hour >= 0:
+        tasks.append(asyncio.ensure_future(_train_by_night(settings)))
     await _told_to_stop()
     for follower in followers:
         follower.hurry()
@@ -117,6 +119,26 @@ async def _merge(settings: Settings) -> None:
         await child.wait()
 
 
+async def _train_by_night(settings: Settings) -> None:
+    """Train every retailer's model at its hour, in a process of its own that yields to all others.
+
+    One that fails is told in the log and tried again the next night: nothing waits for it.
+    """
+    file = settings.run_folder / "settings.json"
+    while True:
+        await asyncio.sleep(seconds_to_hour(settings.training.nightly_hour, time.time()))
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "cluster.roles", "train", str(file), stdout=sys.stderr
+        )
+        if await child.wait():
+            LOGGER.error("models were not all trained; the log of this process says why")
+
+
+def seconds_to_hour(hour: int, now_s: float) -> float:
+    """Return how long it is to the next time that a day (UTC) reaches an hour."""
+    return (hour * 3600 - now_s) % 86_400 or 86_400.0
+
+
 async def _catch_up(followers: list[Follower]) -> None:
     """Wait a little until every follower that still runs has written what its owner left."""
     deadline = time.monotonic() + CATCH_UP_S
@@ -145,8 +167,12 @@ def main(role: str, settings_file: Path) -> int:
     configure_logs(
         role, settings.folder / "logs", level=telemetry.level, as_json=telemetry.json_logs
     )
-    if role in ("merge", "followers"):
+    if role in ("merge", "train", "followers"):
         os.nice(YIELDING)
+    if role == "train":
+        from cluster.commands.modelling import train_all
+
+        return train_all(settings)
     if role == "merge":
         for name in merge_bases(settings):
             LOGGER.info("merged into %s", name)

@@ -91,6 +91,24 @@ class CacheSettings(_Part):
     ttl_s: Count = Field(default=3600, description="how long a price stays in the cache")
 
 
+class BlobSettings(_Part):
+    """Where model artefacts lie."""
+
+    url: str = Field(
+        default="", description="`s3://bucket/prefix`; empty: the folder `blobs` in `folder`"
+    )
+    endpoint: str = Field(
+        default="", description="address of an S3-compatible server; empty: Amazon's"
+    )
+    region: str = Field(default="", description="the bucket's region")
+    access_key_id: str = Field(
+        default="", description="empty: the credentials of the machine, as Amazon's tools find them"
+    )
+    secret_key_file: Path | None = Field(
+        default=None, description="a file that holds the secret of `access_key_id`"
+    )
+
+
 class ShardSettings(_Part):
     """How the work is cut. Count and spreads form a generation, which the log records."""
 
@@ -117,6 +135,20 @@ class ShardSettings(_Part):
     )
     checkpoint_s: Annotated[float, Field(gt=0)] = Field(
         default=300, description="seconds between two checkpoints of a shard"
+    )
+
+
+class TrainingSettings(_Part):
+    """When models are trained by themselves; `repricer train` trains one at any time."""
+
+    nightly_hour: Annotated[int, Field(ge=-1, le=23)] = Field(
+        default=-1, description="hour (UTC) at which every learning retailer's is trained; -1: off"
+    )
+    days: Annotated[int, Field(ge=28, le=800)] = Field(
+        default=180, description="days of history that a model is trained on"
+    )
+    promote: Literal["never", "canary"] = Field(
+        default="canary", description="what becomes of a model trained by night"
     )
 
 
@@ -196,7 +228,9 @@ class Settings(BaseSettings):
     tables: TableSettings = TableSettings()
     series: SeriesSettings = SeriesSettings()
     cache: CacheSettings = CacheSettings()
+    blobs: BlobSettings = BlobSettings()
     shards: ShardSettings = ShardSettings()
+    training: TrainingSettings = TrainingSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
     followers: FollowerSettings = FollowerSettings()
     gateway: GatewaySettings = GatewaySettings()

@@ -94,6 +94,8 @@ verb experiments --retailer dominicks
 answer 'answer["retailer"] == "dominicks" and answer["experiments"] == []'
 verb checkpoint
 answer 'set(answer) == {"0", "1"}'
+verb models list
+answer 'answer == {"models": [], "fresh": True}'
 verb tail --no-follow --lines 200 --heartbeats
 answer 'answer["seq"] > 0 and len(lines) > 10'
 verb replay

@@ -145,6 +145,7 @@ def _begin_listing(memory: Memory, row: int, retailer: int) -> None:
     listing = memory.listings.listings[row]
     memory.learnt.forget(row)
     memory.experiments.forget(np.array([row]))
+    memory.serving.forget(row)
     listing["retailer"] = retailer
     listing["currency"] = memory.retailers.table["currency"][retailer]
     memory.retailers.table["listings"][retailer] += 1
@@ -427,6 +428,7 @@ def _switch_learning(memory: Memory, work: Work, number: int) -> None:
         memory.learnt.fit(memory.listings.capacity)
     else:
         del memory.learnt.retailers[number]
+        memory.serving.drop(number, rows)
         for row in rows.tolist():
             memory.learnt.forget(row)
     memory.unsaved[rows] = True

@@ -54,6 +54,7 @@ class Small(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     events_oldest: int
     events_oldest_of: list[tuple[int, int]]
     events: list[tuple[int, int, bytes]]  # minute, retailer, uint64 ids
+    serving: dict[str, Any] = {}  # which models serve whom
     learnt: dict[str, Any] = {}  # what retailers' listings share, by the retailer's number
     experiments: list[Any] = []  # kind, retailer's number, and how it stands
 
@@ -75,6 +76,7 @@ class Part(Struct, frozen=True):
     small: Small | None = None
     learnt: bytes = b""  # LEARNT_DTYPE of the rows, nothing where nobody learns
     arms: bytes = b""  # ARM_DTYPE[kinds, rows], nothing where there is no experiment
+    predicted: bytes = b""  # PREDICTION_DTYPE of the rows, by place; nothing where no model serves
 
 
 class Lead(Struct, frozen=True):
@@ -127,6 +129,7 @@ def close_part(
         commands=memory.commands.state(),
         learnt=memory.learnt.state(),
         experiments=memory.experiments.state(),
+        serving=memory.serving.state(),
         events_oldest=memory.events.oldest_minute,
         events_oldest_of=memory.events.oldest_minutes(),
         events=[
@@ -158,6 +161,7 @@ def _part(
         small=small,
         learnt=memory.learnt.rows.take(rows).tobytes() if memory.learnt.any else b"",
         arms=memory.experiments.taken(rows),
+        predicted=memory.serving.saved(rows),
     )
 
 
@@ -189,6 +193,7 @@ def read_parts(parts: Iterable[bytes]) -> tuple[Memory, dict[str, int]]:
     memory.commands = CommandWindow.restore(last.commands)
     memory.learnt.restore(last.learnt, memory.listings.capacity)
     memory.experiments.restore(last.experiments, memory.listings.capacity)
+    memory.serving.restore(last.serving, memory.listings.capacity)
     memory.events = EventWindow.restore(last.events_oldest, last.events_oldest_of, events)
     memory.listings.restore(last.rows, last.tombstones)
     dirty = np.unpackbits(np.frombuffer(last.dirty, dtype=np.uint8), count=last.rows)
@@ -235,6 +240,8 @@ def _fill(memory: Memory, part: Part) -> None:
         memory.learnt.fill(rows, np.frombuffer(part.learnt, dtype=LEARNT_DTYPE))
     if part.arms:
         memory.experiments.fill(rows, part.arms)
+    if part.predicted:
+        memory.serving.fill(rows, part.predicted, memory.listings.capacity)
     memory.timers.due_ms[rows] = np.frombuffer(part.due_ms, dtype=np.int64)
     memory.listings.texts.put(rows, part.texts)
     memory.rivals.fill(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
+from engine.artefact import Artefact
 from engine.microbatch import Position, Refusal
 
 
@@ -132,7 +133,7 @@ class Given(Struct, frozen=True, kw_only=True):
     """Facts from outside the log that replay must repeat; they stand in the decided."""
 
     skipped: tuple[Position, ...] = ()  # positions isolated because they killed two owners
-    artefacts: tuple[tuple[str, bool], ...] = ()  # model version -> could be had
+    artefacts: tuple[Artefact, ...] = ()  # of promotions in the batch; what is not here is missing
 
 
 DIGITS_MAX = 19

@@ -287,6 +287,24 @@ class PublishingResumed(Delta, frozen=True, kw_only=True, tag=True):
     channel: Name | None = None
 
 
+# ----- models ------------------------------------------------------------------------------------
+
+
+class ModelPromoted(Delta, frozen=True, kw_only=True, tag=True):
+    """A trained model was put to work: on a share of a retailer's listings, or on all of them.
+
+    ``rules`` takes every model away, and so does an earlier model that is promoted again. The
+    checksum says which bytes are meant; the owner fetches them before it applies this.
+    """
+
+    model: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9.-]{0,23}$(?!\\n)")]
+    observed_ms: Millis
+    checksum: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$(?!\\n)")] = ""  # sha256; "" for rules
+    stage: Literal["canary", "champion"] = "canary"
+    share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.1  # of the listings that a canary serves
+    canary_days: Annotated[int, Meta(ge=1, le=365)] = 7  # until it becomes the champion by itself
+
+
 # ----- experiments ------------------------------------------------------------------------------
 
 
@@ -309,13 +327,6 @@ class ExperimentStopped(Delta, frozen=True, kw_only=True, tag=True):
 
 class PromotionScheduled(Delta, frozen=True, kw_only=True, tag=True):
     """A promotion was planned for some listings and a window of time."""
-
-    observed_ms: Millis
-    fields: dict[str, object] = {}
-
-
-class ModelPromoted(Delta, frozen=True, kw_only=True, tag=True):
-    """A trained model became the champion."""
 
     observed_ms: Millis
     fields: dict[str, object] = {}
@@ -344,8 +355,9 @@ RetailerDelta = (
     | PublishingResumed
     | ExperimentStarted
     | ExperimentStopped
+    | ModelPromoted
 )
-UnsupportedDelta = PromotionScheduled | ModelPromoted
+UnsupportedDelta = PromotionScheduled
 
 AnyDelta = Fact | ListingDelta | RetailerDelta | UnsupportedDelta
 """What one JSON record decodes to: ``msgspec.json.Decoder(AnyDelta)``."""

@@ -92,6 +92,10 @@ class CorruptCheckpoint(PricingError):
     """A checkpoint fails its checksum or names a record that is not valid in the log."""
 
 
+class CorruptBlob(PricingError):
+    """A stored blob is not what was put there; it is never handed out."""
+
+
 class IncompatibleCheckpoint(CorruptCheckpoint):
     """A checkpoint is whole, but of a version that this one does not read.
 

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from engine.learnt import RetailerLearning
 from engine.memory import Memory
+from engine.promotion import informed_learnt, told_model
 from kernels.hierarchy import MEANS, Evidence, fit, moments, pooled, posterior
 from kernels.limits import PRICE_MINOR_MAX
 from kernels.whitening import SUMS, lead_score
@@ -80,7 +81,7 @@ def learnt_wishes(
     # Until its first decision a live price stays: the first model knows less than will be known.
     live = memory.retailers.table["live"][listings["retailer"]] != 0
     waiting = np.flatnonzero(~decided & mine & live & (listings["in_force_minor"] > 0))
-    of = learnt.take(at)
+    of = informed_learnt(memory, rows[at], learnt.take(at))
     asked = of["anchor"].astype(np.float64) + of["dither"]
     minor = np.clip(np.rint(listings["status_quo_minor"][at] * np.exp(asked)), 1, PRICE_MINOR_MAX)
     strayed = np.abs(of["dither"]) > 1e-4
@@ -248,6 +249,7 @@ def told_listing(memory: Memory, row: int) -> dict[str, Any] | None:
         "dither": float(of["dither"]),
         "decisions": int(of["turns"]),
         "next_decision_day": int(of["due_day"]),
+        "model": told_model(memory, row),
     }
 
 

@@ -29,10 +29,12 @@ from engine.learnt import (
 )
 from engine.listing_table import REMOVED, put
 from engine.memory import Memory, Work
+from engine.promotion import informed_rows, judge, prediction_of, weigh
 from engine.quotes import reference_of, stock_of
 from kernels.choice import Place, best_log, dither_size
 from kernels.clearing import CUT_MIN_LOG, clearing_log, days_to_next
 from kernels.hierarchy import moments, posterior
+from kernels.prediction import informed_belief
 from kernels.whitening import (
     CATEGORY_SD,
     FACTOR_SD,
@@ -128,6 +130,8 @@ def _go_on(memory: Memory, work: Work, number: int, held: RetailerLearning) -> N
             held.cursor = int(rows[-1]) + 1
             left -= len(rows)
         if not len(mine) or held.cursor > mine[-1]:
+            if held.phase == UPDATING and held.sold and memory.serving.of(number):
+                judge(memory, work, number, held.period_days)
             held.phase, held.cursor = follows[held.phase], 0
     work.changed.append(repr(held.state()["plain"]).encode())
 
@@ -227,6 +231,8 @@ def _update(memory: Memory, work: Work, held: RetailerLearning, rows: np.ndarray
     period = _period(memory, work, held, rows)
     learnt, listings = period.learnt, period.listings
     if held.sold:
+        if memory.serving.any:
+            _weigh(memory, held, rows, period)
         _learn_rows(memory, held, period)
     learnt["closed_ms"] = work.now_ms
     learnt["units_closed"] = listings["units_sold"]
@@ -236,6 +242,21 @@ def _update(memory: Memory, work: Work, held: RetailerLearning, rows: np.ndarray
     put(memory.learnt.rows, rows, learnt)
     memory.unsaved[rows] = True
     work.changed.append(learnt.tobytes())
+
+
+def _weigh(memory: Memory, held: RetailerLearning, rows: np.ndarray, period: _Period) -> None:
+    """Let the retailer's models be counted on what they foresaw of the period."""
+    days = max(round(held.period_days), 1)
+    weigh(
+        memory,
+        int(period.listings["retailer"][0]),
+        rows,
+        (period.foreseen.units, period.foreseen.price, period.foreseen.variance),
+        period.level.level,
+        period.level.price,
+        (period.counted, period.seen.units),
+        (held.next_ms // DAY_MS - 1 - days, days),
+    )
 
 
 def _learn_rows(memory: Memory, held: RetailerLearning, period: _Period) -> None:
@@ -328,8 +349,13 @@ def decide_rows(
     cost = effective_cost_ratio(memory, listings)
     evidence = evidence_of(held, learnt, markups(memory, listings))
     belief = posterior(held.table, evidence, category)
-    mean, variance = moments(belief)
     anchor, place = _place(memory, rows, listings, learnt, cost)
+    # A model lies over what is learnt and never in it: the record keeps the belief without it.
+    learnt_mean, learnt_variance = moments(belief)
+    said = prediction_of(memory, int(listings["retailer"][0]), rows, place.filtered)
+    if said is not None:
+        belief = informed_belief(belief, said[0])
+    mean, variance = moments(belief)
     alike = np.ones(len(rows))
     best = best_log(belief, place, held.curvature * alike, held.rival * held.follow * alike)
     shifted = np.where(
@@ -357,7 +383,7 @@ def decide_rows(
     learnt["anchor"] = np.clip(anchor + moved, place.low, place.high)
     learnt["dither"] = wish - learnt["anchor"]
     clears = policy["season_end_ms"] > work.now_ms
-    learnt["elasticity"], learnt["elasticity_sd"] = mean, np.sqrt(variance)
+    learnt["elasticity"], learnt["elasticity_sd"] = learnt_mean, np.sqrt(learnt_variance)
     learnt["cost"] = cost
     cadence = policy["decision_days"].astype(np.int64)
     first = learnt["turns"] == 0
@@ -365,7 +391,8 @@ def decide_rows(
     learnt["due_day"] = held.day + np.where(first, (cadence + 1) // 2 + spread, cadence)
     learnt["turns"] += 1
     if clears.any():
-        _clear(work.now_ms, held, listings, policy, place, now_log, learnt, clears)
+        told = learnt if said is None else informed_rows(learnt, place.filtered, said[0])
+        _clear(work.now_ms, held, listings, policy, place, now_log, learnt, told, clears)
     put(memory.learnt.rows, rows, learnt)
     memory.mark(rows)
     memory.unsaved[rows] = True
@@ -380,6 +407,7 @@ def _clear(
     place: Place,
     now_log: np.ndarray,
     learnt: np.ndarray,
+    told: np.ndarray,
     clears: np.ndarray,
 ) -> None:
     """Let rows with a season's end ask what clears their stock: few cuts, and never a rise.
@@ -388,7 +416,7 @@ def _clear(
     first days a listing has told nothing of how fast it sells.
     """
     at = np.flatnonzero(clears)
-    of, rows, terms = learnt.take(at), listings.take(at), policy.take(at)
+    of, rows, terms = told.take(at), listings.take(at), policy.take(at)
     days_left = (terms["season_end_ms"] - now_ms) / DAY_MS
     stock = stock_of(rows)
     wanted = clearing_log(

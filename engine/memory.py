@@ -1,7 +1,10 @@
 """Everything a shard remembers, and what one microbatch does to it on the way."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from engine.artefact import Artefact
 from engine.commands import CommandWindow
 from engine.currencies import Currencies
 from engine.decided import CatalogueChange, Outcome
@@ -14,6 +17,7 @@ from engine.microbatch import Position, Refusal
 from engine.retailers import Retailers
 from engine.rivals import OWN_NAMES_MAX, RivalTable
 from engine.routing import name64
+from engine.serving import Serving
 from engine.timers import Backlog, Timers
 
 SOURCES_LEAST = 64
@@ -64,6 +68,7 @@ class Memory:
         self.commands = CommandWindow()
         self.learnt = Learnt()
         self.experiments = Experiments()
+        self.serving = Serving()
         self.unsaved = np.zeros(
             self.listings.capacity, dtype=bool
         )  # rows the next checkpoint needs
@@ -102,6 +107,7 @@ class Memory:
         self.backlog.fit(rows)
         self.learnt.fit(rows)
         self.experiments.fit(rows)
+        self.serving.fit(rows)
         while len(self.unsaved) < rows:
             self.unsaved = grown(self.unsaved)
 
@@ -132,10 +138,17 @@ class Memory:
 class Work:
     """What one microbatch has done so far: rows touched and why, and what will be told."""
 
-    def __init__(self, now_ms: int, after: tuple[int, int] = (-1, -1), alone: bool = False) -> None:
+    def __init__(
+        self,
+        now_ms: int,
+        after: tuple[int, int] = (-1, -1),
+        alone: bool = False,
+        artefacts: Sequence[Artefact] = (),
+    ) -> None:
         self.now_ms = now_ms
         self.after = after  # the offsets that the last microbatch ended with, commands' first
         self.alone = alone  # whether a single delta is all that is decided about
+        self.artefacts = {artefact.checksum: artefact for artefact in artefacts}
         self.refusals: list[Refusal] = []
         self.catalogue: list[CatalogueChange] = []
         self.outcomes: list[Outcome] = []

@@ -6,7 +6,7 @@ microbatch step by step.
 """
 
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -14,8 +14,9 @@ import numpy as np
 from jaxlib import version as jaxlib_version
 from msgspec import Struct
 
-from engine import approvals, catalogue, experimenting, plans, pricing
+from engine import approvals, catalogue, experimenting, plans, pricing, promotion
 from engine.arms import arms_of
+from engine.artefact import Artefact
 from engine.catalogue import Answer, Refused
 from engine.checkpoint import close_part, read_parts, slice_part, whole_parts
 from engine.decided import CatalogueChange, Cause, Decided, Given, Outcome, State, no_quotes
@@ -29,6 +30,7 @@ from engine.deltas import (
     ListingChanged,
     ListingRemoved,
     ModeChanged,
+    ModelPromoted,
     PlanApplied,
     PolicyChanged,
     PriceApproved,
@@ -85,6 +87,7 @@ HANDLERS: dict[type, Callable[[Memory, Work, Position, Any], Answer]] = {
     PriceReported: approvals.report,
     ExperimentStarted: experimenting.start,
     ExperimentStopped: experimenting.stop,
+    ModelPromoted: promotion.promote,
 }
 """What applies each kind of delta; facts go as columns, and what is not here is not built yet."""
 
@@ -133,7 +136,8 @@ class Shard:
         now_ms = max(now_ms, self.decided_ms)
         alone = len(batch.runs) == 1 and isinstance(batch.runs[0], ObjectDelta)
         after = (self.last_command, self.last_delta)
-        memory, work = self._memory, Work(now_ms, after, alone and not batch.refusals)
+        alone = alone and not batch.refusals
+        memory, work = self._memory, Work(now_ms, after, alone, given.artefacts)
         memory.events.expire(now_ms)
         memory.commands.expire(now_ms)
         work.refusals.extend(batch.refusals)
@@ -150,7 +154,8 @@ class Shard:
             last_command=batch.last_command,
             last_delta=batch.last_delta,
             decided_ms=now_ms,
-            model=streamed.VERSION if memory.learnt.any else pricing.MODEL,
+            model=memory.serving.newest()
+            or (streamed.VERSION if memory.learnt.any else pricing.MODEL),
             digest=0,
             quotes=quotes,
             catalogue=tuple(work.catalogue),
@@ -173,16 +178,25 @@ class Shard:
         self.decided_ms = decided.decided_ms
         self.digest = decided.digest
 
-    def replay(self, batch: Microbatch, recorded: Decided) -> Agreement:
-        """Decide again what was recorded, compare, and take the recorded values."""
-        return self.follow(batch, recorded)[1]
+    def replay(
+        self, batch: Microbatch, recorded: Decided, artefacts: Sequence[Artefact] = ()
+    ) -> Agreement:
+        """Decide again what was recorded, compare, and take the recorded values.
 
-    def follow(self, batch: Microbatch, recorded: Decided) -> tuple[Decided, Agreement]:
+        Args:
+            artefacts: what the batch's promotions name; those that were missing are left aside.
+        """
+        return self.follow(batch, recorded, artefacts)[1]
+
+    def follow(
+        self, batch: Microbatch, recorded: Decided, artefacts: Sequence[Artefact] = ()
+    ) -> tuple[Decided, Agreement]:
         """Replay, and also return what this shard would have decided by itself."""
         skipped = tuple(
             refusal.position for refusal in recorded.exceptions if refusal.verdict == "skipped"
         )
-        ours = self.apply(batch, recorded.decided_ms, Given(skipped=skipped))
+        found = tuple(promotion.had(batch, recorded.exceptions, artefacts))
+        ours = self.apply(batch, recorded.decided_ms, Given(skipped=skipped, artefacts=found))
         agreed = agreement(ours, recorded)
         if agreed is Agreement.DIFFERENT:
             self._take_recorded(ours, recorded)
@@ -246,6 +260,14 @@ class Shard:
         """Return the arms that a listing is in, by kind; ``None`` if it is unknown."""
         row = self._memory.listings.live_row(listing)
         return None if row < 0 else arms_of(self._memory, row)
+
+    def models(self) -> dict[str, Any]:
+        """Return which models serve whom and how they fare, by retailer and place."""
+        memory = self._memory
+        return {
+            memory.retailers.ids[number]: {place: of.told() for place, of in sorted(places.items())}
+            for number, places in sorted(memory.serving.retailers.items())
+        }
 
     # ----- checkpoints ---------------------------------------------------------------------------
 

@@ -108,6 +108,7 @@ def hostile(draw: random.Random, number: int) -> tuple[bytes, bytes, str]:
         '{"type":"CompetitorPriced","retailer":"shop","channel":"web","sku":"sku-1","rival":"r",'
         '"price_minor":0,"observed_ms":1}',
         '{"type":"ModelPromoted","retailer":"shop","observed_ms":1}',
+        '{"type":"ModelPromoted","retailer":"shop","model":"m-1","observed_ms":1}',
         '{"type":"StockCounted","retailer":"shop","channel":"web","units":1,"observed_ms":1,'
         f'"sku":"nobody-{number}"}}',
     ]

@@ -1,4 +1,4 @@
-"""The ports: what the rest asks of a log, a table store, a series store and a cache.
+"""The ports: what the rest asks of a log, a table store, a series store, a cache and blobs.
 
 A backend holds no pricing logic. Every call has a deadline of its own; *in doubt* is an outcome of
 its own. One contract test a port runs against every backend.
@@ -247,6 +247,57 @@ class Cache(Protocol):
 
     async def add(self, key: str, amount: int, *, ttl_ms: int) -> int:
         """Add atomically and return the sum; the TTL starts with the first."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Blob(Struct, frozen=True):
+    """What a listing tells of one blob."""
+
+    key: str
+    size: int
+    checksum: str  # sha256 of its bytes, in hexadecimal
+
+
+class Blobs(Protocol):
+    """Whole values under names like ``models/acme/m1/artefact``: model artefacts and exports.
+
+    A blob is there whole or not at all, and its checksum travels with it: bytes that are not what
+    was put are never handed out. Keys are segments of letters, digits and ``._-`` joined by ``/``.
+    """
+
+    async def put(self, key: str, value: bytes, *, new: bool = False) -> str:
+        """Store a value, acknowledged and durable; return its checksum.
+
+        Args:
+            new: refuse to replace what is there.
+
+        Raises:
+            RejectedInput: the key is none, or ``new`` and it is taken.
+            FailedDependency: try again; what was there before is there still, or the new value.
+        """
+        ...
+
+    async def get(self, key: str) -> bytes | None:
+        """Return a value, ``None`` where there is none.
+
+        Raises:
+            CorruptBlob: what is there fails its checksum.
+            FailedDependency: the store did not answer in time.
+        """
+        ...
+
+    async def list(self, prefix: str) -> Sequence[Blob]:
+        """Return every blob below ``prefix``, which is a folder's name, by key.
+
+        Raises:
+            CorruptBlob: a blob there has lost its head.
+        """
+        ...
+
+    async def delete(self, key: str) -> bool:
+        """Delete a blob; return whether there was one."""
         ...
 
     async def close(self) -> None: ...

@@ -23,6 +23,7 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.artefact import Artefact
 from engine.decided import Decided, State
 from engine.deltas import PlanApplied, PolicyChanged, RetailerAdded, ScopeChange
 from engine.errors import RejectedInput
@@ -128,8 +129,15 @@ class Backtest:
         self._tracks = np.zeros(0, dtype=TRACK_DTYPE)
         self._told = set(shard._memory.retailers.ids)
 
-    def decide(self, batch: Microbatch, recorded: Decided, *, same_domain: bool = True) -> None:
-        """Decide one recorded microbatch again.
+    def decide(
+        self,
+        batch: Microbatch,
+        recorded: Decided,
+        artefacts: Sequence[Artefact] = (),
+        *,
+        same_domain: bool = True,
+    ) -> None:
+        """Decide one recorded microbatch again, with the models that its promotions found.
 
         Raises:
             RejectedInput: the shard refuses the policy.
@@ -138,7 +146,7 @@ class Backtest:
             self._first_ms = recorded.decided_ms
         if self.changes:
             batch = self._with_policy(batch, recorded)
-        ours, agreed = self.shard.follow(batch, recorded)
+        ours, agreed = self.shard.follow(batch, recorded, artefacts)
         self.decisions += 1
         self.deltas += batch.deltas
         self._last_ms = recorded.decided_ms

@@ -75,7 +75,7 @@ async def _backtest(
                 domain = recording.shard.domain
                 async for each in recording.microbatches():
                     same = each.domain in ("", domain)
-                    testing.decide(each.batch, each.decided, same_domain=same)
+                    testing.decide(each.batch, each.decided, each.artefacts, same_domain=same)
                 tested.append(testing.tested())
                 horizons.append(recording.horizon)
     finally:

@@ -27,6 +27,13 @@ def exam(
     oj: Annotated[
         Path | None, Parameter(help="Dominick's orange juice, a Parquet file: the real-data half")
     ] = None,
+    peers: Annotated[
+        bool,
+        Parameter(negative="", help="XGBoost and Prophet on the same rows; needs --oj, extra exam"),
+    ] = False,
+    prophet_series: Annotated[
+        int, Parameter(help="series that Prophet gets, a fit each and round; 0: without Prophet")
+    ] = 33,
     out: Annotated[Path | None, Parameter(help="folder for exam.md and exam.json")] = None,
     common: Common | None = None,
 ) -> int:
@@ -70,12 +77,18 @@ def exam(
         designs = trying.sit_designs(first_seed, trying.SHOPS)
         parts["experiments"] = [asdict(board) for board in (*tests, *designs)]
         judged += trying.experiment_verdicts(tests, designs)
+    if peers and oj is None:
+        raise RejectedInput("/peers", "peers forecast the rows of --oj", "name the file")
     if oj is not None:
         if not oj.is_file():
             raise RejectedInput("/oj", f"{oj} is no file", "name the Parquet file")
-        board = orange_juice.sit_juice(orange_juice.read_juice(oj))
+        juice = orange_juice.read_juice(oj)
+        kept: list[tuple[Any, Any]] = []
+        board = orange_juice.sit_juice(juice, kept=kept)
         parts["orange_juice"] = asdict(board)
         judged += orange_juice.juice_verdicts(board)
+        if peers:
+            parts["peers"] = _peers(voice, juice, kept, prophet_series)
     heading = f"Exam: {seeds} seeds, {listings} listings, {days} days"
     whole = {**simulated.plain(rows), **parts}
     whole["goals"] = [{"goal": goal, "reached": reached} for goal, reached in judged]
@@ -91,6 +104,26 @@ def exam(
         goals.add_row("reached" if reached else "MISSED", goal)
     voice.answer(whole, shown, goals)
     return OK if all(reached for _, reached in judged) else FAILURE
+
+
+def _peers(
+    voice: Voice, juice: Any, kept: list[tuple[Any, Any]], prophet_series: int
+) -> list[dict[str, Any]]:
+    """Let XGBoost and Prophet forecast the same rows, and tell all scores side by side."""
+    from training.exam.peers import compared
+
+    ours = [
+        ("repricer, its median", [(rows, forecast.units) for rows, forecast in kept]),
+        ("repricer, for MAPE", [(rows, forecast.least_relative) for rows, forecast in kept]),
+    ]
+    voice.say("peers forecast the same rows: minutes")
+    scores = compared(juice, ours, prophet_series=prophet_series)
+    for of in scores:
+        voice.say(
+            f"{of.name}: {of.cells} cells, MAPE {of.mape:.2f}, WAPE {of.wape:.3f}, bias "
+            f"{of.bias:+.3f}; moved: WAPE {of.moved_wape:.3f}, slope {of.slope:.2f}"
+        )
+    return [asdict(of) for of in scores]
 
 
 def _progress(voice: Voice) -> Progress:

@@ -149,3 +149,12 @@ def test_increments_of_a_window_add_up(events: list[tuple[int, int]]) -> None:
     restored.forget_checkpoint()
     window.forget_checkpoint()
     assert restored.changed() == window.changed()
+
+
+def test_more_marks_than_an_array_begins_with_come_back() -> None:
+    marks = HighWaterMarks()
+    sources = np.arange(1, 1001, dtype=np.uint64)
+    marks.take(np.zeros(1000, dtype=np.int64), sources, np.arange(1000))
+    again = HighWaterMarks.restore(marks.state())
+    assert again.state() == marks.state()
+    assert [mark for _, _, mark in again.state()] == list(range(1000))

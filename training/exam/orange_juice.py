@@ -95,8 +95,16 @@ def read_juice(path: Path) -> Juice:
     )
 
 
-def sit_juice(juice: Juice, told: Callable[[], None] = lambda: None) -> Board:
-    """Stream the table, forecast each round before it is seen, and score."""
+def sit_juice(
+    juice: Juice,
+    told: Callable[[], None] = lambda: None,
+    kept: list[tuple[np.ndarray, Forecast]] | None = None,
+) -> Board:
+    """Stream the table, forecast each round before it is seen, and score.
+
+    Args:
+        kept: where each round's rows and forecast are put, for whoever compares others with them.
+    """
     names = list(dict.fromkeys(juice.item))
     groups = dict(zip(juice.item, (f"brand {b}" for b in juice.brand.tolist()), strict=True))
     covariates = ["deal", "feature", *(f"price {n}" for n in range(1, 12))]
@@ -122,6 +130,8 @@ def sit_juice(juice: Juice, told: Callable[[], None] = lambda: None) -> Board:
                 scored.append((ahead, forecast))
             demand.calibrate(juice.units[ahead], forecast, _names(juice, ahead))
         told()
+    if kept is not None:
+        kept.extend(scored)
     return _board(juice, demand, scored)
 
 

@@ -1,0 +1,141 @@
+"""``train`` and ``models``: from a file to a model that serves, with an owner in this process."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from actors.supervisor import Start
+from cluster import promoting
+from cluster.__main__ import main
+from cluster.assembly import make_logs, make_owner
+from cluster.commands.modelling import make_registry
+from cluster.roles import seconds_to_hour
+from cluster.settings import Settings, load
+from cluster.tree import prepare_logs
+from engine.deltas import ListingChanged, ModelPromoted, PolicyChanged, RetailerAdded
+from engine.errors import FailedDependency
+from persistence.ports import DELTAS
+from persistence.wire import encode_delta
+from tests.training.shops import shop
+
+
+def sales_file(path: Path) -> Path:
+    data, _ = shop(listings=16, days=60)
+    rows = [
+        {
+            "sku": f"S{listing}",
+            "day": data.first_day + day,
+            "price_minor": int(data.price[listing, day]),
+            "units": int(data.units[listing, day]),
+            "category": data.categories[data.category[listing]],
+        }
+        for listing in range(16)
+        for day in range(60)
+    ]
+    path.write_bytes(msgspec.json.encode(rows))
+    return path
+
+
+def answered(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, Any]:
+    code = main([*words, "--json"])
+    return code, json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def settings_at(folder: Path) -> Settings:
+    return load({"folder": folder, "shards": {"count": 1}})
+
+
+def test_a_file_becomes_a_candidate_that_is_listed_and_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = ("--folder", str(tmp_path / "data"))
+    file = str(sales_file(tmp_path / "sales.json"))
+    code, trained = answered(capsys, "train", file, "--retailer", "acme", *folder)
+    assert code == 0
+    model = trained[0]["model"]
+    assert trained[0]["listings"] == 16
+    assert trained[0]["scores"]["wape"] < trained[0]["scores"]["wape_without_price"]
+    again = answered(capsys, "train", file, "--retailer", "acme", *folder)[1]
+    assert again[0]["model"] == model, "the same data and seed give the same model"
+    code, listed = answered(capsys, "models", "list", *folder)
+    assert (code, listed["fresh"]) == (0, False)
+    assert [(card["model"], card["stage"]) for card in listed["models"]] == [(model, "candidate")]
+    code, shown = answered(capsys, "models", "show", model, "--retailer", "acme", *folder)
+    assert (code, shown["checksum"], shown["serving"]) == (0, trained[0]["checksum"], {})
+    assert answered(capsys, "models", "show", "m-0", "--retailer", "acme", *folder)[0] == 2
+    assert answered(capsys, "train", file, *folder)[0] == 2, "whose sales are they?"
+
+
+async def test_a_promotion_goes_through_the_log_and_its_outcome_comes_back(tmp_path: Path) -> None:
+    settings = settings_at(tmp_path / "data")
+    settings.folder.mkdir()
+    logs = make_logs(settings)
+    await prepare_logs(settings, logs)
+    deltas = [
+        RetailerAdded(retailer="acme", currency="EUR", mode="live", observed_ms=0),
+        PolicyChanged(retailer="acme", scope="retailer", fields={"learning": True}, observed_ms=0),
+        *(
+            ListingChanged(
+                retailer="acme",
+                channel="shop",
+                sku=f"S{n}",
+                price_minor=1500,
+                cost_minor=900,
+                observed_ms=0,
+            )
+            for n in range(16)
+        ),
+    ]
+    appender = await (await logs.open(DELTAS, 0)).appender()
+    for delta in deltas:
+        await appender.append(encode_delta(delta), key=b"acme", content_type="application/json")
+    start = Start(shard=0, number=1, owner=bytes(16), standby=False, cautious=False)
+    owner = await make_owner(settings, start, logs)
+    living = asyncio.create_task(owner.run())
+    try:
+        from training.fitting import train
+
+        card = await make_registry(settings).add(train(shop(listings=16, days=60)[0]), 1)
+        named = ModelPromoted(
+            retailer="acme", model=card.model, checksum=card.checksum, observed_ms=0
+        )
+        given = msgspec.structs.replace(named, stage="champion")
+        outcomes = await promoting.promote(settings, logs, given)
+        assert [of.status for of in outcomes] == ["done"], outcomes
+        assert owner.models()["acme"]["champion"]["model"] == card.model
+        rules = ModelPromoted(retailer="acme", model="rules", stage="champion", observed_ms=0)
+        assert [of.status for of in await promoting.promote(settings, logs, rules)] == ["done"]
+        assert owner.models() == {}
+    finally:
+        living.cancel()
+        await asyncio.wait({living})
+        await logs.close()
+
+
+async def test_without_an_owner_nobody_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_at(tmp_path / "data")
+    settings.folder.mkdir()
+    logs = make_logs(settings)
+    await prepare_logs(settings, logs)
+    monkeypatch.setattr(promoting, "ANSWER_S", 0.3)
+    rules = ModelPromoted(retailer="acme", model="rules", stage="champion", observed_ms=0)
+    with pytest.raises(FailedDependency, match="repricer up"):
+        await promoting.promote(settings, logs, rules)
+    assert await promoting.serving(settings) is None
+    await logs.close()
+
+
+def test_the_night_comes_once_a_day() -> None:
+    midnight = 20_000 * 86_400.0
+    assert seconds_to_hour(3, midnight) == 3 * 3600
+    assert seconds_to_hour(3, midnight + 3 * 3600) == 86_400
+    assert seconds_to_hour(0, midnight + 1) == 86_399
+    for now_s in np.linspace(midnight, midnight + 86_400, 50):
+        assert 0 < seconds_to_hour(7, float(now_s)) <= 86_400
