@@ -116,7 +116,7 @@ def _changes(slots: int) -> Callable[[Sight], np.ndarray]:
     def counted(sight: Sight) -> np.ndarray:
         passed = sight.now_ms // SLOT_MS - sight.row["change_slot"].astype(np.int64)
         inside = np.arange(CHANGE_SLOTS)[None, :] + passed[:, None] <= slots
-        return np.where(inside, sight.row["changes"], 0).sum(axis=1).astype(np.float64)
+        return np.asarray(np.where(inside, sight.row["changes"], 0).sum(axis=1).astype(np.float64))
 
     return counted
 
@@ -148,7 +148,7 @@ def _distance(reduce: Callable[[np.ndarray], float]) -> Callable[[Sight], np.nda
 def _heard(window_ms: int) -> Callable[[Sight], np.ndarray]:
     def counted(sight: Sight) -> np.ndarray:
         heard = sight.used & (sight.offers["observed_ms"] > sight.now_ms - window_ms)
-        return heard.sum(axis=1).astype(np.float64)
+        return np.asarray(heard.sum(axis=1).astype(np.float64))
 
     return counted
 
@@ -186,7 +186,7 @@ def _rank(sight: Sight) -> np.ndarray:
 
 
 def _rank_share(sight: Sight) -> np.ndarray:
-    return (_rank(sight) - 1.0) / np.maximum(sight.comparable.sum(axis=1), 1)
+    return np.asarray((_rank(sight) - 1.0) / np.maximum(sight.comparable.sum(axis=1), 1))
 
 
 def _second(values: np.ndarray) -> float:
@@ -196,7 +196,9 @@ def _second(values: np.ndarray) -> float:
 def _sold(window_ms: int) -> Callable[[Sight], np.ndarray]:
     def summed(sight: Sight) -> np.ndarray:
         inside = sight.row["sale_ms"] > max(sight.now_ms - window_ms, 0)
-        return np.where(inside, sight.row["sale_units"], 0).sum(axis=1).astype(np.float64)
+        return np.asarray(
+            np.where(inside, sight.row["sale_units"], 0).sum(axis=1).astype(np.float64)
+        )
 
     return summed
 
@@ -206,16 +208,16 @@ def _velocity(sight: Sight) -> np.ndarray:
     at, units = sight.row["sale_ms"], sight.row["sale_units"]
     oldest = np.where(at >= 0, at, sight.now_ms).min(axis=1)
     days = np.maximum(sight.now_ms - oldest, MINUTE_MS) / DAY_MS
-    return _known(np.where(at >= 0, units, 0).sum(axis=1) / days, (at >= 0).any(axis=1))
+    return _known(np.where(at >= 0, units, 0).sum(axis=1) / days, np.asarray((at >= 0).any(axis=1)))
 
 
 def _last_sale(sight: Sight) -> np.ndarray:
     newest = sight.row["sale_ms"].max(axis=1)
-    return _known((sight.now_ms - newest) / MINUTE_MS, newest >= 0)
+    return _known((sight.now_ms - newest) / MINUTE_MS, np.asarray(newest >= 0))
 
 
 def _cover(sight: Sight) -> np.ndarray:
-    return _known(sight.stock, sight.stock >= 0) / _positive(_velocity(sight))
+    return np.asarray(_known(sight.stock, sight.stock >= 0) / _positive(_velocity(sight)))
 
 
 def _phase(period_ms: float, turn: Callable[[float], float]) -> Callable[[Sight], np.ndarray]:
