@@ -49,6 +49,7 @@ from engine.errors import NotSupported, RejectedInput
 from engine.evidence import told_listing, told_retailer
 from engine.experiment_days import close_days
 from engine.facts import apply_facts, without_skipped
+from engine.features import features_of, named
 from engine.learning import close_periods, redecide
 from engine.memory import Memory, Work
 from engine.microbatch import (
@@ -243,6 +244,18 @@ class Shard:
         assert self.pending is None, "a price that is not recorded was never quoted"
         row = self._memory.listings.live_row(listing)
         return None if row < 0 else told_listing(self._memory, row)
+
+    def features(self, listings: Sequence[int]) -> list[dict[str, float | None] | None]:
+        """Return the named features of listings, ``None`` for one that is not known.
+
+        Times are measured to ``decided_ms``. The table is in ``docs/features.md``.
+        """
+        assert self.pending is None, "a price that is not recorded was never quoted"
+        found = [self._memory.listings.live_row(listing) for listing in listings]
+        rows = np.array([row for row in found if row >= 0], dtype=np.int64)
+        columns = features_of(self._memory, rows, self.decided_ms)
+        told = iter(zip(*(column.tolist() for column in columns.values()), strict=True))
+        return [None if row < 0 else named(columns, next(told)) for row in found]
 
     def learning(self, retailer: str) -> dict[str, Any] | None:
         """Return what is learnt of a retailer's demand as a whole, ``None`` where nothing is."""
