@@ -67,6 +67,8 @@ def main() -> None:
         finally:
             kafka.stop()
     print(json.dumps(result) if given.json else markdown(result), flush=True)
+    if result["failed"]:
+        sys.exit(f"perf.peers: did not end: {', '.join(sorted(result['failed']))}")
     if any(row["equal"] is False for row in result["rows"]):
         sys.exit("perf.peers: not everybody did the same work; see equal")
 
