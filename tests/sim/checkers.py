@@ -235,7 +235,7 @@ def check_returns(world: World, truth: Truth) -> None:
     for (_, before), (_, stamp) in zip(truth.starts, truth.starts[1:], strict=False):
         if stamp.owner != before.owner:
             replaced.add(before.owner)
-        if stamp.owner in replaced and not world.broker.doubtful_seals.get(stamp.owner):
+        if stamp.owner in replaced and stamp.owner not in world.broker.doubtful_seals:
             world.violation(f"a replaced owner came back with epoch {stamp.epoch}")
 
 

@@ -83,7 +83,7 @@ class Broker:
         self.random = random
         self.faults = faults
         self.partitions: dict[str, Partition] = {}
-        self.doubtful_seals: dict[bytes, int] = {}  # owner -> seals of his that were in doubt
+        self.doubtful_seals: dict[bytes, float] = {}  # owner -> when his last in doubt was sent
         self._base_ms = base_ms
 
     def now_ms(self) -> int:
@@ -227,8 +227,7 @@ class SimAppender:
             return faults.one_of(APPEND_FATES)
         fate = faults.one_of(SEAL_FATES)
         if fate:
-            owner = value[36:52]
-            self._broker.doubtful_seals[owner] = self._broker.doubtful_seals.get(owner, 0) + 1
+            self._broker.doubtful_seals[value[36:52]] = self._broker.loop.time()
         return fate
 
 

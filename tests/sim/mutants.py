@@ -99,6 +99,13 @@ FLUSH = Patch(
     "        self.abandon()\n"
     "        found",
 )
+FLUSH_SEAL = Patch(
+    REIGN,
+    "                self.abandon()\n                epoch = epoch + 1",
+    "                await self._appender.close()\n"
+    "                self.abandon()\n"
+    "                epoch = epoch + 1",
+)
 START_REPEATED = Patch(ACTOR, "await self._reign.repeat_start()", "pass")
 LATER_CLOCK = Patch(CLOCK, "return max(previous_ms, wall_ms)", "return wall_ms")
 CLOCK_JUMP = Patch(CLOCK, "if abs(moved_ms) > JUMP_MS:", "if False:")
@@ -125,6 +132,7 @@ MUTANTS = (
     Mutant("seal in doubt", (SEAL_IN_DOUBT,)),
     Mutant("own epoch + 1", (OWN_EPOCH,)),
     Mutant("abandon, never flush", (FLUSH,)),
+    Mutant("abandon, never flush, in a seal", (FLUSH_SEAL,)),
     Mutant("the loser stops", (REIGNING,)),
     Mutant("start repeated", (START_REPEATED,)),
     Mutant("checkpoint stands in the log", (STANDS_IN_LOG,)),
