@@ -61,14 +61,14 @@ class Truth(Struct, frozen=True):
 
     decisions: list[Valid]  # seq 1, 2, 3 ...
     starts: list[tuple[int, Stamp]]  # that reigned, with their offsets
-    attempts: dict[tuple[int, int, int], set[bytes]]  # (seq before, command, delta) -> owners
+    fallen: dict[tuple[int, int], set[bytes]]  # (lane, offset) -> who announced it, and ended
 
 
 def truth_of(world: World) -> Truth:
     """Read the whole decision log, what retention took included."""
     decisions: list[Valid] = []
     starts: list[tuple[int, Stamp]] = []
-    attempts: dict[tuple[int, int, int], set[bytes]] = {}
+    fallen: dict[tuple[int, int], set[bytes]] = {}
     epoch, owner = 0, b""
     begun: set[Stamp] = set()
     for record in world.broker.partition(DECISIONS).everything:
@@ -84,8 +84,12 @@ def truth_of(world: World) -> Truth:
                 starts.append((record.offset, stamp))
         elif (stamp.epoch, stamp.owner) == (epoch, owner):
             if isinstance(found, Trying):
-                place = (len(decisions), found.last_command, found.last_delta)
-                attempts.setdefault(place, set()).add(stamp.owner)
+                last = decisions[-1].decided if decisions else None
+                places = announced(found, last)
+                if len(places) > 1:
+                    world.violation(f"at offset {record.offset} {len(places)} records are tried")
+                for place in places:
+                    fallen.setdefault(place, set()).add(stamp.owner)
                 continue
             assert isinstance(found, DecisionRecord)
             seq = found.decided.seq
@@ -95,7 +99,14 @@ def truth_of(world: World) -> Truth:
                 world.violation(f"seq {seq} at offset {record.offset} follows {len(decisions)}")
             elif found.decided.digest != decisions[seq - 1].decided.digest:
                 world.violation(f"seq {seq} was decided twice, differently")
-    return Truth(decisions, starts, attempts)
+    return Truth(decisions, starts, fallen)
+
+
+def announced(trying: Trying, last: Decided | None) -> list[tuple[int, int]]:
+    """Return the records, by lane and offset, that somebody is about to try."""
+    since = (last.last_command, last.last_delta) if last is not None else (-1, -1)
+    until = (trying.last_command, trying.last_delta)
+    return [(lane, at) for lane in (0, 1) for at in range(since[lane] + 1, until[lane] + 1)]
 
 
 def judge(world: World, *, probes: bool = True) -> None:
@@ -221,8 +232,8 @@ def check_skipped(world: World, truth: Truth) -> None:
         for refusal in valid.decided.exceptions:
             if refusal.verdict != "skipped":
                 continue
-            place = (valid.decided.seq - 1, valid.decided.last_command, valid.decided.last_delta)
-            fallen = truth.attempts.get(place, set()) - {valid.stamp.owner}
+            place = (refusal.position.lane, refusal.position.offset)
+            fallen = truth.fallen.get(place, set()) - {valid.stamp.owner}
             if len(fallen) < 2:
                 world.violation(f"seq {valid.decided.seq} skips what {len(fallen)} owners fell on")
             if refusal.listing != KEYS[MURDEROUS_SKU]:
