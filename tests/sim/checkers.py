@@ -61,14 +61,14 @@ class Truth(Struct, frozen=True):
 
     decisions: list[Valid]  # seq 1, 2, 3 ...
     starts: list[tuple[int, Stamp]]  # that reigned, with their offsets
-    attempts: dict[tuple[int, int, int], set[bytes]]  # (seq before, command, delta) -> owners
+    attempts: dict[tuple[int, int], set[bytes]]  # lane and offset of what was tried alone -> owners
 
 
 def truth_of(world: World) -> Truth:
     """Read the whole decision log, what retention took included."""
     decisions: list[Valid] = []
     starts: list[tuple[int, Stamp]] = []
-    attempts: dict[tuple[int, int, int], set[bytes]] = {}
+    attempts: dict[tuple[int, int], set[bytes]] = {}
     epoch, owner = 0, b""
     begun: set[Stamp] = set()
     for record in world.broker.partition(DECISIONS).everything:
@@ -84,8 +84,8 @@ def truth_of(world: World) -> Truth:
                 starts.append((record.offset, stamp))
         elif (stamp.epoch, stamp.owner) == (epoch, owner):
             if isinstance(found, Trying):
-                place = (len(decisions), found.last_command, found.last_delta)
-                attempts.setdefault(place, set()).add(stamp.owner)
+                if (record_tried := alone(decisions, found)) is not None:
+                    attempts.setdefault(record_tried, set()).add(stamp.owner)
                 continue
             assert isinstance(found, DecisionRecord)
             seq = found.decided.seq
@@ -96,6 +96,17 @@ def truth_of(world: World) -> Truth:
             elif found.decided.digest != decisions[seq - 1].decided.digest:
                 world.violation(f"seq {seq} was decided twice, differently")
     return Truth(decisions, starts, attempts)
+
+
+def alone(decisions: list[Valid], tried: Trying | Decided) -> tuple[int, int] | None:
+    """Return lane and offset of the one record that follows these decisions up to some marks."""
+    last_command, last_delta = -1, -1
+    if decisions:
+        last = decisions[-1].decided
+        last_command, last_delta = last.last_command, last.last_delta
+    new = [(0, offset) for offset in range(last_command + 1, tried.last_command + 1)]
+    new += [(1, offset) for offset in range(last_delta + 1, tried.last_delta + 1)]
+    return new[0] if len(new) == 1 else None
 
 
 def judge(world: World, *, probes: bool = True) -> None:
@@ -216,13 +227,16 @@ def check_followers(world: World, truth: Truth) -> None:
 
 
 def check_skipped(world: World, truth: Truth) -> None:
-    """Only what two cautious owners fell on is skipped, and what murders always is."""
-    for valid in truth.decisions:
+    """Only a record on which two cautious owners fell is skipped, and what murders always is."""
+    for number, valid in enumerate(truth.decisions):
         for refusal in valid.decided.exceptions:
             if refusal.verdict != "skipped":
                 continue
-            place = (valid.decided.seq - 1, valid.decided.last_command, valid.decided.last_delta)
-            fallen = truth.attempts.get(place, set()) - {valid.stamp.owner}
+            skipped = alone(truth.decisions[:number], valid.decided)
+            if skipped is None:
+                world.violation(f"seq {valid.decided.seq} skips more than one record")
+                continue
+            fallen = truth.attempts.get(skipped, set()) - {valid.stamp.owner}
             if len(fallen) < 2:
                 world.violation(f"seq {valid.decided.seq} skips what {len(fallen)} owners fell on")
             if refusal.listing != KEYS[MURDEROUS_SKU]:
