@@ -158,11 +158,11 @@ class Inbox:
         self._woken = True
         self._grown.set()
 
-    async def read(self, *, wait_ms: int, one: bool = False) -> Microbatch:
+    async def read(self, *, wait_ms: int, records_max: int | None = None) -> Microbatch:
         """Return the next microbatch, empty if nothing came within ``wait_ms``.
 
-        Whole records, commands before deltas. With ``one`` it holds a single record: a cautious
-        owner must know which record it was that killed it.
+        Whole records, commands before deltas. With ``records_max`` it holds at most so many, of one
+        lane: a cautious owner's heir must know which records may have killed it.
 
         Raises:
             LogFault: records that this shard still needs are gone.
@@ -172,10 +172,12 @@ class Inbox:
         self._woken = False
         self.commands.check()
         self.deltas.check()
-        commands = self.commands.take(1 if one else self._limits.commands_max)
-        deltas: list[Record] = []
-        if not (one and commands):
-            deltas = self.deltas.take(1 if one else self._limits.deltas_max)
+        limits = self._limits
+        if records_max is None:
+            commands = self.commands.take(limits.commands_max)
+            return self._decode(commands, self.deltas.take(limits.deltas_max))
+        commands = self.commands.take(min(records_max, limits.commands_max))
+        deltas = [] if commands else self.deltas.take(min(records_max, limits.deltas_max))
         return self._decode(commands, deltas)
 
     async def read_exactly(self, last_command: int, last_delta: int) -> Microbatch:

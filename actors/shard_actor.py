@@ -47,7 +47,7 @@ FOLLOWED_MS_LONG = 500
 """A start that followed the log for longer takes a checkpoint as soon as it is live."""
 
 DEATHS_BEFORE_SKIP = 2
-"""On so many cautious owners' deaths at one place the record there is skipped."""
+"""When so many cautious owners fell on one record, tried alone, it is skipped."""
 
 DEATHS_BEFORE_STOP = 10
 """On so many, skipping did not help: the shard stops."""
@@ -184,7 +184,8 @@ class ShardActor:
         """
         assert self._reign is not None
         await self._keep_interval()
-        batch = await self._inbox.read(wait_ms=self._wait_ms(), one=self._cautious)
+        records_max = self._attempts.records_max(survivor=self._owner) if self._cautious else None
+        batch = await self._inbox.read(wait_ms=self._wait_ms(), records_max=records_max)
         self._begun_ms = self._clock.monotonic_ms()
         artefacts = await self._artefacts.of(batch) if self._artefacts is not None else ()
         wall_ms = self._watch.look()
@@ -472,7 +473,7 @@ class ShardActor:
         return max(self._settings.heartbeat_ms - since_mark_ms, 0)
 
     async def _try(self, batch: Microbatch) -> Given:
-        """Announce what is about to be tried, and skip what killed two cautious owners.
+        """Announce what is about to be tried, and skip the record that killed two cautious owners.
 
         Raises:
             MurderousBatch: there is nothing to skip, or skipping did not help.
@@ -505,7 +506,7 @@ class ShardActor:
         return self._shard.last_command, self._shard.last_delta
 
     def _leave_caution(self) -> None:
-        """Stop being cautious once the place is passed where a predecessor fell."""
+        """Stop being cautious once all is passed on which a predecessor can have fallen."""
         self._attempts.decided(self._passed)
         assert self._passed_place is not None
         if self._shard.last_command < self._passed_place[0]:

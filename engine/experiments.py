@@ -187,7 +187,7 @@ class Experiment:
         return experiment
 
     def document(self) -> dict[str, Any]:
-        """Return what followers and people are told."""
+        """Return what followers and people are told, in values that JSON gives back as they are."""
         terms = msgspec.to_builtins(self.terms)
         planned = {} if self.kind == HOLDOUT else {"treatment": terms["treatment"]}
         if self.terms.price_ratio is not None:
@@ -203,6 +203,7 @@ class Experiment:
             "share": self.terms.share,
             **planned,
             **msgspec.to_builtins(self.told),
+            "listings": list(self.told.listings),
         }
 
 

@@ -64,7 +64,7 @@ class EpochStarted(Struct, frozen=True):
 
 
 class Trying(Struct, frozen=True):
-    """How far the microbatch reaches that a cautious owner is about to try: one record, or none."""
+    """How far the microbatch reaches that a cautious owner is about to try."""
 
     stamp: Stamp
     last_command: int

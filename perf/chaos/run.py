@@ -25,13 +25,12 @@ from perf.chaos.following import Following
 from perf.chaos.injuries import BREATHER, Injuries, Struck
 from perf.chaos.plan import KINDS, Fault, plan
 from perf.chaos.site import Site
-from perf.chaos.verdict import judge_status, judge_whole
+from perf.chaos.verdict import BACK_S, judge_status, judge_whole, until_back
 from persistence.kafka_log import KafkaLogs
 
 BREATH_S: Final = 60.0
 HANGS_UP_S: Final = 15.0
 SETTLE_S: Final = 0.5
-BACK_S: Final = 180.0
 WARM_S: Final = 8.0
 """How long everything runs unharmed before the first fault."""
 
@@ -258,7 +257,7 @@ class Run:
         told, site = self.told, self._site
         began = time.monotonic()
         self._say("the faults are over; waiting until everything is decided and written")
-        status = await self._until_back()
+        status = await until_back(told.checker, site.engine)
         told.back_s = round(time.monotonic() - began, 1)
         await self._catch_up()
         for shard, retailer in enumerate(self._retailers):
@@ -269,15 +268,6 @@ class Run:
         told.checker.finish()
         self._say("comparing the stores with the log, and replaying every decision")
         told.end |= await judge_whole(told.checker, site)
-
-    async def _until_back(self) -> dict[str, Any]:
-        from perf.real_stack import NotReached
-
-        try:
-            return await self._site.engine.until_decided(BACK_S)
-        except NotReached as missing:
-            self.told.checker.found("not_recovered", str(missing)[:1500])
-            return await self._site.engine.status()
 
     async def _catch_up(self) -> None:
         """Let the checker read to the logs' present ends."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final, Protocol
 
 from engine.errors import PricingError
 from perf.chaos.checker import Checker
@@ -10,6 +10,39 @@ from perf.chaos.site import Site
 from perf.real_stack import NotReached, compare_stores
 
 REPLAY_S = 600.0
+
+BACK_S: Final = 180.0
+"""Who is not back by then breaks a rule."""
+
+LATE_S: Final = 420.0
+"""So much longer is waited for who comes back late.
+
+Else all that it had not decided and written yet would be told as lost and as different, too.
+"""
+
+
+class Engine(Protocol):
+    """What is asked whether it came back."""
+
+    async def until_decided(self, wait_s: float) -> dict[str, Any]:
+        """Return once every delta is decided and written, or raise ``NotReached``."""
+        ...
+
+    async def status(self) -> dict[str, Any]:
+        """Return what the processes say of themselves."""
+        ...
+
+
+async def until_back(checker: Checker, engine: Engine) -> dict[str, Any]:
+    """Wait until everything is decided and written, and note if that takes too long."""
+    try:
+        return await engine.until_decided(BACK_S)
+    except NotReached as missing:
+        checker.found("not_recovered", str(missing)[:1500])
+    try:
+        return await engine.until_decided(LATE_S)
+    except NotReached:
+        return await engine.status()
 
 
 def judge_status(checker: Checker, status: Mapping[str, Any]) -> None:

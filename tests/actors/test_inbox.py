@@ -54,8 +54,15 @@ async def test_commands_come_first_and_both_are_bounded(place: Home) -> None:
 
 async def test_one_at_a_time_a_command_first(place: Home) -> None:
     reading = await filled(place, 1, 2)
-    found = [marks(await reading.read(wait_ms=1_000, one=True)) for _ in range(3)]
+    found = [marks(await reading.read(wait_ms=1_000, records_max=1)) for _ in range(3)]
     assert found == [(0, -1, 1), (0, 0, 1), (0, 1, 1)]
+    await reading.close()
+
+
+async def test_so_many_at_a_time_of_one_lane(place: Home) -> None:
+    reading = await filled(place, 1, 4)
+    found = [marks(await reading.read(wait_ms=1_000, records_max=3)) for _ in range(3)]
+    assert found == [(0, -1, 1), (0, 2, 3), (0, 3, 1)]
     await reading.close()
 
 

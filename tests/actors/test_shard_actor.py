@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from actors.attempts import NARROWER
 from actors.shard_actor import DEATHS_BEFORE_SKIP, ShardActor
 from engine.deltas import ModeChanged, PricePinned
 from engine.errors import (
@@ -220,7 +221,7 @@ async def test_what_murders_two_cautious_owners_is_skipped_and_nothing_else(plac
     await place.send(count("a", 1, 1), count("m", 1, 2), count("b", 3, 3))
     with pytest.raises(Killed):
         await live(place.owner(shard=murderous), 5)
-    for _ in range(DEATHS_BEFORE_SKIP):
+    for _ in range(1 + DEATHS_BEFORE_SKIP):  # on all three together, then on the one
         with pytest.raises(Killed):
             await live(place.owner(shard=murderous, cautious=True), 9)
     survivor = await live(place.owner(shard=murderous, cautious=True), 9)
@@ -238,13 +239,56 @@ async def test_what_murders_two_cautious_owners_is_skipped_and_nothing_else(plac
     assert [later._shard.table(KEYS[sku])[0] for sku in "amb"] == [1, -1, 3]  # type: ignore[attr-defined]
 
 
+async def test_deaths_close_in_on_what_murders_among_many(place: Home) -> None:
+    """From all there is to a few records to one: few deaths, and few records alone."""
+    many, murderer = 200, 100
+    await place.send(*(count("a", units, units) for units in range(murderer)))
+    await place.send(count("m", 1, murderer))
+    await place.send(*(count("b", units, units) for units in range(murderer + 1, many)))
+    announced = []
+    for _ in range(2 + DEATHS_BEFORE_SKIP):
+        with pytest.raises(Killed):
+            await live(place.owner(shard=murderous, cautious=True), many)
+        announced.append(await widths(place))
+    few = -(-many // NARROWER)
+    assert announced[0] == [many]
+    assert announced[1][1:] == [few] * (murderer // few + 1)
+    assert announced[-1][len(announced[1]) :] == [1] * DEATHS_BEFORE_SKIP
+    survivor = await live(place.owner(shard=murderous, cautious=True), many // few)
+    assert survivor.skipped == 1
+    assert (await widths(place)).count(1) < 2 * few + DEATHS_BEFORE_SKIP
+    assert [survivor._shard.table(KEYS[sku])[0] for sku in "amb"] == [99, -1, 199]  # type: ignore[attr-defined]
+
+
+async def widths(place: Home) -> list[int]:
+    """Return how many records of the deltas lane each announcement held, but for empty ones."""
+    passed, found = -1, []
+    for one in await place.accepted():
+        if one.decided:
+            passed = one.decided.last_delta
+        elif one.trying and one.trying.last_delta > passed:
+            found.append(one.trying.last_delta - passed)
+    return found
+
+
+async def test_an_owner_that_inherits_an_innocent_death_soon_loses_its_caution(place: Home) -> None:
+    await place.send(*(count("a", units, units) for units in range(1_000)))
+    heir = await live(place.owner(cautious=True), 2)
+    assert heir.status()["cautious"] is False
+    assert await widths(place) == [1_000]
+
+
 async def test_what_an_heir_decides_before_it_falls_too_saves_no_murderer(place: Home) -> None:
     """Heartbeats before the first read, and commands, come between two deaths on one record."""
     await place.send(count("m", 1, 1))
+    command = ModeChanged(retailer=RETAILER, mode="live", observed_ms=1)
+    await place.send(command, topic=COMMANDS)
+    with pytest.raises(Killed):
+        await live(place.owner(shard=murderous, cautious=True), 9)
     for number in range(DEATHS_BEFORE_SKIP):
-        command = ModeChanged(retailer=RETAILER, mode="live", observed_ms=number + 1)
+        command = ModeChanged(retailer=RETAILER, mode="live", observed_ms=number + 2)
         await place.send(command, topic=COMMANDS)
-        heir = await live(place.owner(shard=murderous, cautious=True), 1)
+        heir = await live(place.owner(shard=murderous, cautious=True), 2 - min(number, 1))
         assert heir.status()["cautious"] is True
         with pytest.raises(Killed):
             await heir.step()

@@ -21,7 +21,14 @@ from perf.chaos.plan import KINDS, Fault
 from perf.chaos.report import command_of, report
 from perf.chaos.run import Told, Wish
 from perf.chaos.summary import summary
-from perf.chaos.verdict import judge_left, judge_replay, judge_status, judge_stores
+from perf.chaos.verdict import (
+    judge_left,
+    judge_replay,
+    judge_status,
+    judge_stores,
+    until_back,
+)
+from perf.real_stack import NotReached
 from persistence.memory_log import MemoryLogs
 from training.worlds.market import Market
 
@@ -168,3 +175,35 @@ def test_every_rule_and_kind_is_documented() -> None:
     documented = (ROOT / "docs" / "chaos.md").read_text()
     assert not [rule for rule in RULES if f"| `{rule}` |" not in documented]
     assert not [kind for kind in KINDS if f"| `{kind}` |" not in documented]
+
+
+class Slow:
+    """An engine that has everything decided after so many calls, and says so."""
+
+    def __init__(self, calls: int) -> None:
+        self.left = calls
+
+    async def until_decided(self, wait_s: float) -> dict[str, Any]:
+        self.left -= 1
+        if self.left > 0:
+            raise NotReached(f"not within {wait_s:.0f} s")
+        return {"decided": True}
+
+    async def status(self) -> dict[str, Any]:
+        return {"decided": False}
+
+
+@pytest.mark.parametrize(
+    ("calls", "decided", "broken"),
+    [
+        (1, True, {}),
+        (2, True, {"not_recovered": 1}),  # late: one rule broken, and judged when it is there
+        (3, False, {"not_recovered": 1}),
+    ],
+)
+async def test_who_comes_back_late_is_judged_when_it_is_back(
+    calls: int, decided: bool, broken: dict[str, int]
+) -> None:
+    checker = Checker(1, generation=1, now_ms=lambda: 0)
+    assert await until_back(checker, Slow(calls)) == {"decided": decided}
+    assert dict(checker.broken) == broken

@@ -61,14 +61,14 @@ class Truth(Struct, frozen=True):
 
     decisions: list[Valid]  # seq 1, 2, 3 ...
     starts: list[tuple[int, Stamp]]  # that reigned, with their offsets
-    fallen: dict[tuple[int, int], set[bytes]]  # (lane, offset) -> who announced it, and ended
+    attempts: dict[tuple[int, int], set[bytes]]  # lane and offset of what was tried alone -> owners
 
 
 def truth_of(world: World) -> Truth:
     """Read the whole decision log, what retention took included."""
     decisions: list[Valid] = []
     starts: list[tuple[int, Stamp]] = []
-    fallen: dict[tuple[int, int], set[bytes]] = {}
+    attempts: dict[tuple[int, int], set[bytes]] = {}
     epoch, owner = 0, b""
     begun: set[Stamp] = set()
     for record in world.broker.partition(DECISIONS).everything:
@@ -84,12 +84,8 @@ def truth_of(world: World) -> Truth:
                 starts.append((record.offset, stamp))
         elif (stamp.epoch, stamp.owner) == (epoch, owner):
             if isinstance(found, Trying):
-                last = decisions[-1].decided if decisions else None
-                places = announced(found, last)
-                if len(places) > 1:
-                    world.violation(f"at offset {record.offset} {len(places)} records are tried")
-                for place in places:
-                    fallen.setdefault(place, set()).add(stamp.owner)
+                if (record_tried := alone(decisions, found)) is not None:
+                    attempts.setdefault(record_tried, set()).add(stamp.owner)
                 continue
             assert isinstance(found, DecisionRecord)
             seq = found.decided.seq
@@ -99,14 +95,18 @@ def truth_of(world: World) -> Truth:
                 world.violation(f"seq {seq} at offset {record.offset} follows {len(decisions)}")
             elif found.decided.digest != decisions[seq - 1].decided.digest:
                 world.violation(f"seq {seq} was decided twice, differently")
-    return Truth(decisions, starts, fallen)
+    return Truth(decisions, starts, attempts)
 
 
-def announced(trying: Trying, last: Decided | None) -> list[tuple[int, int]]:
-    """Return the records, by lane and offset, that somebody is about to try."""
-    since = (last.last_command, last.last_delta) if last is not None else (-1, -1)
-    until = (trying.last_command, trying.last_delta)
-    return [(lane, at) for lane in (0, 1) for at in range(since[lane] + 1, until[lane] + 1)]
+def alone(decisions: list[Valid], tried: Trying | Decided) -> tuple[int, int] | None:
+    """Return lane and offset of the one record that follows these decisions up to some marks."""
+    last_command, last_delta = -1, -1
+    if decisions:
+        last = decisions[-1].decided
+        last_command, last_delta = last.last_command, last.last_delta
+    new = [(0, offset) for offset in range(last_command + 1, tried.last_command + 1)]
+    new += [(1, offset) for offset in range(last_delta + 1, tried.last_delta + 1)]
+    return new[0] if len(new) == 1 else None
 
 
 def judge(world: World, *, probes: bool = True) -> None:
@@ -227,13 +227,16 @@ def check_followers(world: World, truth: Truth) -> None:
 
 
 def check_skipped(world: World, truth: Truth) -> None:
-    """Only what two cautious owners fell on is skipped, and what murders always is."""
-    for valid in truth.decisions:
+    """Only a record on which two cautious owners fell is skipped, and what murders always is."""
+    for number, valid in enumerate(truth.decisions):
         for refusal in valid.decided.exceptions:
             if refusal.verdict != "skipped":
                 continue
-            place = (refusal.position.lane, refusal.position.offset)
-            fallen = truth.fallen.get(place, set()) - {valid.stamp.owner}
+            skipped = alone(truth.decisions[:number], valid.decided)
+            if skipped is None:
+                world.violation(f"seq {valid.decided.seq} skips more than one record")
+                continue
+            fallen = truth.attempts.get(skipped, set()) - {valid.stamp.owner}
             if len(fallen) < 2:
                 world.violation(f"seq {valid.decided.seq} skips what {len(fallen)} owners fell on")
             if refusal.listing != KEYS[MURDEROUS_SKU]:

@@ -200,6 +200,10 @@ MUTANTS = (
         "only after two deaths",
         (Patch(ACTOR, "if deaths < DEATHS_BEFORE_SKIP:", "if False:"),),
     ),
+    Mutant(
+        "deaths close in on one record",
+        (Patch("actors.attempts", "-(-min(fallen) // NARROWER)", "min(fallen)"),),
+    ),
     # Pairs of defences that stand in for each other: alone, the other one may hide the loss.
     Mutant("own epoch + 1, and another's decision", (OWN_EPOCH, FOREIGN_DECISION)),
     Mutant("gap rule, and checkpoint in the log", (GAP_RULE, STANDS_IN_LOG)),
