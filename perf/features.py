@@ -8,6 +8,7 @@ have to wait for. Over HTTP a whole engine is asked while deltas come in an open
 a moment at which it is meant to be sent and is timed from there, so that a stall is charged to all
 who would have come in it. ``recorded`` reads take what the owner has, ``strong`` ones wait for a
 mark that comes after the question (an append to the log), and ``batch`` is a thousand listings.
+``price`` reads are what the same client is told by the gateway alone.
 """
 
 import argparse
@@ -114,11 +115,13 @@ class Asking:
         self._draw = random.Random(2)
         self._listings = listings
 
-    async def reads(self, per_s: float, seconds: float, **query: str) -> list[float]:
+    async def reads(
+        self, per_s: float, seconds: float, what: str = "features", **query: str
+    ) -> list[float]:
         """Return the milliseconds of each read from the moment it was meant to be sent."""
         begin_s = time.monotonic() + 0.1
         dues = [begin_s + number / per_s for number in range(int(per_s * seconds))]
-        return list(await asyncio.gather(*(self._read(due_s, query) for due_s in dues)))
+        return list(await asyncio.gather(*(self._read(due_s, what, query) for due_s in dues)))
 
     async def batch(self) -> float:
         """Return the milliseconds of a batch of a thousand."""
@@ -132,8 +135,8 @@ class Asking:
         assert response.status != 200 or len(msgspec.json.decode(body)["features"]) == BATCH
         return took_ms
 
-    async def _read(self, due_s: float, query: Mapping[str, str]) -> float:
-        url = f"{self._base}/products/{self._sku()}/features"
+    async def _read(self, due_s: float, what: str, query: Mapping[str, str]) -> float:
+        url = f"{self._base}/products/{self._sku()}/{what}"
         await asyncio.sleep(max(due_s - time.monotonic(), 0))
         async with self._session.get(url, params=query) as response:
             await response.read()
@@ -155,7 +158,7 @@ async def over_http(
     settings, seconds = under_test.settings, options.seconds
     logs = make_logs(settings)
     load = OpenLoop(logs, Router(settings.shards.count, settings.shards.spreads), 0.005, WARM_S)
-    flow_s = WARM_S + 2 * seconds + 10.0
+    flow_s = WARM_S + 3 * seconds + 10.0
     ahead_s = 2.0 + options.per_s * flow_s * 30e-6
     begin_s, begin_ms = time.monotonic() + ahead_s, int((time.time() + ahead_s) * 1000)
     draw = np.random.default_rng(1)
@@ -170,6 +173,8 @@ async def over_http(
     ) as session:
         asking = Asking(session, f"{card.address}/api/v1", options.listings)
         await asking.reads(options.reads_per_s, 1.0)  # connections, and what is first met
+        say("price reads")
+        price = await asking.reads(options.reads_per_s, seconds, "recommendation")
         say("recorded reads")
         recorded = await asking.reads(options.reads_per_s, seconds)
         say("strong reads")
@@ -180,6 +185,7 @@ async def over_http(
     await asyncio.wait([flowing])
     await logs.close()
     return {
+        **_told("price", price),
         **_told("recorded", recorded),
         **_told("strong", strong),
         "p99_of_promised": significant(_percentile(recorded, 99) / PROMISED_MS),
@@ -205,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report."""
     parser = arguments_of(COMMAND, __doc__)
     parser.add_argument("--listings", type=int, default=20_000)
-    parser.add_argument("--seconds", type=float, default=15.0, help="of reads, of either kind")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of reads, of each kind")
     parser.add_argument("--reads-per-s", type=float, default=50.0)
     parser.add_argument("--per-s", type=int, default=1000, help="deltas a second meanwhile")
     parser.add_argument("--pairs", type=int, default=7)
