@@ -51,6 +51,10 @@ class OwnedShard(Protocol):
         """Return one listing's live state in plain values, for a strong read."""
         ...
 
+    def features(self, listings: Sequence[int]) -> list[dict[str, float | None] | None]:
+        """Return the named features of listings, ``None`` for one that is not known."""
+        ...
+
     def models(self) -> dict[str, Any]:
         """Return which models serve whom, by retailer and place."""
         ...

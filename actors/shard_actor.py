@@ -7,7 +7,7 @@ seal, replay the rest, live.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -30,10 +30,12 @@ from engine.errors import (
     FailedDependency,
     MurderousBatch,
     PricingError,
+    RejectedInput,
     SettingsRefused,
 )
 from engine.microbatch import FactColumns, Microbatch, Position
 from engine.replay import Agreement
+from kernels.limits import FEATURES_SLICE_MAX
 from persistence.checkpoints import Chain, CheckpointFiles, stands_in_log
 from persistence.decision_reader import Accepted, DecisionReader
 from persistence.decision_records import LogPosition
@@ -109,6 +111,7 @@ class ShardActor:
         self._passed_place: tuple[int, int] | None = None
         self._attempts = Attempts()
         self._strong_reads: list[tuple[int, asyncio.Event]] = []
+        self._telling = asyncio.Lock()  # held by the one whose features are told
         self._replay_domain = ""  # of the decisions being replayed
         self._last_mark_ms = self._begun_ms = self._phase_ms = clock.monotonic_ms()
         self._shard: OwnedShard
@@ -230,6 +233,41 @@ class ShardActor:
             DeadlinePassed: no such mark was acknowledged in time.
         """
         self._assert_live()
+        await self._later_mark(deadline_ms)
+        return self._shard.live(listing)
+
+    async def features(
+        self, listings: Sequence[int], deadline_ms: int, *, strong: bool
+    ) -> dict[str, Any]:
+        """Return the named features of a slice of listings, and the mark that they are as of.
+
+        Recorded state, or, where ``strong``, that after a mark which was appended after this call.
+        Slices take turns, one a turn of the loop, so that a microbatch waits behind one at most.
+
+        Raises:
+            DeadlinePassed: nothing was recorded in time, or too many others were before.
+            RejectedInput: the slice is too long.
+        """
+        self._assert_live()
+        if len(listings) > FEATURES_SLICE_MAX:
+            raise RejectedInput(
+                "/listings", f"{len(listings)} at once", f"at most {FEATURES_SLICE_MAX}"
+            )
+        if strong:
+            await self._later_mark(deadline_ms)
+        try:
+            async with asyncio.timeout(deadline_ms / 1000), self._telling:
+                await self._gate.opened(deadline_ms)
+                shard = self._shard
+                told = shard.features(listings)
+                mark = {"seq": shard.seq, "decided_ms": shard.decided_ms}
+                await asyncio.sleep(0)  # the others' turn, before the next slice's
+        except TimeoutError:
+            raise DeadlinePassed(f"not told within {deadline_ms} ms; ask again") from None
+        return {**mark, "features": told}
+
+    async def _later_mark(self, deadline_ms: int) -> None:
+        """Wait for a mark that is appended after this call, and for the gate to be open then."""
         # The decision under way began before this call, so it proves nothing about now.
         needed_seq = self._shard.seq + (1 if self._gate.is_open else 2)
         answered = asyncio.Event()
@@ -243,7 +281,6 @@ class ShardActor:
             raise DeadlinePassed(
                 f"no mark was acknowledged within {deadline_ms} ms; ask again"
             ) from None
-        return self._shard.live(listing)
 
     async def checkpoint(self) -> str:
         """Take a checkpoint of what is recorded by now, and return its name."""

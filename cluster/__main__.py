@@ -37,6 +37,7 @@ def make_app() -> App:
     app.command(living.status)
     app.command(asking.price)
     app.command(asking.explain)
+    app.command(asking.features)
     app.command(asking.experiments)
     app.command(asking.replay)
     app.command(asking.tail)

@@ -182,6 +182,13 @@ class OwnerProcess:
             listing, deadline_ms = int(arguments["listing"]), int(arguments["deadline_ms"])
             return {"listing": await actor.strong_read(listing, deadline_ms)}
 
+        async def features(arguments: Mapping[str, Any]) -> dict[str, Any]:
+            return await actor.features(
+                msgspec.convert(arguments["listings"], tuple[int, ...]),
+                int(arguments["deadline_ms"]),
+                strong=bool(arguments["strong"]),
+            )
+
         async def models(_: Mapping[str, Any]) -> dict[str, Any]:
             return actor.models()
 
@@ -197,6 +204,7 @@ class OwnerProcess:
                 "take-over": take_over,
                 "checkpoint": checkpoint,
                 "strong-read": strong_read,
+                "features": features,
                 "models": models,
                 "stop": stop,
             },

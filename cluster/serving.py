@@ -8,7 +8,7 @@ this process, and a driver dies with its raylet: a gateway must survive every pa
 import asyncio
 import contextlib
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -24,12 +24,12 @@ from cluster.watching import write_role
 from engine.errors import FailedDependency
 from gateway.keys import load_keys
 from gateway.opening import CheckpointOpenings
-from gateway.routed import RoutedReads
+from gateway.routed import RoutedFeatures, RoutedReads
 from gateway.server import ServerSettings, serve
 
 
 class OwnerReads:
-    """Asks the living owner of a shard about one listing."""
+    """Asks the living owner of a shard about its listings."""
 
     def __init__(self, settings: Settings, control: ControlClient) -> None:
         self._run_folder = settings.run_folder
@@ -42,15 +42,30 @@ class OwnerReads:
         Raises:
             FailedDependency: there is no owner, or it did not answer.
         """
+        answer = await self._act(shard, "strong-read", deadline_ms, listing=listing)
+        state: Mapping[str, Any] = answer["listing"] or {}
+        return state
+
+    async def features(
+        self, shard: int, listings: Sequence[int], deadline_ms: int, strong: bool
+    ) -> Mapping[str, Any]:
+        """Return the features of a slice of listings and the mark that they are as of.
+
+        Raises:
+            DeadlinePassed: the owner answered that it could not in time.
+            FailedDependency: there is no owner, or it did not answer.
+        """
+        answer: Mapping[str, Any] = await self._act(
+            shard, "features", deadline_ms, listings=listings, strong=strong
+        )
+        return answer
+
+    async def _act(self, shard: int, act: str, deadline_ms: int, **asked: Any) -> Any:
         card = self._owners.get(shard)
         if card is None or not lives(card.process):
             card = self._find(shard)
-        arguments = {"listing": listing, "deadline_ms": deadline_ms}
-        answer = await self._control.act(
-            card.address, "strong-read", arguments, deadline_s=deadline_ms / 1000
-        )
-        state: Mapping[str, Any] = answer["listing"] or {}
-        return state
+        arguments = {**asked, "deadline_ms": deadline_ms}
+        return await self._control.act(card.address, act, arguments, deadline_s=deadline_ms / 1000)
 
     def _find(self, shard: int) -> OwnerCard:
         cards = [
@@ -83,7 +98,7 @@ async def run_gateway(settings: Settings) -> None:
 
     async with aiohttp.ClientSession() as session:
         control = ControlClient(session, control_token(settings.run_folder))
-        reads = RoutedReads(OwnerReads(settings, control).ask)
+        owners = OwnerReads(settings, control)
         forks = Forks(settings)
         series = make_series(settings)
         serving = asyncio.ensure_future(
@@ -97,7 +112,8 @@ async def run_gateway(settings: Settings) -> None:
                         for shard in range(settings.shards.count)
                     }
                 ),
-                routed=reads,
+                routed=RoutedReads(owners.ask),
+                features=RoutedFeatures(owners.features),
                 forks=forks.ask,
                 history_reader=make_history_reader(series),
                 started=started,

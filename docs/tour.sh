@@ -90,6 +90,8 @@ verb price "Grove 64" --retailer dominicks
 answer 'answer["recommended_price"]["currency"] == "USD" and answer["quote_id"]'
 verb explain "Grove 64" --retailer dominicks
 answer 'len(answer["text"]) > 20'
+verb features "Grove 64" --retailer dominicks
+answer 'len(answer["features"]) > 50 and answer["features"]["price"] > 0 and answer["seq"] > 0'
 verb experiments --retailer dominicks
 answer 'answer["retailer"] == "dominicks" and answer["experiments"] == []'
 verb checkpoint

@@ -43,6 +43,7 @@ class Sight(Struct, frozen=True, eq=False):
     used: np.ndarray  # bool[rows, offers]: the place is taken
     comparable: np.ndarray  # bool[rows, offers]
     landed: np.ndarray  # float64[rows, offers] in the listing's currency, NaN: not comparable
+    ordered: np.ndarray  # the same, each row in order, NaN last
 
 
 def sight_of(memory: Memory, rows: np.ndarray, now_ms: int) -> Sight:
@@ -59,6 +60,7 @@ def sight_of(memory: Memory, rows: np.ndarray, now_ms: int) -> Sight:
     comparable = wanted & fresh
     landed = np.where(comparable, np.maximum(np.rint(offers["landed_minor"] * rate), 1.0), np.inf)
     comparable &= ~outliers(landed, comparable)
+    landed = np.where(comparable, landed, np.nan)
     if memory.learnt.any:
         learnt = memory.learnt.rows.take(rows)
     else:
@@ -73,7 +75,8 @@ def sight_of(memory: Memory, rows: np.ndarray, now_ms: int) -> Sight:
         offers=offers,
         used=offers["flags"] >= OFFER_USED,
         comparable=comparable,
-        landed=np.where(comparable, landed, np.nan),
+        landed=landed,
+        ordered=np.sort(landed, axis=1),
     )
 
 
@@ -121,28 +124,60 @@ def _changes(slots: int) -> Callable[[Sight], np.ndarray]:
     return counted
 
 
-def _over(values: np.ndarray, reduce: Callable[[np.ndarray], float]) -> np.ndarray:
-    """Reduce what is not NaN of each row; NaN where there is nothing."""
-    return np.array([reduce(v[~np.isnan(v)]) if (~np.isnan(v)).any() else np.nan for v in values])
+Reduce = Callable[[np.ndarray], np.ndarray]
+"""Reduces what is not NaN of each row of float64[rows, columns]; NaN where there is nothing."""
 
 
-def _rivals(
-    reduce: Callable[[np.ndarray], float], window_ms: int | None = None
-) -> Callable[[Sight], np.ndarray]:
-    """Return a figure of comparable landed prices, of those heard within the window."""
+def least(values: np.ndarray) -> np.ndarray:
+    """Return the least of each row."""
+    return np.asarray(np.fmin.reduce(values, axis=1, initial=np.nan))
+
+
+def most(values: np.ndarray) -> np.ndarray:
+    """Return the greatest of each row."""
+    return np.asarray(np.fmax.reduce(values, axis=1, initial=np.nan))
+
+
+def mean(values: np.ndarray) -> np.ndarray:
+    """Return the mean of each row."""
+    known = ~np.isnan(values)
+    return np.asarray(np.where(known, values, 0.0).sum(axis=1) / _positive(known.sum(axis=1)))
+
+
+def deviation(values: np.ndarray) -> np.ndarray:
+    """Return the standard deviation of each row, 0 of one value."""
+    return np.asarray(np.sqrt(mean(np.square(values - mean(values)[:, None]))))
+
+
+def second(ordered: np.ndarray) -> np.ndarray:
+    """Return the second of each row, whose values stand in order with NaN at the end."""
+    return ordered[:, 1] if ordered.shape[1] > 1 else np.full(len(ordered), np.nan)
+
+
+def median(ordered: np.ndarray) -> np.ndarray:
+    """Return the median of each row, whose values stand in order with NaN at the end."""
+    if ordered.shape[1] == 0:
+        return np.full(len(ordered), np.nan)
+    count, each = (~np.isnan(ordered)).sum(axis=1), np.arange(len(ordered))
+    # Where nothing is known both are the last column, which is NaN.
+    below, above = ordered[each, (count - 1) // 2], ordered[each, count // 2 - (count == 0)]
+    return np.asarray((below + above) / 2.0)
+
+
+def _rivals(reduce: Reduce, window_ms: int | None = None) -> Callable[[Sight], np.ndarray]:
+    """Return a figure of comparable landed prices, in order, of those heard within the window."""
 
     def reduced(sight: Sight) -> np.ndarray:
-        landed = sight.landed
-        if window_ms is not None:
-            heard = sight.offers["observed_ms"] > sight.now_ms - window_ms
-            landed = np.where(heard, landed, np.nan)
-        return _over(landed, reduce)
+        if window_ms is None:
+            return reduce(sight.ordered)
+        heard = sight.offers["observed_ms"] > sight.now_ms - window_ms
+        return reduce(np.where(heard, sight.landed, np.nan))
 
     return reduced
 
 
-def _distance(reduce: Callable[[np.ndarray], float]) -> Callable[[Sight], np.ndarray]:
-    return lambda sight: np.log(_price(sight) / _over(sight.landed, reduce))
+def _distance(reduce: Reduce) -> Callable[[Sight], np.ndarray]:
+    return lambda sight: np.log(_price(sight) / reduce(sight.ordered))
 
 
 def _heard(window_ms: int) -> Callable[[Sight], np.ndarray]:
@@ -153,10 +188,8 @@ def _heard(window_ms: int) -> Callable[[Sight], np.ndarray]:
     return counted
 
 
-def _offers(
-    column: Callable[[Sight], np.ndarray], reduce: Callable[[np.ndarray], float]
-) -> Callable[[Sight], np.ndarray]:
-    return lambda sight: _over(_known(column(sight), sight.used), reduce)
+def _offers(column: Callable[[Sight], np.ndarray], reduce: Reduce) -> Callable[[Sight], np.ndarray]:
+    return lambda sight: reduce(_known(column(sight), sight.used))
 
 
 def _offer_age(sight: Sight) -> np.ndarray:
@@ -187,10 +220,6 @@ def _rank(sight: Sight) -> np.ndarray:
 
 def _rank_share(sight: Sight) -> np.ndarray:
     return np.asarray((_rank(sight) - 1.0) / np.maximum(sight.comparable.sum(axis=1), 1))
-
-
-def _second(values: np.ndarray) -> float:
-    return float(np.sort(values)[1]) if len(values) > 1 else float("nan")
 
 
 def _sold(window_ms: int) -> Callable[[Sight], np.ndarray]:
@@ -270,18 +299,18 @@ FEATURES: tuple[Feature, ...] = (
     Feature("changes_1h", "count", "60 to 70 min", "own changes", _changes(6)),
     Feature("cost", "minor", NOW, "unit cost", _field("cost_minor")),
     Feature("cost_age", "min", NOW, "since the last cost", _minutes_since("cost_ms")),
-    Feature("rival_lowest", "minor", FRESH, "lowest landed", _rivals(np.min)),
-    Feature("rival_second", "minor", FRESH, "second lowest landed", _rivals(_second)),
-    Feature("rival_median", "minor", FRESH, "median landed", _rivals(np.median)),
-    Feature("rival_mean", "minor", FRESH, "mean landed", _rivals(np.mean)),
-    Feature("rival_highest", "minor", FRESH, "highest landed", _rivals(np.max)),
-    Feature("rival_dispersion", "minor", FRESH, "sd of landed", _rivals(np.std)),
-    Feature("rival_mean_1m", "minor", "1 min", "mean landed", _rivals(np.mean, MINUTE_MS)),
-    Feature("rival_mean_10m", "minor", "10 min", "mean landed", _rivals(np.mean, 10 * MINUTE_MS)),
-    Feature("rival_mean_1h", "minor", "1 h", "mean landed", _rivals(np.mean, HOUR_MS)),
-    Feature("rival_lowest_1h", "minor", "1 h", "lowest landed", _rivals(np.min, HOUR_MS)),
-    Feature("rival_distance", "log", FRESH, "price / rival_lowest", _distance(np.min)),
-    Feature("rival_median_distance", "log", FRESH, "price / median", _distance(np.median)),
+    Feature("rival_lowest", "minor", FRESH, "lowest landed", _rivals(least)),
+    Feature("rival_second", "minor", FRESH, "second lowest landed", _rivals(second)),
+    Feature("rival_median", "minor", FRESH, "median landed", _rivals(median)),
+    Feature("rival_mean", "minor", FRESH, "mean landed", _rivals(mean)),
+    Feature("rival_highest", "minor", FRESH, "highest landed", _rivals(most)),
+    Feature("rival_dispersion", "minor", FRESH, "sd of landed", _rivals(deviation)),
+    Feature("rival_mean_1m", "minor", "1 min", "mean landed", _rivals(mean, MINUTE_MS)),
+    Feature("rival_mean_10m", "minor", "10 min", "mean landed", _rivals(mean, 10 * MINUTE_MS)),
+    Feature("rival_mean_1h", "minor", "1 h", "mean landed", _rivals(mean, HOUR_MS)),
+    Feature("rival_lowest_1h", "minor", "1 h", "lowest landed", _rivals(least, HOUR_MS)),
+    Feature("rival_distance", "log", FRESH, "price / rival_lowest", _distance(least)),
+    Feature("rival_median_distance", "log", FRESH, "price / median", _distance(median)),
     Feature("rival_rank", "count", FRESH, "1 + offers cheaper than we", _rank),
     Feature("rival_rank_share", "ratio", FRESH, "(rank - 1) / offers", _rank_share),
     Feature("rivals", "count", FRESH, "distinct comparable rivals",
@@ -292,13 +321,13 @@ FEATURES: tuple[Feature, ...] = (
     Feature("heard_10m", "count", "10 min", "offers last seen within", _heard(10 * MINUTE_MS)),
     Feature("heard_1h", "count", "1 h", "offers last seen within", _heard(HOUR_MS)),
     Feature("heard_1d", "count", "1 d", "offers last seen within", _heard(DAY_MS)),
-    Feature("offer_age_newest", "min", NOW, "age of the newest", _offers(_offer_age, np.min)),
-    Feature("offer_age_oldest", "min", NOW, "age of the oldest", _offers(_offer_age, np.max)),
-    Feature("rival_volatility", "log", "fading", "mean usual move", _offers(_spread, np.mean)),
-    Feature("rival_climb", "log", "moves, leaking", "mean lately", _offers(_climb, np.mean)),
-    Feature("rival_climb_lowest", "log", "moves, leaking", "least lately", _offers(_climb, np.min)),
-    Feature("suspect_share", "ratio", NOW, "offers in quarantine", _offers(_suspect, np.mean)),
-    Feature("unproven_share", "ratio", NOW, "never believed", _offers(_unproven, np.mean)),
+    Feature("offer_age_newest", "min", NOW, "age of the newest", _offers(_offer_age, least)),
+    Feature("offer_age_oldest", "min", NOW, "age of the oldest", _offers(_offer_age, most)),
+    Feature("rival_volatility", "log", "fading", "mean usual move", _offers(_spread, mean)),
+    Feature("rival_climb", "log", "moves, leaking", "mean lately", _offers(_climb, mean)),
+    Feature("rival_climb_lowest", "log", "moves, leaking", "least lately", _offers(_climb, least)),
+    Feature("suspect_share", "ratio", NOW, "offers in quarantine", _offers(_suspect, mean)),
+    Feature("unproven_share", "ratio", NOW, "never believed", _offers(_unproven, mean)),
     Feature("stock", "units", NOW, "count less sales since",
             lambda sight: _known(sight.stock, sight.stock >= 0)),
     Feature("stock_ratio", "ratio", "since count", "stock / count",

@@ -38,6 +38,15 @@ from gateway.experiments import (
     stop_experiment,
 )
 from gateway.explanations import Explanation, explanation, quote
+from gateway.features import (
+    FeaturesAnswer,
+    FeaturesBatch,
+    FeaturesBatchQuery,
+    FeaturesOf,
+    FeaturesQuery,
+    features,
+    features_batch_get,
+)
 from gateway.feeds import Streams
 from gateway.health import Health, ReadyQuery, livez, readyz, startupz
 from gateway.history import History, HistoryReader
@@ -98,7 +107,7 @@ from gateway.recommendations import (
 )
 from gateway.replica import Replica
 from gateway.route import Route, add_routes
-from gateway.routed import AskFork, RoutedReads
+from gateway.routed import AskFork, RoutedFeatures, RoutedReads
 from gateway.routing import Routing, routing
 from gateway.stream import stream
 
@@ -187,6 +196,28 @@ ROUTES: tuple[Route, ...] = (
         query=ListingQuery,
         answers={200: Explanation},
         problems=(NOT_FOUND,),
+    ),
+    Route(
+        method="GET",
+        path="/products/{id}/features",
+        handler=features,
+        summary="What the owner of a listing knows of it, as named figures",
+        scope=READ,
+        query=FeaturesQuery,
+        answers={200: FeaturesAnswer},
+        problems=(NOT_FOUND, UNAVAILABLE, DEADLINE),
+    ),
+    Route(
+        method="POST",
+        path="/features:batchGet",
+        handler=features_batch_get,
+        summary="The named figures of up to 1,000 products",
+        scope=READ,
+        query=FeaturesBatchQuery,
+        body=FeaturesOf,
+        body_required=True,
+        answers={200: FeaturesBatch},
+        problems=(NOT_FOUND, UNAVAILABLE, DEADLINE),
     ),
     Route(
         method="GET",
@@ -478,6 +509,7 @@ def make_app(
     clock: Clock,
     *,
     routed: RoutedReads | None = None,
+    routed_features: RoutedFeatures | None = None,
     forks: AskFork | None = None,
     history_reader: HistoryReader | None = None,
     origins: Iterable[str] = (),
@@ -491,6 +523,7 @@ def make_app(
         keys: who may ask.
         clock: wall time for staleness, monotonic time for its other half.
         routed: strong reads; without it they are answered 503.
+        routed_features: reads of features, likewise.
         forks: answers plans and what-ifs; without it they are answered 503.
         history_reader: reads a listing's past from a series store; without it the window serves.
         origins: of pages, besides our own, that may open a stream.
@@ -506,6 +539,7 @@ def make_app(
         commands=commands,
         heads=Heads(),
         routed=routed,
+        features=routed_features,
         forks=forks,
         history=history_reader,
         origins=frozenset(origins),

@@ -31,7 +31,7 @@ from gateway.problems import (
 from gateway.ready import Heads
 from gateway.replica import Replica
 from gateway.retailers import Product
-from gateway.routed import AskFork, RoutedReads
+from gateway.routed import AskFork, RoutedFeatures, RoutedReads
 from persistence.json_documents import (
     DECODE_ERRORS,
     explained,
@@ -57,6 +57,7 @@ class Gateway(Struct, frozen=True, kw_only=True, eq=False):
     commands: CommandSender
     heads: Heads
     routed: RoutedReads | None = None  # strong reads; None: there is nobody to ask
+    features: RoutedFeatures | None = None  # None: there is nobody to ask
     forks: AskFork | None = None  # plans and what-ifs; None: there is nobody to ask
     history: HistoryReader | None = None  # None: the window only
     origins: frozenset[str] = frozenset()  # of pages, besides our own, that may open a stream

@@ -1,22 +1,30 @@
-"""Strong reads: asked of the owner, with a deadline, and coalesced without becoming weaker.
+"""Reads that only the owner can answer, with a deadline: strong ones, and features.
 
-A strong read is answered after a mark that was appended after the read arrived. So a read that
-arrives while another is under way may not share its answer, which may be older than the question;
-it shares the next one, with everybody else who waits by then.
+Strong reads are coalesced without becoming weaker. One is answered after a mark that was appended
+after the read arrived. So a read that arrives while another is under way may not share its answer,
+which may be older than the question; it shares the next one, with everybody else who waits by then.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
+
+from engine.errors import FailedDependency
 
 AskOwner = Callable[[int, int, int], Awaitable[Mapping[str, Any]]]
 """Asks the owner of (shard) about (listing) within (deadline_ms)."""
+
+AskFeatures = Callable[[int, Sequence[int], int, bool], Awaitable[Mapping[str, Any]]]
+"""Asks the owner of (shard) for features of (listings) within (deadline_ms), (strong) or not."""
 
 AskFork = Callable[[Mapping[str, Any], int], Awaitable[Mapping[str, Any]]]
 """Asks a fork of a shard a question, named in it, within (deadline_ms)."""
 
 ASKED_MAX = 1000
 """Listings asked about at the same time; more are refused at once."""
+
+FEATURES_ASKED_MAX = 64
+"""Slices of features asked for at the same time; more are refused at once."""
 
 
 class RoutedReads:
@@ -76,6 +84,45 @@ class RoutedReads:
         await asyncio.wait((running,))
         del self._next[listing]
         return await self._join(shard, listing, deadline_ms)
+
+
+class RoutedFeatures:
+    """Features, which only the owner can tell; a bounded number of questions at a time."""
+
+    def __init__(self, ask: AskFeatures) -> None:
+        self._ask = ask
+        self._asking = 0
+
+    async def read(
+        self,
+        shard: int,
+        listings: Sequence[int],
+        deadline_ms: int,
+        *,
+        strong: bool,
+        known_seq: int,
+    ) -> Mapping[str, Any]:
+        """Return features as their owner knows them, no older than what is known here.
+
+        An owner that was replaced and has not noticed may still answer. What its successor decided
+        comes after ``known_seq``, so who knows less than we do reigns no more.
+
+        Raises:
+            TimeoutError, DeadlinePassed: the owner did not answer in time.
+            FailedDependency: there is no owner to ask, or too many ask.
+        """
+        if self._asking >= FEATURES_ASKED_MAX:
+            raise FailedDependency(f"{self._asking} questions wait for owners already; ask again")
+        self._asking += 1
+        try:
+            answer = await asyncio.wait_for(
+                self._ask(shard, listings, deadline_ms, strong), deadline_ms / 1000
+            )
+        finally:
+            self._asking -= 1
+        if answer["seq"] < known_seq:
+            raise FailedDependency(f"shard {shard} was answered for by an owner of the past")
+        return answer
 
 
 def _seen(task: asyncio.Task[Mapping[str, Any]]) -> None:

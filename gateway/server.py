@@ -15,7 +15,7 @@ from gateway.following import ReadOpening, follow_all
 from gateway.history import HistoryReader
 from gateway.keys import Keys
 from gateway.replica import Replica
-from gateway.routed import AskFork, RoutedReads
+from gateway.routed import AskFork, RoutedFeatures, RoutedReads
 from persistence.ports import Logs
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ async def serve(
     clock: Clock | None = None,
     opening: ReadOpening | None = None,
     routed: RoutedReads | None = None,
+    features: RoutedFeatures | None = None,
     forks: AskFork | None = None,
     history_reader: HistoryReader | None = None,
     started: Callable[[int], None] | None = None,
@@ -64,6 +65,7 @@ async def serve(
         keys,
         clock,
         routed=routed,
+        routed_features=features,
         forks=forks,
         history_reader=history_reader,
         origins=settings.origins,

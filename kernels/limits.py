@@ -8,3 +8,6 @@ ROWS_PER_DECISION_MAX = 4096
 
 DUE_ROWS_MAX = 512
 """Most rows one microbatch takes because a timer fell due."""
+
+FEATURES_SLICE_MAX = 100
+"""Listings whose features are told at once: between two such slices an owner decides prices."""

@@ -54,6 +54,7 @@ COMMANDS = (
     Command("recovery", "perf.recovery", (), 5),
     Command("sinks", "perf.sinks", (), 2),
     Command("latency", "perf.latency", ("--seconds", "40"), 2),
+    Command("features", "perf.features", (), 2),
     Command("throughput", "perf.throughput", ("--events", "300000", "--pairs", "3"), 2),
     Command(
         "frames", "perf.throughput", ("--wire", "frames", "--events", "1000000", "--pairs", "3"), 2

@@ -1,4 +1,4 @@
-"""``price``, ``explain``, ``tail``, ``replay``: what was decided, and why."""
+"""``price``, ``explain``, ``features``, ``tail``, ``replay``: what was decided, and why."""
 
 import asyncio
 import os
@@ -60,6 +60,38 @@ def explain(
     parameters = {"channel": channel, "retailer": retailer}
     answer = run(ask(settings, f"/products/{_quoted(sku)}/explanation", parameters))
     voice.answer(answer, str(answer["text"]))
+    return 0
+
+
+def features(
+    sku: Annotated[str, Parameter(help="the retailer's SKU")],
+    *,
+    channel: Annotated[str | None, Parameter(help="default: the primary channel")] = None,
+    retailer: Annotated[str | None, Parameter(help="needed when the key sees several")] = None,
+    strong: Annotated[
+        bool, Parameter(negative="", help="wait for a decision that comes after the question")
+    ] = False,
+    common: Common | None = None,
+) -> int:
+    """Show what is known of a listing as named figures: prices, rivals, stock, sales, demand."""
+    voice, settings = Voice(common), settings_of(common)
+    parameters = {"channel": channel, "retailer": retailer}
+    if strong:
+        parameters["consistency"] = "strong"
+    answer = run(ask(settings, f"/products/{_quoted(sku)}/features", parameters))
+    if voice.json:
+        voice.answer(answer)
+        return 0
+    # Only a person is told units and formulas, and waits until the engine is imported.
+    from engine.features import FEATURES
+
+    title = f"{answer['sku']} on {answer['channel']}, as of {answer['as_of']}"
+    shown = table(title, "feature", "value", "unit", "window", "formula")
+    for each in FEATURES:
+        value = answer["features"][each.name]
+        told = "-" if value is None else f"{value:.6g}"
+        shown.add_row(each.name, told, each.unit, each.window, each.formula)
+    voice.answer(answer, shown)
     return 0
 
 

@@ -16,9 +16,11 @@ from engine.errors import (
     LogRegressed,
     LogTruncated,
     MurderousBatch,
+    RejectedInput,
     SettingsRefused,
     StaleEpoch,
 )
+from kernels.limits import FEATURES_SLICE_MAX
 from persistence.memory_log import MemoryLog
 from persistence.ports import COMMANDS, DECISIONS, DELTAS
 from tests.actors.owned import Home
@@ -210,6 +212,43 @@ async def test_a_zombie_answers_no_strong_read(place: Home) -> None:
             await zombie.step()
     with pytest.raises(DeadlinePassed):
         await reading
+
+
+async def test_features_wait_at_the_gate_and_a_strong_one_for_a_later_mark(place: Home) -> None:
+    await place.send(count("a", 50, 1))
+    owner = await live(place.owner(heartbeat_ms=60_000))
+    told = await owner.features([LISTING, 7], 100, strong=False)
+    assert (told["seq"], told["features"]) == (1, [{"price": 1050.0}, None])
+    owner._gate.close()
+    with pytest.raises(DeadlinePassed):
+        await owner.features([LISTING], 10, strong=False)
+    owner._gate.open()
+    reading = asyncio.create_task(owner.features([LISTING], 5_000, strong=True))
+    await asyncio.sleep(0.01)
+    assert not reading.done()
+    await owner.step()
+    assert (await reading)["seq"] == 2
+    with pytest.raises(RejectedInput):
+        await owner.features([LISTING] * (FEATURES_SLICE_MAX + 1), 100, strong=False)
+
+
+async def test_slices_of_features_take_turns_with_everybody_else(place: Home) -> None:
+    """However many ask at once, no turn of the loop holds more than one slice."""
+    await place.send(count("a", 50, 1))
+    owner = await live(place.owner())
+    turn, slices = 0, []
+    told_of = owner._shard.features
+
+    def noted(listings: Any) -> Any:
+        slices.append(turn)
+        return told_of(listings)
+
+    owner._shard.features = noted  # type: ignore[method-assign]
+    asked = [asyncio.create_task(owner.features([LISTING], 5_000, strong=False)) for _ in range(9)]
+    while not all(each.done() for each in asked):
+        await asyncio.sleep(0)
+        turn += 1
+    assert len(slices) == len(set(slices)) == 9
 
 
 async def test_before_it_lives_it_answers_nobody(place: Home) -> None:

@@ -27,6 +27,7 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
             "status",
             "price",
             "explain",
+            "features",
             "experiments",
             "replay",
             "checkpoint",

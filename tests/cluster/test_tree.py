@@ -111,6 +111,9 @@ def test_prices_are_served_and_explained(engine: EngineUnderTest) -> None:
     assert price["exit_code"] == 0, price
     explained = engine.verb("explain", name, "--retailer", "dominicks")
     assert explained["exit_code"] == 0, explained
+    told = engine.verb("features", name, "--retailer", "dominicks", "--strong")
+    assert told["exit_code"] == 0, told
+    assert told["features"]["price"] > 0
     assert engine.verb("price", "no such thing", "--retailer", "dominicks")["exit_code"] == 3
 
 

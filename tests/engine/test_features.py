@@ -1,13 +1,16 @@
 """Features are named, documented, derived from the log alone, and mean what the table says."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from engine.features import FEATURES, markdown
+from engine.features import FEATURES, deviation, least, markdown, mean, median, most, second
 from engine.shard import Shard
 from tests.engine.builders import DAY, HOUR, World
+from tests.engine.test_learning import SKUS, lived, shop
 
 
 def market() -> World:
@@ -82,3 +85,56 @@ def test_reading_changes_nothing() -> None:
     told(world)
     world.shard.checkpoint_restart()
     assert world.shard.checkpoint_close() == before
+
+
+def second_of(values: np.ndarray) -> float:
+    return float(np.sort(values)[1]) if len(values) > 1 else math.nan
+
+
+@pytest.mark.parametrize("columns", [0, 1, 4, 24])
+@pytest.mark.parametrize(
+    ("reduce", "of_one"),
+    [
+        (least, np.min),
+        (most, np.max),
+        (mean, np.mean),
+        (deviation, np.std),
+        (median, np.median),
+        (second, second_of),
+    ],
+)
+def test_rows_are_reduced_as_a_loop_reduces_them(
+    reduce: Callable[[np.ndarray], np.ndarray],
+    of_one: Callable[[np.ndarray], float],
+    columns: int,
+) -> None:
+    """Prices are whole numbers, so all but a deviation is the same to the bit."""
+    draw = np.random.default_rng(columns)
+    values = np.round(draw.uniform(1, 2**30, (500, columns)))
+    values[draw.random(values.shape) < draw.random((500, 1))] = np.nan
+    known = [row[~np.isnan(row)] for row in values]
+    expected = np.array([of_one(row) if len(row) else math.nan for row in known])
+    found = reduce(np.sort(values, axis=1))
+    if reduce is deviation:
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+    else:
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_what_was_learnt_is_told() -> None:
+    world = shop(dither=0.1)
+    lived(world, 20)
+    for found in (told(world, sku) for sku in SKUS):
+        assert isinstance(found["surprise"], float)
+        assert found["rival_filtered"] is None, "nobody told of a rival"
+        assert 20 <= (found["demand_level"] or 0) <= 120, "sixty a day are sold at the first price"
+        assert 0 < (found["demand_level_sd"] or 0) < 1
+        assert found["days_learnt"] in (19, 20)
+        assert abs(found["price_filtered"] or 9) < 0.5
+    assert any(told(world, sku)["dither"] for sku in SKUS), "prices are tried out"
+    learnt = world.shard.learnt(world.key(SKUS[0]))
+    assert learnt is not None
+    assert told(world, SKUS[0])["days_learnt"] == learnt["days"]
+    restored = Shard.restore([world.shard.checkpoint_close()])
+    keys = [world.key(sku) for sku in SKUS]
+    assert restored.features(keys) == world.shard.features(keys)

@@ -25,6 +25,7 @@ BODY_ROUTES = [route for route in ROUTES if route.body is not None]
 BODIES: dict[str, Any] = {
     "/products/{id}/pin-price": {"price": {"amount": "12.00", "currency": "EUR"}},
     "/recommendations:batchGet": {"ids": ["A-1"]},
+    "/features:batchGet": {"ids": ["A-1"]},
 }
 
 

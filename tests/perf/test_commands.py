@@ -9,6 +9,7 @@ import pytest
 
 from perf import (
     checkpoint,
+    features,
     foresight,
     kernels,
     memory,
@@ -27,13 +28,18 @@ from persistence.ports import Record
 Main = Callable[[Sequence[str]], int]
 
 
-def line_of(main: Main, words: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    """Run a command and return its line."""
+def line_of(
+    main: Main,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    left_out: frozenset[str] = frozenset({"read_of_ray"}),
+) -> dict[str, Any]:
+    """Run a command and return its line, whose gates were measured but for those left out."""
     assert main([*words.split(), "--json"]) == 0
     line: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert {"command", "arguments", "figures", "gates", "stamp"} <= line.keys()
     measured = [gate["figure"] for gate in line["gates"] if gate["measured"] is None]
-    assert not [name for name in measured if name != "read_of_ray"], measured
+    assert not set(measured) - left_out, measured
     return line
 
 
@@ -65,6 +71,12 @@ def test_reads_of_every_peer_are_the_same_bytes(capsys: pytest.CaptureFixture[st
 def test_a_restored_shard_decides_as_the_saved_one(capsys: pytest.CaptureFixture[str]) -> None:
     found = line_of(recovery.main, "--listings 1500 --pairs 1", capsys)["figures"]
     assert found["equal"] is True
+
+
+def test_features_are_told_alone_and_in_slices(capsys: pytest.CaptureFixture[str]) -> None:
+    served = frozenset({"p99_of_promised", "reads_failed"})  # by an engine, which is not started
+    found = line_of(features.main, "--in-process --listings 600 --pairs 1", capsys, served)
+    assert found["figures"]["batch_of_single"]["median"] > 1.0
 
 
 def test_a_fork_is_asked_and_the_live_shard_is_as_it_was(

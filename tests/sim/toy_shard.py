@@ -6,7 +6,7 @@ see; timers and big work leave rows for later; what it decides depends on where 
 cut. Deduplication is production's.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -109,6 +109,11 @@ class ToyShard:
         assert self.pending is None, "a price that is not in the log was never quoted"
         row = self._rows.get(listing)
         return None if row is None else {"in_force_minor": row.price, "seq": self.seq}
+
+    def features(self, listings: Sequence[int]) -> list[dict[str, float | None] | None]:
+        assert self.pending is None, "a price that is not in the log was never quoted"
+        found = [self._rows.get(listing) for listing in listings]
+        return [None if row is None else {"price": float(row.price)} for row in found]
 
     def apply(self, batch: Microbatch, now_ms: int, given: Given | None = None) -> Decided:
         assert self.pending is None

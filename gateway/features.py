@@ -1,0 +1,170 @@
+"""The named features of listings, as their owner knows them; ``docs/features.md`` is their table.
+
+No replica holds what they are derived from (offers, sales, what was learnt), so the owner is asked:
+a thousand listings in slices, one after the other, for between two slices he decides prices.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Literal
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from engine.errors import DeadlinePassed, FailedDependency
+from gateway.call import (
+    Call,
+    Gateway,
+    ListingQuery,
+    RetailerQuery,
+    no_product,
+    product_of,
+    retailer_of,
+    row_of,
+)
+from gateway.documents import Listing
+from gateway.money import rfc3339
+from gateway.problems import DEADLINE, UNAVAILABLE, Problem
+from gateway.recommendations import BATCH_MAX, DEADLINE_MS, RETRY
+from kernels.limits import FEATURES_SLICE_MAX
+
+Consistency = Literal["recorded", "strong"]
+DeadlineMs = Annotated[int, Meta(ge=10, le=10_000)]
+
+
+class FeaturesQuery(ListingQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which listing, and whether a mark after the question is waited for (``strong``)."""
+
+    consistency: Consistency = "recorded"
+    deadline_ms: DeadlineMs = DEADLINE_MS
+
+
+class FeaturesBatchQuery(RetailerQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whether a mark that comes after the question is waited for; the deadline is the batch's."""
+
+    consistency: Consistency = "recorded"
+    deadline_ms: DeadlineMs = DEADLINE_MS
+
+
+class FeaturesOf(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The SKUs to look up, on one channel or on the primary one of each."""
+
+    ids: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...],
+        Meta(min_length=1, max_length=BATCH_MAX),
+    ]
+    channel: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+
+
+class FeaturesAnswer(Struct, frozen=True, kw_only=True):
+    """A listing's features by name, ``null`` where one is not known.
+
+    ``as_of`` is the time of the last microbatch that its owner had recorded, ``seq`` its number.
+    All ages and windows end there.
+    """
+
+    sku: str
+    channel: str
+    as_of: str
+    seq: int
+    features: dict[str, float | None]
+
+
+class FeaturesBatch(Struct, frozen=True, kw_only=True):
+    """The features found, in the order asked for, and the SKUs that were not.
+
+    A batch is answered in slices: each answer says itself what it is as of.
+    """
+
+    features: tuple[FeaturesAnswer, ...]
+    not_found: tuple[str, ...]
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+async def features(gateway: Gateway, call: Call) -> web.Response:
+    """Return one listing's features."""
+    query = call.query(FeaturesQuery)
+    retailer = retailer_of(gateway, call.credential, query.retailer)
+    product = product_of(gateway, retailer, call.part("id"))
+    listing = gateway.replica.listing(row_of(gateway, retailer, product, query.channel))
+    with _problems(query.deadline_ms):
+        (told,) = await _asked(gateway, product.shard, [listing], query)
+    if told is None:
+        raise no_product(product.sku, query.channel)
+    return web.Response(body=_encode(told), content_type="application/json")
+
+
+async def features_batch_get(gateway: Gateway, call: Call) -> web.Response:
+    """Return the features of up to a thousand listings.
+
+    A slice is encoded as it comes, so that no other request waits for the whole batch here either.
+    """
+    query = call.query(FeaturesBatchQuery)
+    retailer = retailer_of(gateway, call.credential, query.retailer)
+    body = await call.body(FeaturesOf)
+    replica = gateway.replica
+    found: dict[
+        int, list[tuple[int, Listing]]
+    ] = {}  # by shard: the place in the order, the listing
+    for place, sku in enumerate(body.ids):
+        product = replica.product(retailer, sku)
+        row = replica.row_of(retailer, product, body.channel) if product is not None else None
+        if product is not None and row is not None:
+            found.setdefault(product.shard, []).append((place, replica.listing(row)))
+    answers: list[bytes | None] = [None] * len(body.ids)
+    with _problems(query.deadline_ms):
+        async with asyncio.timeout(query.deadline_ms / 1000):
+            for shard, wanted in found.items():
+                for first in range(0, len(wanted), FEATURES_SLICE_MAX):
+                    piece = wanted[first : first + FEATURES_SLICE_MAX]
+                    told = await _asked(gateway, shard, [each for _, each in piece], query)
+                    for (place, _), answer in zip(piece, told, strict=True):
+                        answers[place] = None if answer is None else _encode(answer)
+    absent = [sku for sku, answer in zip(body.ids, answers, strict=True) if answer is None]
+    told_all = b",".join(answer for answer in answers if answer is not None)
+    document = b'{"features":[%b],"not_found":%b}' % (told_all, _encode(absent))
+    return web.Response(body=document, content_type="application/json")
+
+
+async def _asked(
+    gateway: Gateway,
+    shard: int,
+    listings: Sequence[Listing],
+    query: FeaturesQuery | FeaturesBatchQuery,
+) -> list[FeaturesAnswer | None]:
+    """Ask the owner for a slice of listings; ``None`` for one that he does not know any more."""
+    routed = gateway.features
+    if routed is None:
+        raise FailedDependency("this gateway knows no owners")
+    answer = await routed.read(
+        shard,
+        [listing.key for listing in listings],
+        query.deadline_ms,
+        strong=query.consistency == "strong",
+        known_seq=gateway.replica.shards[shard].position.seq,
+    )
+    as_of, seq = rfc3339(answer["decided_ms"]), answer["seq"]
+    return [
+        None
+        if told is None
+        else FeaturesAnswer(
+            sku=listing.sku, channel=listing.channel, as_of=as_of, seq=seq, features=told
+        )
+        for listing, told in zip(listings, answer["features"], strict=True)
+    ]
+
+
+@contextmanager
+def _problems(deadline_ms: int) -> Iterator[None]:
+    """Turn what keeps an owner from answering into the problem that the caller is told."""
+    try:
+        yield
+    except (TimeoutError, DeadlinePassed) as fault:
+        raise Problem(DEADLINE, f"no answer within {deadline_ms} ms", headers=RETRY) from fault
+    except FailedDependency as fault:
+        detail = "the owner cannot be asked now"
+        raise Problem(UNAVAILABLE, detail, headers=RETRY) from fault
