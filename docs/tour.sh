@@ -138,7 +138,7 @@ UP=""
 verb backtest data
 answer 'answer["differences"] == 0 and answer["decisions"] > 10 and answer["times_real_time"] > 1'
 
-verb exam --scenarios S1 --seeds 1 --listings 40 --days 14 --no-markdown --no-arena --no-experiments
+verb exam --scenarios S1 --seeds 1 --listings 40 --days 14 --no-markdown --no-arena --no-experiments --no-poisoning
 answer 'all(goal["reached"] for goal in answer["goals"])'
 
 verb demo --seconds 5 --port 0

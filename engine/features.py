@@ -20,6 +20,7 @@ from engine.quotes import SLOT_MS, stock_of
 from engine.rivals import (
     OFFER_IN_STOCK,
     OFFER_NEW,
+    OFFER_TENURE,
     OFFER_UNPROVEN,
     OFFER_USED,
     converted,
@@ -52,7 +53,8 @@ def sight_of(memory: Memory, rows: np.ndarray, now_ms: int) -> Sight:
     offers = memory.rivals.offers_of(rows)
     rate, rate_ms = converted(offers, memory.currencies, listings["retailer"], listings["currency"])
     policy = memory.groups.policy.take(listings["group"])
-    wanted = offers["flags"] == OFFER_USED | OFFER_IN_STOCK | OFFER_NEW
+    told = offers["flags"] & (255 - OFFER_TENURE)
+    wanted = told == OFFER_USED | OFFER_IN_STOCK | OFFER_NEW
     own = memory.own_names.names[listings["own"]]
     wanted &= ~(offers["rival"][:, :, None] == own[:, None, :]).any(axis=2)
     fresh = offers["observed_ms"] > now_ms - policy["rival_stale_ms"][:, None]

@@ -78,6 +78,9 @@ LISTING_DTYPE = np.dtype(
         ("units_sold", "<i8"),  # ever
         ("sale_ms", "<i8", (SALES_KEPT,)),  # newest first, -1: none
         ("sale_units", "<i4", (SALES_KEPT,)),
+        ("leash_ms", "<i8"),  # when engine.leash moored the reference rival, 0: never
+        ("leash_log", "<f4"),  # and where, as a logarithm
+        ("leash_borne_log", "<f4"),  # and what was borne out then, 0: nothing
         ("quote_seq", "<i8"),  # where the row's last quote stands in the decision log
         ("quote_index", "<i4"),
     ]

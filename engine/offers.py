@@ -17,6 +17,7 @@ from engine.rivals import (
     OFFERS_MAX,
     converted,
     median,
+    tenured,
     unseen_offers,
 )
 from engine.screening import WHY, Evidence, release, screen
@@ -247,6 +248,7 @@ def _screen_and_store(
         put(stored, np.flatnonzero(kept), fresh[kept])
         stored["flags"][kept] |= OFFER_UNPROVEN
         why[kept] = 0
+    stored["flags"] = tenured(held, stored, why == 0, work.now_ms)
     memory.rivals.put(row, at, stored)
     memory.unsaved[row] = True
     work.changed.append(stored.tobytes())

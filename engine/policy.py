@@ -85,6 +85,7 @@ class PolicyFields(
     # rivals and rates: how old a fact may be, and which facts are believed
     rival_stale_ms: Duration | UnsetType = UNSET
     rate_stale_ms: Duration | UnsetType = UNSET
+    rival_unconfirmed_per_day: Annotated[float, Meta(gt=0.0, le=1.0)] | UnsetType = UNSET
     screening_low: Annotated[float, Meta(gt=0.0, lt=1.0)] | UnsetType = UNSET
     screening_high: Annotated[float, Meta(gt=1.0, le=100.0)] | UnsetType = UNSET
     screening_mad_factor: Annotated[float, Meta(gt=0.0, le=100.0)] | UnsetType = UNSET
@@ -133,6 +134,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     holdout_share: float = 0.02
     rival_stale_ms: int = 86_400_000
     rate_stale_ms: int = 4 * 86_400_000
+    rival_unconfirmed_per_day: float = 1.0
     screening_low: float = 0.5
     screening_high: float = 2.0
     screening_mad_factor: float = 5.0
@@ -210,6 +212,7 @@ POLICY_DTYPE = np.dtype(
         ("markdowns_max", "<i4"),
         ("rival_stale_ms", "<i8"),
         ("rate_stale_ms", "<i8"),
+        ("rival_unconfirmed_per_day", "<f4"),
         ("screening_low", "<f4"),
         ("screening_high", "<f4"),
         ("screening_mad_factor", "<f4"),
@@ -261,6 +264,7 @@ def policy_row(policy: Policy) -> np.ndarray:
         "markdowns_max",
         "rival_stale_ms",
         "rate_stale_ms",
+        "rival_unconfirmed_per_day",
         "screening_low",
         "screening_high",
         "screening_mad_factor",

@@ -12,6 +12,7 @@ from engine.arms import Arms, arms_in, policies_of
 from engine.decided import QUOTE_DTYPE, Cause, State
 from engine.evidence import Wishes, learnt_wishes
 from engine.floors import floor_minor
+from engine.leash import leashed, moor
 from engine.listing_table import CHANGE_SLOTS, KVI, NEVER, PLANNED, RELEASED, REMOVED, put
 from engine.memory import Memory
 from engine.pricing import PRICING_INPUT_DTYPE, PRICING_POLICY_FIELDS
@@ -100,6 +101,7 @@ def _look(memory: Memory, rows: np.ndarray, now_ms: int) -> _Sight:
     policy = policies_of(memory, rows, listings)
     group = memory.groups.table.take(listings["group"])
     seen = reference_of(memory, rows, listings, policy, now_ms)
+    moor(listings, seen, policy, now_ms)
     inputs = np.zeros(len(rows), dtype=PRICING_INPUT_DTYPE)
     for name in (
         "cost_minor",
@@ -167,7 +169,7 @@ def reference_of(
     """
     offers = memory.rivals.offers_of(rows)
     rate, rate_ms = converted(offers, memory.currencies, listings["retailer"], listings["currency"])
-    return reference(
+    seen = reference(
         offers,
         memory.own_names.names[listings["own"]],
         rate,
@@ -175,7 +177,9 @@ def reference_of(
         now_ms,
         policy["rival_stale_ms"],
         policy["rate_stale_ms"],
+        policy["rival_unconfirmed_per_day"] < 1.0,
     )
+    return leashed(seen, listings, policy, now_ms)
 
 
 def stock_of(listings: np.ndarray) -> np.ndarray:

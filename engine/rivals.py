@@ -27,9 +27,11 @@ remembered for whom. Numbers are a retailer's own, for an offer is only compared
 listing."""
 
 OFFER_IN_STOCK, OFFER_NEW, OFFER_UNPROVEN, OFFER_USED = 1, 2, 64, 128
+OFFER_TENURE, OFFER_TENURE_SHIFT, TENURE_MAX = 60, 2, 15
 """Bits of an offer's ``flags``; the first two as in ``FactColumns``. USED: the place is taken.
 
-UNPROVEN: the only price that was ever seen of it is quarantined; it may not be compared.
+UNPROVEN: the only price that was ever seen of it is quarantined; it may not be compared. TENURE:
+four bits that count the days on which it was believed, as far as they go.
 """
 
 OFFER_DTYPE = np.dtype(
@@ -52,6 +54,8 @@ assert OFFER_DTYPE.itemsize == 32
 BLOCK_DTYPE = np.dtype((np.void, 32 * OFFERS_A_BLOCK))
 """A block as raw bytes: copied at once, where records are copied field by field."""
 
+DAY_MS = 86_400_000
+
 OWN_NAMES_MAX = 8
 """Most names under which a listing may appear in rivals' feeds."""
 
@@ -66,6 +70,8 @@ class Reference(Struct, frozen=True, eq=False):
     stale_rate: np.ndarray  # boolean: a comparable offer waits for a fresh rate
     all_stale: np.ndarray  # boolean: offers are known, none is comparable
     stale_ms: np.ndarray  # int64, when the next comparable offer goes stale, NEVER: none
+    borne_out_minor: np.ndarray  # float64, the lowest that another feed bears out; 0: none
+    told_minor: np.ndarray  # the lowest before the leash held it, see engine.leash
 
 
 class RivalTable:
@@ -248,6 +254,25 @@ def converted(
     )
 
 
+def tenured(held: np.ndarray, stored: np.ndarray, believed: np.ndarray, now_ms: int) -> np.ndarray:
+    """Return the flags of ``stored`` with the days on which the offer was believed, as of now.
+
+    A day counts once it is decided on and observed: nobody gets old by telling of days gone by.
+
+    Args:
+        held, stored: OFFER_DTYPE[n], before and after an offer was screened.
+        believed: boolean[n], whether what is stored was just told and is believed.
+    """
+    today = now_ms // DAY_MS
+    proven = (held["flags"] & (OFFER_USED | OFFER_UNPROVEN)) == OFFER_USED
+    # A lie does not make an offer young again: its owner could silence a listing's feeds by it.
+    days = (held["flags"] & OFFER_TENURE) >> OFFER_TENURE_SHIFT
+    another = believed & proven & (stored["observed_ms"] // DAY_MS == today)
+    another &= held["observed_ms"] // DAY_MS < today
+    days = np.minimum(days + another, TENURE_MAX) << OFFER_TENURE_SHIFT
+    return np.asarray(stored["flags"] & (255 - OFFER_TENURE) | days, dtype=np.uint8)
+
+
 def reference(
     offers: np.ndarray,
     own_names: np.ndarray,
@@ -256,6 +281,7 @@ def reference(
     now_ms: int,
     stale_ms: np.ndarray,
     rate_stale_ms: np.ndarray,
+    leashed: np.ndarray,
 ) -> Reference:
     """Return what the comparable offers of each row say.
 
@@ -264,6 +290,7 @@ def reference(
         own_names: uint64[rows, OWN_NAMES_MAX], how we appear ourselves, 0: nothing.
         rate, rate_ms: see :func:`converted`.
         stale_ms, rate_stale_ms: int64[rows], how old an offer and a rate may be.
+        leashed: boolean[rows], whether it matters who bears out an offer.
     """
     rows, width = offers.shape
     if width == 0:
@@ -276,9 +303,11 @@ def reference(
             stale_rate=nothing,
             all_stale=nothing,
             stale_ms=np.full(rows, NEVER, dtype=np.int64),
+            borne_out_minor=np.zeros(rows),
+            told_minor=np.zeros(rows, dtype=np.int32),
         )
     rival, flags = offers["rival"], offers["flags"]
-    wanted = flags == OFFER_USED | OFFER_IN_STOCK | OFFER_NEW
+    wanted = flags & (255 - OFFER_TENURE) == OFFER_USED | OFFER_IN_STOCK | OFFER_NEW
     # Most listings do not say how they appear themselves, and then there is nothing to compare.
     for column in range(OWN_NAMES_MAX):
         names = own_names[:, column]
@@ -297,17 +326,60 @@ def reference(
     lowest = np.maximum(first_in_row(landed == least_in_row(landed)[:, None]), 0)
     each = np.arange(rows)
     any_usable = any_in_row(usable)
+    told = np.where(any_usable, landed[each, lowest], 0.0).astype(np.int32)
     expiry = np.minimum(offers["observed_ms"] + stale_ms[:, None], rate_expiry)
     expiry = least_in_row(np.where(usable, expiry, NEVER))
     return Reference(
-        landed_minor=np.where(any_usable, landed[each, lowest], 0.0).astype(np.int32),
+        landed_minor=told,
+        told_minor=told,
         rivals=distinct_rivals(rival, usable),
         rate=np.where(any_usable, rate[each, lowest], 0.0).astype(np.float32),
         currency=np.where(any_usable, offers["currency"][each, lowest], 0).astype(np.uint8),
         stale_rate=any_in_row(fresh & ~fresh_rate),
         all_stale=any_in_row(flags >= OFFER_USED) & ~any_usable,
         stale_ms=expiry,
+        borne_out_minor=lowest_borne_out(landed, usable, offers, leashed),
     )
+
+
+QUORUM_FEEDS = 3
+"""From so many feeds on, one that lies can be outvoted."""
+
+TENURE_DAYS = 7
+"""On so many days an offer must have been believed before it bears out another."""
+
+NEAR_LOG = 0.02
+"""A price is borne out by another that asks no more than so much above it."""
+
+
+def lowest_borne_out(
+    landed: np.ndarray, usable: np.ndarray, offers: np.ndarray, asked: np.ndarray
+) -> np.ndarray:
+    """Return float64[rows], the lowest offer that another feed bears out; 0: none, or not asked.
+
+    Nobody is borne out where fewer than ``QUORUM_FEEDS`` feeds of long standing watch the listing,
+    whatever they say just now: silence must not change who is believed.
+
+    Args:
+        landed: float64[rows, offers], in the listing's currency, infinite where not usable.
+        asked: boolean[rows].
+    """
+    found = np.zeros(len(landed))
+    old = (offers["flags"] & OFFER_TENURE) >> OFFER_TENURE_SHIFT >= TENURE_DAYS
+    rows = np.flatnonzero(asked & (count_in_row(old) >= QUORUM_FEEDS))
+    if len(rows):
+        feeds = distinct_rivals(offers["source"][rows], old[rows])
+        rows = rows[feeds >= QUORUM_FEEDS]
+    if not len(rows):
+        return found
+    price, source, said = landed[rows], offers["source"][rows], usable[rows]
+    near = price[:, None, :] <= price[:, :, None] * np.exp(NEAR_LOG)
+    witness = (said & old[rows])[:, None, :] & (source[:, None, :] != source[:, :, None])
+    # The one that is borne out must be of long standing, too: else a liar needs only a new name.
+    borne = said & old[rows] & (near & witness).any(axis=2)
+    lowest = least_in_row(np.where(borne, price, np.inf))
+    found[rows] = np.where(np.isfinite(lowest), lowest, 0.0)
+    return found
 
 
 OUTLIER_OFFERS_MIN = 4

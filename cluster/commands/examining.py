@@ -23,6 +23,7 @@ def exam(
     days: Annotated[int, Parameter(help="days that the engine prices")] = 180,
     markdown: Annotated[bool, Parameter(help="clear overstocked seasons, too")] = True,
     arena: Annotated[bool, Parameter(help="sell against bots, and against ourselves")] = True,
+    poisoning: Annotated[bool, Parameter(help="let rivals' feeds lie, in many ways")] = True,
     experiments: Annotated[bool, Parameter(help="judge the tests of experiments, too")] = True,
     oj: Annotated[
         Path | None, Parameter(help="Dominick's orange juice, a Parquet file: the real-data half")
@@ -45,6 +46,7 @@ def exam(
     from training.exam import arena as fighting
     from training.exam import experiments as trying
     from training.exam import orange_juice, seasonal, simulated
+    from training.exam import poisoning as lying
 
     voice = Voice(common)
     try:
@@ -62,6 +64,7 @@ def exam(
             voice.say("  ".join(simulated.cells(row)))
     judged = simulated.verdicts(rows)
     parts: dict[str, Any] = {}
+    tables = []
     if markdown:
         seasons = [seasonal.sit_season(seed, 2 * listings) for seed in chosen]
         parts["markdown"] = [asdict(season) for season in seasons]
@@ -72,6 +75,14 @@ def exam(
         ]
         parts["arena"] = [asdict(bout) for bout in bouts]
         judged += fighting.arena_verdicts(bouts)
+    if poisoning:
+        suites = [lying.poison(seed) for seed in chosen]
+        parts["poisoning"] = [asdict(suite) for suite in suites]
+        judged += lying.poisoning_verdicts(suites)
+        told = table("Poisoning: displacement, |log ratio| to the clean run", *lying.COLUMNS)
+        for cells in lying.rows_of(suites):
+            told.add_row(*cells)
+        tables.append(told)
     if experiments:
         tests = trying.sit_sequential(first_seed, trying.REPETITIONS)
         designs = trying.sit_designs(first_seed, trying.SHOPS)
@@ -102,7 +113,7 @@ def exam(
     goals = table("Goals", "", "")
     for goal, reached in judged:
         goals.add_row("reached" if reached else "MISSED", goal)
-    voice.answer(whole, shown, goals)
+    voice.answer(whole, shown, *tables, goals)
     return OK if all(reached for _, reached in judged) else FAILURE
 
 

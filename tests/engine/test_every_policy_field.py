@@ -182,6 +182,12 @@ ROWS: dict[str, tuple[Any, Story, Shows, dict[str, Any]]] = {
     "status_quo_sigma": (0.01, one_listing, sd_below(0.1), {}),
     "rival_stale_ms": (HOUR, rival, reason(reasons.STALE_RIVALS), {}),
     "rate_stale_ms": (HOUR, foreign_rival, reason(reasons.STALE_RATE), {}),
+    "rival_unconfirmed_per_day": (
+        0.01,
+        rival_jumps,
+        stands_at(3, 1501),
+        {"kvi_rival_ratio_max": 1.0},
+    ),
     "screening_low": (0.2, rival_low, not_(quarantined), {}),
     "screening_high": (3.0, rival_high, not_(quarantined), {}),
     "screening_mad_factor": (1.0, rival_jumps, quarantined, {}),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from msgspec import Struct
 
+from engine.decided import Decided
 from engine.deltas import (
     AnyDelta,
     Fact,
@@ -131,7 +132,12 @@ def _opening(world: SeasonWorld, skus: list[str], policy: dict[str, object]) -> 
 
 def decide_all(shard: Shard, deltas: list[AnyDelta], now_ms: int) -> list[np.ndarray]:
     """Apply deltas as one microbatch and what it leaves as others; return all quotes."""
-    quotes = []
+    return [decided.quotes for decided in decisions(shard, deltas, now_ms)]
+
+
+def decisions(shard: Shard, deltas: Sequence[AnyDelta], now_ms: int) -> list[Decided]:
+    """Apply deltas as one microbatch and what it leaves as others; return all decisions."""
+    told = []
     first = shard.last_delta + 1
     placed = [(Position(1, first + at, 0), delta) for at, delta in enumerate(deltas)]
     facts = [(position, delta) for position, delta in placed if isinstance(delta, Fact)]
@@ -149,7 +155,7 @@ def decide_all(shard: Shard, deltas: list[AnyDelta], now_ms: int) -> list[np.nda
     while True:
         decided = shard.apply(batch, now_ms)
         shard.record(decided)
-        quotes.append(decided.quotes)
+        told.append(decided)
         if not shard.backlog:
-            return quotes
+            return told
         batch = Microbatch(last_command=shard.last_command, last_delta=shard.last_delta)
