@@ -182,6 +182,8 @@ def test_an_experiment_that_works_is_found_and_its_lift_measured() -> None:
     assert found["end_low"] < 0.25 < found["end_high"]
     assert found["low"] < found["end_low"] < found["end_high"] < found["high"]
     assert found["sample_ratio_ok"]
+    # The log gives it back as JSON does; what comes back otherwise would be a difference in replay.
+    assert msgspec.json.decode(msgspec.json.encode(found)) == found
 
 
 @pytest.mark.parametrize("design", ["crossover", "switchback"])
