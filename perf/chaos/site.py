@@ -34,7 +34,7 @@ DISK_BYTES: Final = 4 * 1024**3
 """The most that one disk may hold. Memory is used for what is written only, but QuestDB allots each
 column of each table a page ahead."""
 
-FILL_TRIES: Final = 100
+FILL_TRIES: Final = 16
 
 PROGRAMS: Final = {"raylet": "/raylet", "gcs": "/gcs_server", "placement": "cluster.placement"}
 
@@ -55,14 +55,23 @@ class Disk:
         return self.mounted
 
     def fill(self) -> int:
-        """Leave no room: the limit becomes what is used. Return how many bytes that is."""
+        """Leave no room: the limit becomes what is used, or just above it on a disk that grows.
+
+        Returns:
+            The limit in bytes.
+
+        Raises:
+            OSError: it grows faster than the limit can be set.
+        """
+        margin = 0
         for _ in range(FILL_TRIES):
             held = os.statvfs(self.folder)
-            used = (held.f_blocks - held.f_bfree) * held.f_frsize
-            # Refused where somebody wrote since we looked: the limit would be below what is used.
-            if _run("mount", "-o", f"remount,size={max(used, held.f_frsize)}")(self.folder):
-                return used
-        raise OSError(f"{self.folder} cannot be filled: it grew at each of {FILL_TRIES} tries")
+            limit = max((held.f_blocks - held.f_bfree) * held.f_frsize + margin, held.f_frsize)
+            # Refused where somebody wrote more since we looked; whoever does soon fills the rest.
+            if _run("mount", "-o", f"remount,size={limit}")(self.folder):
+                return limit
+            margin = max(2 * margin, held.f_frsize)
+        raise OSError(f"{self.folder} cannot be filled: it outgrew {margin} bytes within one try")
 
     def empty(self) -> None:
         """Give the room back."""

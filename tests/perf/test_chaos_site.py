@@ -33,25 +33,29 @@ def test_a_disk_is_full_and_then_has_room_again(tmp_path: Path) -> None:
 
 
 def test_a_disk_is_filled_while_somebody_writes(tmp_path: Path) -> None:
-    """What is used grows between the look and the limit; then it is looked at again."""
+    """What is used grows between the look and the limit; whoever writes still runs into it."""
     disk = Disk(tmp_path / "disk")
     if not disk.mount():
         return
-    ended = threading.Event()
+    ended, full = threading.Event(), threading.Event()
 
     def grow() -> None:
         with (disk.folder / "growing").open("ab", buffering=0) as file:
             while not ended.is_set():
                 try:
                     file.write(bytes(4096))
-                except OSError:
+                except OSError as error:
+                    assert error.errno == errno.ENOSPC
+                    full.set()
                     file.truncate(0)
 
     writing = threading.Thread(target=grow)
     writing.start()
     try:
         for _ in range(20):
+            full.clear()
             assert disk.fill() > 0
+            assert full.wait(timeout=30)
             disk.empty()
     finally:
         ended.set()
