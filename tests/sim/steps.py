@@ -17,7 +17,8 @@ STARTS = ("fresh", "log", "checkpoint", "zombie")
 """What the steps begin with: nothing, decisions, a checkpoint, too, or a paused predecessor."""
 
 PRELUDE_S = 0.7
-STORM_S = 1.5
+STORM_S = 1.9
+"""The market goes on for so long: also the heir of a paused owner, 0.7 s later, has much to do."""
 
 FATES = {
     "error_before": ("append_refused", "checkpoint_refused"),
