@@ -158,6 +158,18 @@ def retailer_of(gateway: Gateway, credential: Credential, chosen: str | None = N
     )
 
 
+def known_retailer(gateway: Gateway, call: Call) -> str:
+    """Return the retailer that a call names or its key sees, and that the replica has heard of.
+
+    Raises:
+        Problem: see :func:`retailer_of`; or nothing was ever said of that retailer.
+    """
+    retailer = retailer_of(gateway, call.credential, call.query(RetailerQuery).retailer)
+    if retailer not in gateway.replica.retailers:
+        raise Problem(NOT_FOUND, f"there is no retailer {retailer!r}")
+    return retailer
+
+
 def product_of(gateway: Gateway, retailer: str, sku: str) -> Product:
     """Return the retailer's product. One that is another's and one that is nobody's look alike."""
     product = gateway.replica.product(retailer, sku)

@@ -13,10 +13,10 @@ from msgspec import Meta, Struct
 from engine.deltas import ExperimentStarted, ExperimentStopped
 from engine.errors import NotSupported, RejectedInput
 from engine.experiments import decode_terms
-from gateway.call import Call, Gateway, RetailerQuery, decode_body, refused, retailer_of
+from gateway.call import Call, Gateway, decode_body, known_retailer, refused
 from gateway.execution import Command, execute, observed_ms
 from gateway.money import rfc3339
-from gateway.problems import NOT_FOUND, NOT_SUPPORTED, Problem
+from gateway.problems import NOT_SUPPORTED, Problem
 
 ExperimentName = Annotated[str, Meta(min_length=1, max_length=64)]
 
@@ -98,14 +98,14 @@ _encode = msgspec.json.Encoder().encode
 
 async def experiments(gateway: Gateway, call: Call) -> web.Response:
     """Say how experiments and holdouts stand."""
-    retailer = _known(gateway, call)
+    retailer = known_retailer(gateway, call)
     document = ExperimentList(retailer=retailer, experiments=_standings(gateway, retailer))
     return web.Response(body=_encode(document), content_type="application/json")
 
 
 async def revenue_impact(gateway: Gateway, call: Call) -> web.Response:
     """Say what the engine's prices bring, measured against the holdout."""
-    retailer = _known(gateway, call)
+    retailer = known_retailer(gateway, call)
     held = tuple(each for each in _standings(gateway, retailer) if each.kind == "holdout")
     document = RevenueImpact(retailer=retailer, holdouts=held)
     return web.Response(body=_encode(document), content_type="application/json")
@@ -113,7 +113,7 @@ async def revenue_impact(gateway: Gateway, call: Call) -> web.Response:
 
 async def start_experiment(gateway: Gateway, call: Call) -> web.Response:
     """Begin an experiment."""
-    retailer = _known(gateway, call)
+    retailer = known_retailer(gateway, call)
     raw = await call.read()
     body = decode_body(raw, StartExperiment)
     given = {name: getattr(body, name) for name in body.__struct_fields__}
@@ -136,7 +136,7 @@ async def start_experiment(gateway: Gateway, call: Call) -> web.Response:
 
 async def stop_experiment(gateway: Gateway, call: Call) -> web.Response:
     """End an experiment at once."""
-    retailer = _known(gateway, call)
+    retailer = known_retailer(gateway, call)
     raw = await call.read()
     body = decode_body(raw, StopExperiment)
     destinations = gateway.commands.to_retailer(retailer)
@@ -147,13 +147,6 @@ async def stop_experiment(gateway: Gateway, call: Call) -> web.Response:
     )
     command = Command(delta=delta, raw=raw, destinations=destinations)
     return await execute(gateway, call, command)
-
-
-def _known(gateway: Gateway, call: Call) -> str:
-    retailer = retailer_of(gateway, call.credential, call.query(RetailerQuery).retailer)
-    if retailer not in gateway.replica.retailers:
-        raise Problem(NOT_FOUND, f"there is no retailer {retailer!r}")
-    return retailer
 
 
 def _standings(gateway: Gateway, retailer: str) -> tuple[Standing, ...]:

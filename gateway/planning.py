@@ -17,14 +17,13 @@ from msgspec.structs import asdict
 from engine.deltas import PLAN_CHANGES_MAX, PlanApplied, Planned, ScopeChange
 from engine.errors import DeadlinePassed, FailedDependency, RejectedInput
 from engine.suppositions import CASES_MAX, Case, RatioGiven, Selection
-from gateway.call import Call, Gateway, RetailerQuery, decode_body, refused, retailer_of
+from gateway.call import Call, Gateway, decode_body, known_retailer, refused
 from gateway.execution import Command, execute, observed_ms
 from gateway.keys import fingerprint
 from gateway.money import Money, money, price_minor, rfc3339
 from gateway.problems import (
     DEADLINE,
     INVALID_REQUEST,
-    NOT_FOUND,
     NOT_SUPPORTED,
     UNAVAILABLE,
     FieldError,
@@ -131,7 +130,7 @@ _encode = msgspec.json.Encoder().encode
 
 async def plan_policies(gateway: Gateway, call: Call) -> web.Response:
     """Say what a change of policy would do."""
-    retailer = _known(gateway, call)
+    retailer = known_retailer(gateway, call)
     body = decode_body(await call.read(), PlanPolicies)
     asked = {"kind": "plan", "changes": body.changes, "limit": body.limit}
     answers = await _ask(gateway, retailer, asked)
@@ -150,7 +149,7 @@ async def plan_policies(gateway: Gateway, call: Call) -> web.Response:
 
 async def apply_policies(gateway: Gateway, call: Call) -> web.Response:
     """Apply a plan, which its shards refuse where it is no longer exact."""
-    retailer = _known(gateway, call)
+    retailer = known_retailer(gateway, call)
     raw = await call.read()
     body = decode_body(raw, ApplyPlan)
     destinations = gateway.commands.to_retailer(retailer)
@@ -173,7 +172,7 @@ async def apply_policies(gateway: Gateway, call: Call) -> web.Response:
 
 async def what_if(gateway: Gateway, call: Call) -> web.Response:
     """Say what would follow from some suppositions."""
-    retailer = _known(gateway, call)
+    retailer = known_retailer(gateway, call)
     body = decode_body(await call.read(), WhatIf)
     currency = gateway.replica.retailers[retailer].currency or ""
     cases = [_case(case, currency, f"/cases/{at}") for at, case in enumerate(body.cases)]
@@ -230,13 +229,6 @@ def _wrong_plan(problem: str) -> Problem:
     return Problem(
         INVALID_REQUEST, f"plan: {problem}", errors=[FieldError(problem, pointer="/plan")]
     )
-
-
-def _known(gateway: Gateway, call: Call) -> str:
-    retailer = retailer_of(gateway, call.credential, call.query(RetailerQuery).retailer)
-    if retailer not in gateway.replica.retailers:
-        raise Problem(NOT_FOUND, f"there is no retailer {retailer!r}")
-    return retailer
 
 
 def _case(case: CaseBody, currency: str, pointer: str) -> Case:

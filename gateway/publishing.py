@@ -7,9 +7,8 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from engine.deltas import PublishingHalted, PublishingResumed
-from gateway.call import Call, Gateway, RetailerQuery, decode_body, retailer_of
+from gateway.call import Call, Gateway, decode_body, known_retailer
 from gateway.execution import Command, execute, observed_ms
-from gateway.problems import NOT_FOUND, Problem
 from gateway.retailers import Retailer
 
 RETAILERS_MAX = 1000
@@ -68,11 +67,7 @@ _encode = msgspec.json.Encoder().encode
 
 async def publishing(gateway: Gateway, call: Call) -> web.Response:
     """Say whether prices are published, and what stops them."""
-    chosen = call.query(RetailerQuery).retailer
-    retailer_id = retailer_of(gateway, call.credential, chosen)
-    retailer = gateway.replica.retailers.get(retailer_id)
-    if retailer is None:
-        raise Problem(NOT_FOUND, f"there is no retailer {retailer_id!r}")
+    retailer = gateway.replica.retailers[known_retailer(gateway, call)]
     return web.Response(body=_encode(_document(retailer)), content_type="application/json")
 
 
@@ -107,7 +102,7 @@ def _document(retailer: Retailer) -> Publishing:
 
 async def halt(gateway: Gateway, call: Call) -> web.Response:
     """Stop publishing: the kill switch."""
-    retailer = _known(gateway, call)
+    retailer = known_retailer(gateway, call)
     raw = await call.read()
     body = decode_body(raw, HaltPublishing)
     destinations = gateway.commands.to_retailer(retailer)
@@ -123,7 +118,7 @@ async def halt(gateway: Gateway, call: Call) -> web.Response:
 
 async def resume(gateway: Gateway, call: Call) -> web.Response:
     """Let publishing go on."""
-    retailer = _known(gateway, call)
+    retailer = known_retailer(gateway, call)
     raw = await call.read()
     body = decode_body(raw, ResumePublishing)
     destinations = gateway.commands.to_retailer(retailer)
@@ -134,10 +129,3 @@ async def resume(gateway: Gateway, call: Call) -> web.Response:
     )
     command = Command(delta=delta, raw=raw, destinations=destinations)
     return await execute(gateway, call, command)
-
-
-def _known(gateway: Gateway, call: Call) -> str:
-    retailer = retailer_of(gateway, call.credential, call.query(RetailerQuery).retailer)
-    if retailer not in gateway.replica.retailers:
-        raise Problem(NOT_FOUND, f"there is no retailer {retailer!r}")
-    return retailer
