@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from actors.shard_actor import ShardActor
 from actors.supervisor import Start
 from cluster import promoting
 from cluster.__main__ import main
@@ -71,6 +72,13 @@ def test_a_file_becomes_a_candidate_that_is_listed_and_shown(
     assert answered(capsys, "train", file, *folder)[0] == 2, "whose sales are they?"
 
 
+async def until_decided(owner: ShardActor, deltas: int) -> None:
+    """Wait for the deltas: no order holds between them and a command, which has its own lane."""
+    async with asyncio.timeout(60):
+        while owner.status().get("last_delta", -1) < deltas - 1:
+            await asyncio.sleep(0.01)
+
+
 async def test_a_promotion_goes_through_the_log_and_its_outcome_comes_back(tmp_path: Path) -> None:
     settings = settings_at(tmp_path / "data")
     settings.folder.mkdir()
@@ -105,6 +113,7 @@ async def test_a_promotion_goes_through_the_log_and_its_outcome_comes_back(tmp_p
             retailer="acme", model=card.model, checksum=card.checksum, observed_ms=0
         )
         given = msgspec.structs.replace(named, stage="champion")
+        await until_decided(owner, len(deltas))
         outcomes = await promoting.promote(settings, logs, given)
         assert [of.status for of in outcomes] == ["done"], outcomes
         assert owner.models()["acme"]["champion"]["model"] == card.model

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -45,17 +46,23 @@ def feed(engine: EngineUnderTest, weeks: int) -> dict[str, object]:
     return engine.verb(*words, "--mapping", str(mapping), "--policy", str(policy))
 
 
+def descriptors(pid: int) -> list[str]:
+    """Return a process's open descriptors; none when it has ended since it was listed."""
+    try:
+        return os.listdir(f"/proc/{pid}/fd")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
 def listening(pids: set[int]) -> list[str]:
     """Return the addresses on which any of these processes listens beyond loopback."""
     inodes = set()
     for pid in pids:
-        try:
-            for entry in os.scandir(f"/proc/{pid}/fd"):
-                link = os.readlink(entry.path)
+        for number in descriptors(pid):
+            with suppress(FileNotFoundError, ProcessLookupError):  # closed since it was listed
+                link = os.readlink(f"/proc/{pid}/fd/{number}")
                 if link.startswith("socket:["):
                     inodes.add(link[8:-1])
-        except OSError:
-            continue
     found = []
     for table, loopback in (("tcp", "0100007F"), ("tcp6", "0000000000000000FFFF00000100007F")):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
