@@ -77,6 +77,10 @@ FLOOR_DISTANCE = 0.005
 ASKED_LOG = 0.02
 """So far from what was asked a price may be, by rounding and endings, and still be the engine's."""
 
+DISPERSION_STEP_MAX = 1.1
+"""Most that the dispersion moves in a day: all of a retailer's listings share it, and a day's
+invented sales of some would end the exploration of all."""
+
 FOLLOWED_LOG = 0.02
 """Cuts below the reference deeper than this tell whether rivals follow."""
 
@@ -285,7 +289,7 @@ def _learn_rows(memory: Memory, held: RetailerLearning, period: _Period) -> None
     learnt["history"] = learnt["history"] * forget + np.where(own[:, None], 0.0, added)
     held.lead = held.lead + np.where(own, 0.0, taught.lead).sum(axis=1)
     held.moments = held.moments + taught.moments.sum(axis=1)
-    held.dispersion = float(np.clip(held.moments[0] / held.moments[1], 0.02, 2.0))
+    held.dispersion = _dispersion(held)
     held.explored = held.explored + _explored(held, period, own)
     begin = own & ((learnt["flags"] & BEGUN) == 0)
     learnt["rival_before"][begin] = learnt["rival"][begin]
@@ -295,6 +299,13 @@ def _learn_rows(memory: Memory, held: RetailerLearning, period: _Period) -> None
     moved = np.where(told, taught.level.rival - learnt["rival_before"], 0.0)
     under = np.where(told, under, 0.0)
     held.follows = held.follows + np.array([(moved * under).sum(), np.square(under).sum()])
+
+
+def _dispersion(held: RetailerLearning) -> float:
+    """Return how much a retailer's sales scatter, no further from before than a period may move."""
+    told = float(np.clip(held.moments[0] / held.moments[1], 0.02, 2.0))
+    step = DISPERSION_STEP_MAX**held.period_days
+    return float(np.clip(told, held.dispersion / step, held.dispersion * step))
 
 
 def _explored(held: RetailerLearning, period: _Period, own: np.ndarray) -> np.ndarray:

@@ -72,7 +72,10 @@ def dither_size(
     curvature: np.ndarray,
     largest: np.ndarray,
 ) -> np.ndarray:
-    """Return float64[rows], how far to stray in logs: as far as allowed where it pays, else not.
+    """Return float64[rows], how far to stray in logs: as far as allowed where it pays twice.
+
+    Where it pays once there is none, and between them it grows with the logarithm: a price must not
+    hang on which side of a threshold a noisy figure falls.
 
     A dither of ``d`` costs ``h d^2 / 2`` of a day's profit and takes ``v^2 d^2 / R`` from the
     belief's variance ``v``, which costs ``v / 2h`` a day for as long as it lasts.
@@ -82,8 +85,8 @@ def dither_size(
         largest: what the policy allows.
     """
     bend = np.maximum(mean * (1.0 + mean) + 2.0 * curvature, 0.3)
-    pays = HORIZON_DAYS * np.square(variance) > np.square(bend) * noise
-    return np.asarray(np.where(pays, largest, 0.0))
+    pays = HORIZON_DAYS * np.square(variance) / (np.square(bend) * noise)
+    return np.asarray(largest * np.clip(np.log2(np.maximum(pays, 1.0)), 0.0, 1.0))
 
 
 HORIZON_DAYS = 150.0

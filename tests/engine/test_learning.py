@@ -147,6 +147,27 @@ def test_a_budget_in_money_bounds_exploring() -> None:
     assert bound["exploration_share"] < 0.2 * rich["exploration_share"]
 
 
+def test_invented_sales_of_some_do_not_end_the_exploration_of_all() -> None:
+    world = shop()
+    lived(world, 40)
+
+    def dispersion() -> float:
+        told = world.shard.learning("acme")
+        assert told is not None
+        return float(told["dispersion"])
+
+    first = before = dispersion()
+    for day in range(40, 48):
+        invented = [
+            world.sold(5000, sku, source=f"liar {sku}", source_seq=day) for sku in SKUS[::2]
+        ]
+        draw = np.random.default_rng(day)
+        world.send(*sales(world, day, draw), *invented, after_ms=DAY)
+        assert dispersion() / before < 1.1001
+        before = dispersion()
+    assert before / first > 1.2, "it goes where it is told, a step a day"
+
+
 def test_endogenous_history_is_not_believed() -> None:
     """Managers who follow demand: the lead test throws their prices' teaching away."""
     world = World(mode="shadow")

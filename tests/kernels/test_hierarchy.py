@@ -98,3 +98,15 @@ def test_dithers_stop_when_they_do_not_pay() -> None:
     arguments = (np.full(2, -2.6), np.array([0.5, 0.01]), np.full(2, 0.5), np.zeros(2))
     size = dither_size(*arguments, np.full(2, 0.06))
     assert size.tolist() == [0.06, 0.0]
+
+
+def test_no_threshold_decides_about_a_dither() -> None:
+    noise = np.geomspace(0.01, 100.0, 2001)
+    alike = np.ones(len(noise))
+    size = dither_size(-2.6 * alike, 0.5 * alike, noise, 0.0 * alike, 0.06 * alike)
+    steps = np.diff(size)
+    assert (steps <= 0.0).all(), "the noisier the sales, the smaller"
+    assert (size[0], size[-1]) == (0.06, 0.0)
+    # A figure that is a fifth off moves no dither by more than a third of its way.
+    fifth = int(np.log(1.2) / np.log(noise[1] / noise[0]))
+    assert np.abs(size[fifth:] - size[:-fifth]).max() < 0.02
