@@ -140,7 +140,7 @@ async def fork_of(settings: Settings, shard: int) -> Any:
 
     logs = make_logs(settings)
     try:
-        async with open_recording(settings, logs, shard, "checkpoint") as recording:
+        async with open_recording(settings, logs, shard, "newest") as recording:
             async for recorded in recording.microbatches():
                 recording.shard.replay(recorded.batch, recorded.decided, recorded.artefacts)
             return recording.shard

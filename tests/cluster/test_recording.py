@@ -1,4 +1,4 @@
-"""Replay begins as far back as log and checkpoints allow, and says where and why."""
+"""A recording begins as far back as log and checkpoints allow, and says where and why."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from cluster.assembly import checkpoint_folder
-from cluster.replaying import horizon_of
+from cluster.recording import horizon_of
 from cluster.settings import Settings
 from engine.errors import LogTruncated, RejectedInput
 from engine.shard import Shard
@@ -91,3 +91,17 @@ async def test_nothing_that_reaches_back_is_told_with_what_was_refused(settings:
         await horizon_of(settings, 0, "oldest", decisions, lanes)
     with pytest.raises(RejectedInput, match="this version reads format 2"):
         await horizon_of(settings, 0, "checkpoint", decisions, lanes)
+
+
+async def test_the_newest_checkpoint_is_taken_where_there_is_one_and_else_the_log(
+    settings: Settings,
+) -> None:
+    """A fork has to be quick where it can, and to come about in any case."""
+    decisions, lanes = cut(0, 0, 0)
+    none = await horizon_of(settings, 0, "newest", decisions, lanes)
+    assert none == (None, "the start of the log")
+    _, newest = await checkpoints(settings, 3, 9)
+    decisions, lanes = cut(10, 4, 10)
+    chain, _ = await horizon_of(settings, 0, "newest", decisions, lanes)
+    assert chain is not None
+    assert chain.name == newest
