@@ -22,7 +22,7 @@ from gateway.approvals import (
     reject_price,
     unpin_price,
 )
-from gateway.call import BODY_BYTES_MAX, Call, Gateway, ListingQuery, RetailerQuery
+from gateway.call import BODY_BYTES_MAX, BatchGet, Call, Gateway, ListingQuery, RetailerQuery
 from gateway.commands import CommandSender
 from gateway.console import console_file, console_page
 from gateway.documents import RecommendationAnswer
@@ -42,7 +42,6 @@ from gateway.features import (
     FeaturesAnswer,
     FeaturesBatch,
     FeaturesBatchQuery,
-    FeaturesOf,
     FeaturesQuery,
     features,
     features_batch_get,
@@ -100,7 +99,6 @@ from gateway.publishing import (
 from gateway.ready import Heads
 from gateway.recommendations import (
     BatchAnswer,
-    BatchGet,
     RecommendationQuery,
     batch_get,
     recommend,
@@ -214,7 +212,7 @@ ROUTES: tuple[Route, ...] = (
         summary="The named figures of up to 1,000 products",
         scope=READ,
         query=FeaturesBatchQuery,
-        body=FeaturesOf,
+        body=BatchGet,
         body_required=True,
         answers={200: FeaturesBatch},
         problems=(NOT_FOUND, UNAVAILABLE, DEADLINE),
