@@ -294,6 +294,18 @@ def arguments_of(command: str, doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def run_command(
+    command: str,
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    measure: Callable[[argparse.Namespace, Progress], Mapping[str, Any]],
+) -> int:
+    """Read the arguments, measure as they say, and report; return the exit status."""
+    options = parser.parse_args(arguments)
+    machine = Machine()  # before anything is started: what we start bears its mark
+    return report(command, options, machine, measure(options, Progress(command)))
+
+
 def report(
     command: str, options: argparse.Namespace, machine: Machine, figures: Mapping[str, Any]
 ) -> int:

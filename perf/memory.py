@@ -7,6 +7,7 @@ free room and the allocator's waste included. The peers hold the same: a diction
 a ``msgspec.Struct`` with a field a column and its offers as structs; Redis a hash a listing.
 """
 
+import argparse
 import multiprocessing
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from engine.decided import QUOTE_DTYPE
 from engine.listing_table import LISTING_DTYPE
 from engine.rivals import OFFER_DTYPE
 from perf.filled import CHANNEL, RETAILER, RIVALS, keys_of, sku_of
-from perf.measuring import Machine, Progress, arguments_of, report, significant
+from perf.measuring import Progress, arguments_of, run_command, significant
 from perf.scaling import RAW_ROW_BYTES, in_a_process, settled_bytes
 
 COMMAND = "memory"
@@ -136,13 +137,15 @@ def measure(listings: int, say: Progress) -> dict[str, Any]:
     }
 
 
+def _figures(options: argparse.Namespace, say: Progress) -> dict[str, Any]:
+    return measure(options.listings, say)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report."""
     parser = arguments_of(COMMAND, __doc__)
     parser.add_argument("--listings", type=int, default=200_000)
-    options = parser.parse_args(arguments)
-    machine = Machine()
-    return report(COMMAND, options, machine, measure(options.listings, Progress(COMMAND)))
+    return run_command(COMMAND, parser, arguments, _figures)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -250,6 +250,34 @@ def server_settings(stack: Stack, folder: Path) -> dict[str, Any]:
         "cache.backend": "redis",
         "cache.url": f"redis://{redis.hostname}:{redis.port}{redis.path or '/0'}",
     }
+
+
+@contextmanager
+def engine(embedded: bool, **values: Any) -> Iterator[EngineUnderTest]:
+    """Give an engine on the real servers, or on embedded stores, not yet started."""
+    if embedded:
+        with tempfile.TemporaryDirectory(prefix="repricer-", ignore_cleanup_errors=True) as name:
+            yield EngineUnderTest(Path(name), values)
+        return
+    with real_servers() as (_, settings, folder):
+        yield EngineUnderTest(folder, {**settings, **values})
+
+
+def on_engine(
+    embedded: bool,
+    values: Mapping[str, Any],
+    say: Callable[[str], None],
+    measure: Callable[[EngineUnderTest], Coroutine[Any, Any, dict[str, Any]]],
+) -> dict[str, Any]:
+    """Start an engine, measure on it, stop it; return the figures and what it left behind."""
+    with engine(embedded, **values) as under_test:
+        say("starting the stack")
+        under_test.start()
+        try:
+            figures = asyncio.run(measure(under_test))
+        finally:
+            left = under_test.stop()
+    return figures | {"processes_left": left}
 
 
 async def decisions(settings: Settings, shard: int) -> AsyncIterator[Accepted]:
