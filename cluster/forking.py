@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from cluster.assembly import make_logs
-from cluster.placement import ONE_THREAD, compiled_kernels
+from cluster.ray_node import ONE_THREAD, compiled_kernels
 from cluster.settings import Settings
 from engine.errors import (
     DeadlinePassed,

@@ -27,18 +27,7 @@ from msgspec import Struct
 from actors.patience import Patience
 from cluster.assembly import make_logs
 from cluster.control import ControlClient, control_token
-from cluster.placement import (
-    RAYLET,
-    RayNode,
-    RayRefused,
-    end_node,
-    living_owners,
-    ray_environment,
-    ray_file,
-    ray_gone,
-    session_folder,
-    start_node,
-)
+from cluster.launching import living_owners
 from cluster.processes import (
     ProcessName,
     adopt_orphans,
@@ -49,6 +38,17 @@ from cluster.processes import (
     reap,
     tree_mark,
     write_file,
+)
+from cluster.ray_node import (
+    RAYLET,
+    RayNode,
+    RayRefused,
+    end_node,
+    ray_environment,
+    ray_file,
+    ray_gone,
+    session_folder,
+    start_node,
 )
 from cluster.settings import Settings
 from cluster.watching import Canary, Generation, generation_of

@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from cluster.assembly import make_logs
 from cluster.control import ControlClient, control_token
-from cluster.placement import living_owners
+from cluster.launching import living_owners
 from cluster.settings import Settings
 from engine.decided import Decided
 from engine.errors import FailedDependency, LogFault

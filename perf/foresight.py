@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from actors.shard_actor import ShardActor
-from actors.supervisor import Start
+from actors.starts import Start
 from cluster.assembly import make_logs, make_owner
 from cluster.forking import Forks
 from cluster.settings import LogSettings, Settings, ShardSettings

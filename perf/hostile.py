@@ -21,7 +21,7 @@ from typing import Any
 
 from cluster.assembly import make_logs
 from cluster.feeding import Feed, Router
-from cluster.placement import living_owners
+from cluster.launching import living_owners
 from cluster.settings import Settings
 from engine.deltas import AnyDelta, CostChanged, ListingChanged, RetailerAdded, UnitsSold
 from engine.routing import partition_of

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from cluster.placement import living_owners
+from cluster.launching import living_owners
 from cluster.settings import Settings
 from perf.chaos_rows import audit, strike
 from perf.measuring import Progress

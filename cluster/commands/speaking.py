@@ -18,7 +18,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from cluster.placement import RayRefused
+from cluster.ray_node import RayRefused
 from cluster.servers.installation import NotInstalled
 from cluster.servers.process import ServerFailed
 from cluster.settings import Settings, load

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Final, Self, final
 from urllib.parse import urlsplit
 
+from cluster.launching import living_owners
 from cluster.owner import spare_cards
-from cluster.placement import living_owners
 from cluster.processes import ProcessName, kill, marked, name_of, tree_mark
 from cluster.servers.kafka import Kafka
 from cluster.servers.ports import free_ports

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from actors.shard_actor import ShardActor
-from actors.supervisor import Start
+from actors.starts import Start
 from cluster.assembly import make_logs, make_owner
 from cluster.feeding import Feed, Router
 from cluster.settings import LogSettings, Settings, ShardSettings

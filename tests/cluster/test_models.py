@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from actors.shard_actor import ShardActor
-from actors.supervisor import Start
+from actors.starts import Start
 from cluster import promoting
 from cluster.__main__ import main
 from cluster.assembly import make_logs, make_owner
