@@ -182,7 +182,8 @@ def _loop_price(at: dict[str, Any]) -> int:
     at_nine = [each for each in (price - (price - 9) % 10, price - (price - 9) % 10 + 10)]
     allowed = [each for each in at_nine if low <= each <= high]
     if allowed:
-        return min(allowed, key=lambda each: (abs(each - price), each))
+        nearest: int = min(allowed, key=lambda each: (abs(each - price), each))
+        return nearest
     lower, higher = low - (low - 9) % 10, high - (high - 9) % 10 + 10
     return low if lower >= 1 and low - lower <= higher - high else high
 

@@ -44,9 +44,12 @@ class Spread(Struct, frozen=True):
 
 def spread(figures: Sequence[float]) -> Spread:
     """Return the median, the least and the greatest."""
+    least, most = min(figures), max(figures)
     return Spread(
-        *(significant(each) for each in (statistics.median(figures), min(figures), max(figures))),
-        len(figures),
+        median=significant(statistics.median(figures)),
+        least=significant(least),
+        most=significant(most),
+        of=len(figures),
     )
 
 

@@ -61,7 +61,7 @@ def _structs(listings: int, pipe: Connection) -> None:
         "Listing", [(f"f{name}", int) for name in names] + [("texts", tuple), ("offers", list)]
     )
     offer = msgspec.defstruct("Offer", [(f"f{name}", int) for name in scalar_names(OFFER_DTYPE)])
-    width, offer_width = len(names), len(OFFER_DTYPE.names)
+    width, offer_width = len(names), len(OFFER_DTYPE.names or ())
     keys = keys_of(listings).tolist()
     before = settled_bytes()
     table = {
@@ -75,11 +75,11 @@ def _structs(listings: int, pipe: Connection) -> None:
     pipe.send((settled_bytes() - before) / len(table))
 
 
-def hashes(listings: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def hashes(listings: int) -> Iterator[tuple[str, dict[Any, int | str]]]:
     """Yield each listing as a hash: its columns, its texts, and its offers as one field each."""
     names = scalar_names(LISTING_DTYPE, QUOTE_DTYPE)
     for number in range(listings):
-        fields: dict[str, Any] = dict(zip(names, values_of(number, len(names)), strict=True))
+        fields: dict[str, int | str] = dict(zip(names, values_of(number, len(names)), strict=True))
         fields |= {"sku": sku_of(number), "channel": CHANNEL, "title": f"Thing {number}"}
         fields["category"] = f"c{number % 20}"
         for rival in range(RIVALS):
@@ -106,7 +106,7 @@ def redis_bytes(listings: int) -> float:
         try:
             with redis.Redis.from_url(server.address) as client:
                 client.config_set("appendonly", "no")
-                before = client.info("memory")["used_memory"]
+                before: int = client.info("memory")["used_memory"]
                 fill_redis(client, listings)
                 used: int = client.info("memory")["used_memory"]
                 return (used - before) / listings

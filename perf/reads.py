@@ -184,7 +184,8 @@ def _ray_read(bodies: dict[str, bytes]) -> Callable[[str], Any]:
         async def read(self, sku: str) -> bytes:
             return self._held[sku]
 
-    holder = ray.remote(Holder).options(num_cpus=0, max_concurrency=CONNECTIONS).remote(bodies)
+    actor: Any = ray.remote(Holder)  # Ray's types do not know an actor's calls
+    holder = actor.options(num_cpus=0, max_concurrency=CONNECTIONS).remote(bodies)
 
     async def read(sku: str) -> bytes:
         body: bytes = await holder.read.remote(sku)

@@ -27,6 +27,10 @@ from actors.sinks.log_summary import LogSummary, summarize_log
 from cluster.assembly import make_logs, make_sinks
 from cluster.commands.living import gather_status
 from cluster.processes import leftovers, tree_mark
+from cluster.servers.kafka import Kafka
+from cluster.servers.postgres import Postgres
+from cluster.servers.questdb import QuestDB
+from cluster.servers.redis import Redis
 from cluster.servers.stack import Stack
 from cluster.settings import Settings, load
 from persistence.decision_reader import Accepted, DecisionReader
@@ -219,13 +223,16 @@ def real_servers() -> Iterator[tuple[Stack, dict[str, Any], Path]]:
         Stack() as stack,
     ):
         folder = Path(name)
-        yield stack, server_settings(stack, folder), folder
+        settings = server_settings(folder, stack.kafka, stack.postgres, stack.questdb, stack.redis)
+        yield stack, settings, folder
 
 
-def server_settings(stack: Stack, folder: Path) -> dict[str, Any]:
+def server_settings(
+    folder: Path, broker: Kafka, tables: Postgres, series: QuestDB, cache: Redis
+) -> dict[str, Any]:
     """Return the settings that point at these servers; passwords lie in files."""
-    postgres, redis = urlsplit(stack.postgres.address), urlsplit(stack.redis.address)
-    quest = stack.questdb.address
+    postgres, redis = urlsplit(tables.address), urlsplit(cache.address)
+    quest = series.address
     passwords = {
         "tables": postgres.password or "",
         "series": quest.password,
@@ -240,7 +247,7 @@ def server_settings(stack: Stack, folder: Path) -> dict[str, Any]:
     place = f"{postgres.username}@{postgres.hostname}:{postgres.port}{postgres.path}"
     return values | {
         "log.backend": "kafka",
-        "log.bootstrap": stack.kafka.address,
+        "log.bootstrap": broker.address,
         "tables.backend": "postgres",
         "tables.url": f"postgresql://{place}",
         "series.backend": "questdb",

@@ -103,7 +103,7 @@ async def written_s(sink: Any, accepted: Sequence[Accepted]) -> float:
 # --- Postgres -------------------------------------------------------------------------------------
 
 
-def history_rows(accepted: Sequence[Accepted]) -> list[tuple[Any, ...]]:
+def history_rows(accepted: Sequence[Accepted]) -> list[Sequence[Any]]:
     """Return the price rows that the ledger would copy."""
     rows = Rows(0, 0, Stored(None, 0, 0, FIRST_HASH, Tally()))
     for each in accepted:

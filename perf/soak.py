@@ -65,7 +65,13 @@ def slope(seconds: Sequence[float], figures: Sequence[float]) -> Slope:
     error = float(np.sqrt(noise / (len(y) - 2) / (spread**2).sum() * wider))
     low, high = rise - 1.96 * error, rise + 1.96 * error
     flat = (low <= 0.0 <= high) or high <= FLAT_SHARE * abs(mean)
-    return Slope(*(significant(each) for each in (mean, rise, low, high)), flat)
+    return Slope(
+        mean=significant(mean),
+        an_hour=significant(rise),
+        low=significant(low),
+        high=significant(high),
+        flat=flat,
+    )
 
 
 def figures_of_process(pid: int) -> dict[str, float]:
