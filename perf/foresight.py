@@ -26,7 +26,7 @@ from actors.starts import Start
 from cluster.assembly import make_logs, make_owner
 from cluster.forking import Forks
 from cluster.settings import LogSettings, Settings, ShardSettings
-from cluster.tree import topics_of
+from cluster.topics import topics_of
 from engine.deltas import AnyDelta, CompetitorPriced, RetailerAdded, ScopeChange
 from engine.foresight import plan
 from engine.shard import Shard

@@ -29,7 +29,7 @@ from cluster.mapping import (
 from cluster.processes import write_file
 from cluster.rows_by_time import PathRows, TableRows
 from cluster.settings import Settings
-from cluster.tree import prepare_logs
+from cluster.topics import prepare_logs
 from engine.deltas import AnyDelta, PolicyChanged
 from engine.errors import RejectedInput
 

@@ -11,7 +11,7 @@ from actors.starts import Start
 from cluster.assembly import make_logs, make_owner
 from cluster.feeding import Feed, Router
 from cluster.settings import LogSettings, Settings, ShardSettings
-from cluster.tree import topics_of
+from cluster.topics import topics_of
 from engine.deltas import AnyDelta
 from engine.shard import Shard
 from gateway.commands import CommandSender
