@@ -17,7 +17,7 @@ from actors.shard_actor import OwnerSettings, ShardActor
 from actors.shipping import Shipping
 from actors.sinks.delta_lanes import DeltaLanes
 from actors.sinks.rows import signed
-from actors.supervisor import Start
+from actors.starts import Start
 from cluster.settings import Settings, read_secret
 from cluster.trial import clock_of
 from gateway.history import HistoryReader, HistoryRow

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from cluster.assembly import make_logs
-from cluster.placement import ONE_THREAD, compiled_kernels
+from cluster.ray_node import ONE_THREAD, compiled_kernels
 from cluster.settings import Settings
 from engine.errors import (
     DeadlinePassed,
@@ -140,7 +140,7 @@ async def fork_of(settings: Settings, shard: int) -> Any:
 
     logs = make_logs(settings)
     try:
-        async with open_recording(settings, logs, shard, "checkpoint") as recording:
+        async with open_recording(settings, logs, shard, "newest") as recording:
             async for recorded in recording.microbatches():
                 recording.shard.replay(recorded.batch, recorded.decided, recorded.artefacts)
             return recording.shard

@@ -25,7 +25,7 @@ import uvloop
 from msgspec import Struct
 
 from actors.shard_actor import ShardActor
-from actors.supervisor import Start
+from actors.starts import Start
 from cluster.control import ControlServer, control_token
 from cluster.processes import ProcessName, own_name, write_file
 from cluster.settings import Settings

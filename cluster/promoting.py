@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from cluster.assembly import make_checkpoints
 from cluster.control import ControlClient, control_token
 from cluster.feeding import Router
-from cluster.placement import living_owners
+from cluster.launching import living_owners
 from cluster.settings import Settings
 from engine.decided import Outcome
 from engine.deltas import ModelPromoted

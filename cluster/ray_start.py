@@ -16,7 +16,7 @@ from ray._private import services
 from ray.scripts import scripts
 
 NODE_S: Final = 120.0
-"""How long the node has to register; ``cluster.placement`` gives the whole start a little more."""
+"""How long the node has to register; ``cluster.ray_node`` gives the whole start a little more."""
 
 
 def patient(ask: Callable[..., Any], wait_s: float = NODE_S) -> Callable[..., Any]:

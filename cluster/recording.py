@@ -1,28 +1,37 @@
 """One shard's recorded life: a shard where its log or a checkpoint begins, and what came then.
 
-For whoever decides it again: a fork takes over what is recorded up to the end, a backtest decides
-it by another policy. The owner is neither asked nor disturbed.
+For whoever decides it again: a replay compares, a fork takes over what is recorded up to the end, a
+backtest decides it by another policy. The owner is neither asked nor disturbed.
 """
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Literal
 
 from msgspec import Struct
 
 from actors.artefacts import Artefacts
 from actors.inbox import Inbox, InboxLimits
-from cluster.assembly import make_blobs
-from cluster.replaying import READ_RECORDS, From, horizon_of
+from cluster.assembly import fetch_pinned, make_blobs, make_checkpoints
 from cluster.settings import Settings
 from engine.artefact import Artefact
 from engine.decided import Decided
-from engine.errors import RejectedInput
+from engine.errors import CorruptCheckpoint, FailedDependency, LogTruncated, RejectedInput
 from engine.microbatch import Microbatch
 from engine.shard import Shard, ShardSettings
-from persistence.checkpoints import Chain
+from persistence.checkpoints import Chain, stands_in_log
 from persistence.decision_reader import DecisionReader
 from persistence.ports import COMMANDS, DECISIONS, DELTAS, Log, Logs
 from persistence.wire import Decoder
+
+From = Literal["oldest", "checkpoint", "newest"]
+"""As far back as all of it reaches; at the newest checkpoint; there, or else as far back."""
+
+READ_RECORDS = 256
+
+LOGGER = logging.getLogger("repricer.recording")
 
 
 class Recorded(Struct, frozen=True):
@@ -85,10 +94,11 @@ class Recording:
 async def open_recording(
     settings: Settings, logs: Logs, number: int, begin: From
 ) -> AsyncIterator[Recording]:
-    """Open a shard's log where it begins, or at its newest checkpoint (if there is one).
+    """Open a shard's log where it begins, or at its newest checkpoint.
 
     Raises:
         LogTruncated: neither the log nor a checkpoint reaches back far enough.
+        RejectedInput: a checkpoint was asked for and there is none.
     """
     generation = settings.shards.generation
     opened = [await logs.open(topic, number) for topic in (DECISIONS, COMMANDS, DELTAS)]
@@ -101,7 +111,7 @@ async def open_recording(
     )
     try:
         end = await decisions.end()
-        chain, horizon = await _begin(settings, number, begin, decisions, [commands, deltas])
+        chain, horizon = await horizon_of(settings, number, begin, decisions, [commands, deltas])
         born = ShardSettings(shard=number, generation=generation)
         shard = Shard(born) if chain is None else Shard.restore(chain.parts, born)
         reader = DecisionReader(
@@ -117,12 +127,57 @@ async def open_recording(
             await log.close()
 
 
-async def _begin(
-    settings: Settings, number: int, begin: From, decisions: Log, lanes: list[Log]
+async def horizon_of(
+    settings: Settings, shard_number: int, begin: From, decisions: Log, lanes: list[Log]
 ) -> tuple[Chain | None, str]:
-    if begin == "checkpoint":
+    """Return where to begin: the log's start if all of it is there, else a checkpoint.
+
+    Raises:
+        LogTruncated: neither the log nor a checkpoint reaches back far enough.
+        RejectedInput: a checkpoint was asked for and there is none.
+    """
+    if begin == "newest":
         try:
-            return await horizon_of(settings, number, begin, decisions, lanes)
+            return await horizon_of(settings, shard_number, "checkpoint", decisions, lanes)
         except RejectedInput:
-            pass  # none was taken yet: the log holds everything
-    return await horizon_of(settings, number, "oldest", decisions, lanes)
+            begin = "oldest"  # none was taken yet: the log holds everything
+    starts = [await log.start() for log in (decisions, *lanes)]
+    if begin == "oldest" and not any(starts):
+        return None, "the start of the log"
+    if begin == "oldest":
+        try:
+            await fetch_pinned(settings, shard_number)
+        except (FailedDependency, CorruptCheckpoint) as error:
+            LOGGER.warning("shard %d: no pinned checkpoint fetched: %s", shard_number, error)
+    chains = []
+    files = make_checkpoints(settings, shard_number)
+    async for chain in files.candidates():
+        if await stands_in_log(
+            chain.position, decisions, shard=shard_number, generation=settings.shards.generation
+        ):
+            chains.append(chain)
+            if begin == "checkpoint":
+                break
+    fitting = [
+        chain
+        for chain in chains
+        if chain.position.offset >= starts[0] - 1
+        and chain.header.last_command >= starts[1] - 1
+        and chain.header.last_delta >= starts[2] - 1
+    ]
+    if fitting:
+        chosen = fitting[-1]  # newest first: the last one reaches back furthest
+        decided = datetime.fromtimestamp(chosen.header.decided_ms / 1000, UTC)
+        when = decided.isoformat(timespec="seconds").replace("+00:00", "Z")
+        return chosen, f"checkpoint {chosen.name}, decided {when}"
+    refused = "".join(f"; {error}" for error in files.incompatible.values())
+    if begin == "checkpoint":
+        raise RejectedInput(
+            "/from",
+            f"shard {shard_number} has no valid checkpoint{refused}",
+            "`repricer checkpoint` takes one",
+        )
+    raise LogTruncated(
+        f"shard {shard_number}: the log's head was removed by retention and no checkpoint reaches "
+        f"back to what is left{refused}"
+    )

@@ -24,21 +24,9 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from actors.patience import Patience
 from cluster.assembly import make_logs
 from cluster.control import ControlClient, control_token
-from cluster.placement import (
-    RAYLET,
-    RayNode,
-    RayRefused,
-    end_node,
-    living_owners,
-    ray_environment,
-    ray_file,
-    ray_gone,
-    session_folder,
-    start_node,
-)
+from cluster.launching import living_owners
 from cluster.processes import (
     ProcessName,
     adopt_orphans,
@@ -50,10 +38,20 @@ from cluster.processes import (
     tree_mark,
     write_file,
 )
+from cluster.ray_node import (
+    RAYLET,
+    RayNode,
+    RayRefused,
+    end_node,
+    ray_environment,
+    ray_file,
+    ray_gone,
+    session_folder,
+    start_node,
+)
 from cluster.settings import Settings
-from cluster.watching import Canary, Generation, generation_of
+from cluster.topics import prepare_logs
 from engine.errors import FailedDependency, SettingsRefused
-from persistence.ports import COMMANDS, DEAD_LETTERS, DECISIONS, DELTAS, WATCH, Logs
 
 LOGGER = logging.getLogger("repricer.up")
 
@@ -69,7 +67,6 @@ PACKAGES: Final = (
 ROLES: Final = ("supervisor", "gateway", "followers")
 DRAIN_S: Final = 25.0
 CATCH_UP_S: Final = 10.0
-DAY_MS: Final = 86_400_000
 
 
 class RoleCard(Struct, frozen=True, kw_only=True):
@@ -99,70 +96,6 @@ def refuse_shadowed_packages(root: Path) -> None:
                 f"package '{name}' is not ours, it was found at {origin}: put {root} first on "
                 "PYTHONPATH, or remove the other distribution"
             )
-
-
-def topics_of(settings: Settings) -> dict[str, int]:
-    """Return every topic and its number of partitions."""
-    count = settings.shards.count
-    return {DELTAS: count, COMMANDS: count, DECISIONS: count, DEAD_LETTERS: count, WATCH: 1}
-
-
-async def prepare_logs(settings: Settings, logs: Logs, *, patience_s: float = 60.0) -> None:
-    """Create the topics that are missing, and refuse settings that contradict those that exist.
-
-    Raises:
-        SettingsRefused: partitions, retention, generation, spreads or clock differ.
-        FailedDependency: the log did not answer for ``patience_s``.
-    """
-    deadline = time.monotonic() + patience_s
-    patience = Patience(first_ms=100)
-    while True:
-        try:
-            await logs.create(
-                topics_of(settings), retention_ms=int(settings.log.retention_days * DAY_MS)
-            )
-            recorded = await recorded_generation(logs)
-            break
-        except FailedDependency:
-            if time.monotonic() > deadline:
-                raise
-            await patience.wait()
-    if recorded is not None:
-        refuse_another_cut(recorded, generation_of(settings))
-
-
-async def recorded_generation(logs: Logs) -> Generation | None:
-    """Return the cut that the log's last canary names, ``None`` when nobody supervised yet."""
-    log = await logs.open(WATCH, 0)
-    try:
-        end = await log.end()
-        if end <= await log.start():
-            return None
-        records = await log.read(end - 2, limit=1, wait_ms=1000)
-    finally:
-        await log.close()
-    return msgspec.json.decode(records[-1].value, type=Canary).cut if records else None
-
-
-def refuse_another_cut(recorded: Generation, wanted: Generation) -> None:
-    """Raise unless the settings cut the work as the log was cut.
-
-    Raises:
-        SettingsRefused: they do not; the message names the key and both values.
-    """
-    for key in ("generation", "partitions", "spreads"):
-        before, now = getattr(recorded, key), getattr(wanted, key)
-        if before != now:
-            name = "count" if key == "partitions" else key
-            raise SettingsRefused(
-                f"shards.{name}: the log was written with {before}, the settings say {now}: set "
-                f"it back, or begin a new generation with a new folder or new topics"
-            )
-    if recorded.clock == "wall" and wanted.clock == "event":
-        raise SettingsRefused(
-            "shards.clock: the log was decided by the wall clock, so event time would stand still: "
-            "set it back to 'wall', or begin a new generation"
-        )
 
 
 class Child:

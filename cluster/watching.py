@@ -19,16 +19,11 @@ import msgspec
 from msgspec import Struct
 
 from actors.patience import Patience
-from actors.supervisor import (
-    Alarm,
-    Decisions,
-    Supervisor,
-    SupervisorSettings,
-    Watch,
-)
+from actors.supervisor import Decisions, Supervisor
+from actors.watch import Alarm, SupervisorSettings, Watch
 from cluster.assembly import make_logs
 from cluster.control import ControlClient, ControlServer, control_token
-from cluster.placement import PHASES, RayLauncher, living_owners
+from cluster.launching import PHASES, RayLauncher, living_owners
 from cluster.processes import own_name, write_file
 from cluster.settings import Settings
 from cluster.telemetry import Sample, make_registry

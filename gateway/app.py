@@ -6,6 +6,7 @@ document, the metrics and the test that compares both with ``docs/api.md`` follo
 """
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -22,7 +23,7 @@ from gateway.approvals import (
     reject_price,
     unpin_price,
 )
-from gateway.call import BODY_BYTES_MAX, Call, Gateway, ListingQuery, RetailerQuery
+from gateway.call import BODY_BYTES_MAX, BatchGet, Call, Gateway, ListingQuery, RetailerQuery
 from gateway.commands import CommandSender
 from gateway.console import console_file, console_page
 from gateway.documents import RecommendationAnswer
@@ -42,7 +43,6 @@ from gateway.features import (
     FeaturesAnswer,
     FeaturesBatch,
     FeaturesBatchQuery,
-    FeaturesOf,
     FeaturesQuery,
     features,
     features_batch_get,
@@ -100,7 +100,6 @@ from gateway.publishing import (
 from gateway.ready import Heads
 from gateway.recommendations import (
     BatchAnswer,
-    BatchGet,
     RecommendationQuery,
     batch_get,
     recommend,
@@ -120,18 +119,16 @@ VERSION = "1.0.0"
 
 GATEWAY: web.AppKey[Gateway] = web.AppKey("gateway", Gateway)
 
-_COMMAND_PROBLEMS = (
-    NOT_FOUND,
-    CONFLICT,
-    IN_FLIGHT,
-    REFUSED,
-    NOT_SUPPORTED,
-    KEY_REUSED,
-    UNAVAILABLE,
-)
 _FORK_PROBLEMS = (NOT_FOUND, NOT_SUPPORTED, UNAVAILABLE, DEADLINE)
-_COMMAND_ANSWERS = {200: OperationAnswer, 202: OperationAnswer}
-_COMMAND_HEADERS = (IDEMPOTENCY_KEY,)
+
+_command = partial(
+    Route,
+    method="POST",
+    answers={200: OperationAnswer, 202: OperationAnswer},
+    problems=(NOT_FOUND, CONFLICT, IN_FLIGHT, REFUSED, NOT_SUPPORTED, KEY_REUSED, UNAVAILABLE),
+    headers=(IDEMPOTENCY_KEY,),
+)
+"""A route that becomes a command: all are answered alike."""
 
 
 async def metrics(gateway: Gateway, call: Call) -> web.Response:
@@ -214,7 +211,7 @@ ROUTES: tuple[Route, ...] = (
         summary="The named figures of up to 1,000 products",
         scope=READ,
         query=FeaturesBatchQuery,
-        body=FeaturesOf,
+        body=BatchGet,
         body_required=True,
         answers={200: FeaturesBatch},
         problems=(NOT_FOUND, UNAVAILABLE, DEADLINE),
@@ -238,32 +235,23 @@ ROUTES: tuple[Route, ...] = (
         answers={200: Explanation},
         problems=(NOT_FOUND,),
     ),
-    Route(
-        method="POST",
+    _command(
         path="/products/{id}/approve-price",
         handler=approve_price,
         summary="Approve the proposed price, or another within the guardrails",
         scope=APPROVE,
         query=ListingQuery,
         body=ApprovePrice,
-        answers=_COMMAND_ANSWERS,
-        problems=_COMMAND_PROBLEMS,
-        headers=_COMMAND_HEADERS,
     ),
-    Route(
-        method="POST",
+    _command(
         path="/products/{id}/reject-price",
         handler=reject_price,
         summary="Reject the proposed price; the price in force stays",
         scope=APPROVE,
         query=ListingQuery,
         body=RejectPrice,
-        answers=_COMMAND_ANSWERS,
-        problems=_COMMAND_PROBLEMS,
-        headers=_COMMAND_HEADERS,
     ),
-    Route(
-        method="POST",
+    _command(
         path="/products/{id}/pin-price",
         handler=pin_price,
         summary="Fix the price until a moment, or until it is unpinned",
@@ -271,21 +259,14 @@ ROUTES: tuple[Route, ...] = (
         query=ListingQuery,
         body=PinPrice,
         body_required=True,
-        answers=_COMMAND_ANSWERS,
-        problems=_COMMAND_PROBLEMS,
-        headers=_COMMAND_HEADERS,
     ),
-    Route(
-        method="POST",
+    _command(
         path="/products/{id}/unpin-price",
         handler=unpin_price,
         summary="Give a pinned price back to the engine",
         scope=APPROVE,
         query=ListingQuery,
         body=UnpinPrice,
-        answers=_COMMAND_ANSWERS,
-        problems=_COMMAND_PROBLEMS,
-        headers=_COMMAND_HEADERS,
     ),
     Route(
         method="GET",
@@ -305,29 +286,21 @@ ROUTES: tuple[Route, ...] = (
         scope=READ,
         answers={200: RetailerList},
     ),
-    Route(
-        method="POST",
+    _command(
         path="/publishing:halt",
         handler=halt,
         summary="Stop publishing: the kill switch",
         scope=HALT,
         query=RetailerQuery,
         body=HaltPublishing,
-        answers=_COMMAND_ANSWERS,
-        problems=_COMMAND_PROBLEMS,
-        headers=_COMMAND_HEADERS,
     ),
-    Route(
-        method="POST",
+    _command(
         path="/publishing:resume",
         handler=resume,
         summary="Let publishing go on, after a halt or after the breaker tripped",
         scope=HALT,
         query=RetailerQuery,
         body=ResumePublishing,
-        answers=_COMMAND_ANSWERS,
-        problems=_COMMAND_PROBLEMS,
-        headers=_COMMAND_HEADERS,
     ),
     Route(
         method="POST",
@@ -341,8 +314,7 @@ ROUTES: tuple[Route, ...] = (
         answers={200: PlanAnswer},
         problems=_FORK_PROBLEMS,
     ),
-    Route(
-        method="POST",
+    _command(
         path="/policies:apply",
         handler=apply_policies,
         summary="Apply a plan: exactly what it showed, or a conflict",
@@ -350,9 +322,6 @@ ROUTES: tuple[Route, ...] = (
         query=RetailerQuery,
         body=ApplyPlan,
         body_required=True,
-        answers=_COMMAND_ANSWERS,
-        problems=_COMMAND_PROBLEMS,
-        headers=_COMMAND_HEADERS,
     ),
     Route(
         method="POST",
@@ -376,8 +345,7 @@ ROUTES: tuple[Route, ...] = (
         answers={200: ExperimentList},
         problems=(NOT_FOUND,),
     ),
-    Route(
-        method="POST",
+    _command(
         path="/experiments",
         handler=start_experiment,
         summary="Try another policy or price on some listings",
@@ -385,21 +353,14 @@ ROUTES: tuple[Route, ...] = (
         query=RetailerQuery,
         body=StartExperiment,
         body_required=True,
-        answers=_COMMAND_ANSWERS,
-        problems=_COMMAND_PROBLEMS,
-        headers=_COMMAND_HEADERS,
     ),
-    Route(
-        method="POST",
+    _command(
         path="/experiments:stop",
         handler=stop_experiment,
         summary="End the experiment that is running; all listings are priced alike again",
         scope=APPROVE,
         query=RetailerQuery,
         body=StopExperiment,
-        answers=_COMMAND_ANSWERS,
-        problems=_COMMAND_PROBLEMS,
-        headers=_COMMAND_HEADERS,
     ),
     Route(
         method="GET",

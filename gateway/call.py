@@ -2,11 +2,11 @@
 
 import asyncio
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import msgspec
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from actors.clock import Clock
 from engine.errors import RejectedInput
@@ -41,6 +41,12 @@ from persistence.json_documents import (
 
 BODY_BYTES_MAX = 256 * 1024
 BODY_WAIT_S = 10
+BATCH_MAX = 1000
+DEADLINE_MS = 1000
+RETRY = {"Retry-After": "1"}
+
+DeadlineMs = Annotated[int, Meta(ge=10, le=10_000)]
+"""How long an owner may take to answer."""
 
 T = TypeVar("T")
 
@@ -73,6 +79,16 @@ class ListingQuery(RetailerQuery, frozen=True, kw_only=True, forbid_unknown_fiel
     """Names one listing of the product in the path; the primary channel's when absent."""
 
     channel: str | None = None
+
+
+class BatchGet(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The SKUs to look up, on one channel or on the primary one of each."""
+
+    ids: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...],
+        Meta(min_length=1, max_length=BATCH_MAX),
+    ]
+    channel: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
 
 
 class Nothing(Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,15 +7,19 @@ a thousand listings in slices, one after the other, for between two slices he de
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
 from aiohttp import web
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from engine.errors import DeadlinePassed, FailedDependency
 from gateway.call import (
+    DEADLINE_MS,
+    RETRY,
+    BatchGet,
     Call,
+    DeadlineMs,
     Gateway,
     ListingQuery,
     RetailerQuery,
@@ -27,11 +31,9 @@ from gateway.call import (
 from gateway.documents import Listing
 from gateway.money import rfc3339
 from gateway.problems import DEADLINE, UNAVAILABLE, Problem
-from gateway.recommendations import BATCH_MAX, DEADLINE_MS, RETRY
 from kernels.limits import FEATURES_SLICE_MAX
 
 Consistency = Literal["recorded", "strong"]
-DeadlineMs = Annotated[int, Meta(ge=10, le=10_000)]
 
 
 class FeaturesQuery(ListingQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,16 +48,6 @@ class FeaturesBatchQuery(RetailerQuery, frozen=True, kw_only=True, forbid_unknow
 
     consistency: Consistency = "recorded"
     deadline_ms: DeadlineMs = DEADLINE_MS
-
-
-class FeaturesOf(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The SKUs to look up, on one channel or on the primary one of each."""
-
-    ids: Annotated[
-        tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...],
-        Meta(min_length=1, max_length=BATCH_MAX),
-    ]
-    channel: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
 
 
 class FeaturesAnswer(Struct, frozen=True, kw_only=True):
@@ -105,7 +97,7 @@ async def features_batch_get(gateway: Gateway, call: Call) -> web.Response:
     """
     query = call.query(FeaturesBatchQuery)
     retailer = retailer_of(gateway, call.credential, query.retailer)
-    body = await call.body(FeaturesOf)
+    body = await call.body(BatchGet)
     replica = gateway.replica
     found: dict[
         int, list[tuple[int, Listing]]

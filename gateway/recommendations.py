@@ -2,17 +2,21 @@
 
 from collections.abc import Mapping
 from operator import attrgetter
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 from aiohttp import web
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from engine.decided import QUOTE_DTYPE, State
 from engine.errors import DeadlinePassed, FailedDependency
 from gateway.call import (
+    DEADLINE_MS,
+    RETRY,
+    BatchGet,
     Call,
+    DeadlineMs,
     Gateway,
     ListingQuery,
     RetailerQuery,
@@ -33,26 +37,12 @@ from gateway.ready import Answer
 from gateway.retailers import Retailer
 from kernels.reasons import REASONS
 
-BATCH_MAX = 1000
-DEADLINE_MS = 1000
-RETRY = {"Retry-After": "1"}
-
 
 class RecommendationQuery(ListingQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which listing, and whether its owner must be asked (``strong``)."""
 
     consistency: Literal["replica", "strong"] = "replica"
-    deadline_ms: Annotated[int, Meta(ge=10, le=10_000)] = DEADLINE_MS  # of a strong read
-
-
-class BatchGet(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The SKUs to look up, on one channel or on the primary one of each."""
-
-    ids: Annotated[
-        tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...],
-        Meta(min_length=1, max_length=BATCH_MAX),
-    ]
-    channel: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    deadline_ms: DeadlineMs = DEADLINE_MS  # of a strong read
 
 
 class BatchAnswer(Struct, frozen=True, kw_only=True):

@@ -21,16 +21,17 @@ from msgspec import Struct
 
 from cluster.assembly import make_logs
 from cluster.control import ControlClient, control_token
-from cluster.placement import living_owners
+from cluster.launching import living_owners
 from cluster.settings import Settings
 from engine.decided import Decided
 from engine.errors import FailedDependency, LogFault
-from perf.real_input import POLICY, engine, feed_words
+from perf.real_input import POLICY, feed_words
 from perf.real_stack import (
     EngineUnderTest,
     NotReached,
     compare_stores,
     end_verb,
+    engine,
     machine,
     print_line,
 )

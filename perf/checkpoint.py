@@ -9,6 +9,7 @@ longest slice with the longest of as many full microbatches, the writing with a 
 ``fsync`` of the same bytes.
 """
 
+import argparse
 import os
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from engine.checkpoint import Part
 from engine.microbatch import STOCK_COUNTED
 from engine.shard import Shard
 from perf.filled import RIVALS, SLICE_ROWS, filled, keys_of, parts_of, save
-from perf.measuring import Machine, Progress, arguments_of, ratio, report, significant, spread
+from perf.measuring import Progress, arguments_of, ratio, run_command, significant, spread
 from perf.shard import Clock, block, mixed
 from persistence.checkpoints import stem_of
 
@@ -130,16 +131,17 @@ def measure(listings: int, dirty: float, pairs: int, say: Progress) -> dict[str,
     }
 
 
+def _figures(options: argparse.Namespace, say: Progress) -> dict[str, Any]:
+    return measure(options.listings, options.dirty, options.pairs, say)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report."""
     parser = arguments_of(COMMAND, __doc__)
     parser.add_argument("--listings", type=int, default=200_000)
     parser.add_argument("--dirty", type=float, default=0.01, help="share of rows touched")
     parser.add_argument("--pairs", type=int, default=5)
-    options = parser.parse_args(arguments)
-    machine = Machine()
-    figures = measure(options.listings, options.dirty, options.pairs, Progress(COMMAND))
-    return report(COMMAND, options, machine, figures)
+    return run_command(COMMAND, parser, arguments, _figures)
 
 
 if __name__ == "__main__":

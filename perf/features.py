@@ -33,18 +33,16 @@ from kernels.limits import FEATURES_SLICE_MAX
 from perf.filled import filled, keys_of
 from perf.latency import RETAILER, background, fill, sku_of
 from perf.measuring import (
-    Machine,
     Progress,
     arguments_of,
     interleaved,
     ratio,
-    report,
+    run_command,
     significant,
     spread,
 )
 from perf.open_loop import OpenLoop
-from perf.real_input import engine
-from perf.real_stack import EngineUnderTest
+from perf.real_stack import EngineUnderTest, engine
 
 COMMAND = "features"
 PROMISED_MS = 10.0
@@ -207,6 +205,19 @@ def _percentile(took_ms: Sequence[float], share: float) -> float:
     return float(np.percentile(took_ms, share, method="higher"))
 
 
+def _figures(options: argparse.Namespace, say: Progress) -> dict[str, Any]:
+    figures = in_process(min(options.listings, IN_PROCESS_LISTINGS), options.pairs, say)
+    if not options.in_process:
+        with engine(options.embedded, **{"shards.spreads": {RETAILER: 2}}) as under_test:
+            under_test.start()
+            try:
+                asyncio.run(fill(under_test, options.listings))
+                figures |= uvloop.run(over_http(under_test, options, say))
+            finally:
+                under_test.stop()
+    return figures
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report."""
     parser = arguments_of(COMMAND, __doc__)
@@ -217,18 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--embedded", action="store_true", help="on embedded stores")
     parser.add_argument("--in-process", action="store_true", help="start no engine")
-    options = parser.parse_args(arguments)
-    machine, say = Machine(), Progress(COMMAND)
-    figures = in_process(min(options.listings, IN_PROCESS_LISTINGS), options.pairs, say)
-    if not options.in_process:
-        with engine(options.embedded, **{"shards.spreads": {RETAILER: 2}}) as under_test:
-            under_test.start()
-            try:
-                asyncio.run(fill(under_test, options.listings))
-                figures |= uvloop.run(over_http(under_test, options, say))
-            finally:
-                under_test.stop()
-    return report(COMMAND, options, machine, figures)
+    return run_command(COMMAND, parser, arguments, _figures)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ starts it, later ones find it running. Each answer is one fork: checkpoint, tail
 them the parts that need no process: ``Shard.fork`` and a plan on it.
 """
 
+import argparse
 import asyncio
 import sys
 import tempfile
@@ -21,16 +22,16 @@ import msgspec
 import numpy as np
 
 from actors.shard_actor import ShardActor
-from actors.supervisor import Start
+from actors.starts import Start
 from cluster.assembly import make_logs, make_owner
 from cluster.forking import Forks
 from cluster.settings import LogSettings, Settings, ShardSettings
-from cluster.tree import topics_of
+from cluster.topics import topics_of
 from engine.deltas import AnyDelta, CompetitorPriced, RetailerAdded, ScopeChange
 from engine.foresight import plan
 from engine.shard import Shard
 from perf.filled import CHANNEL, RETAILER, listing_deltas, sku_of
-from perf.measuring import Machine, Progress, arguments_of, report, significant, spread, timed
+from perf.measuring import Progress, arguments_of, run_command, significant, spread, timed
 from perf.shard import START_MS
 from persistence.ports import COMMANDS, DELTAS, Appender, Log
 from persistence.wire import JSON, encode_delta
@@ -168,17 +169,17 @@ def _in_memory(shard: Shard, pairs: int, say: Progress) -> dict[str, Any]:
     return {"fork_in_memory_s": spread(forked), "plan_in_memory_s": spread(planned)}
 
 
+def _figures(options: argparse.Namespace, say: Progress) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="repricer-", dir=".") as name:
+        return asyncio.run(measure(Path(name), options.listings, options.pairs, say))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report."""
     parser = arguments_of(COMMAND, __doc__)
     parser.add_argument("--listings", type=int, default=100_000)
     parser.add_argument("--pairs", type=int, default=3)
-    options = parser.parse_args(arguments)
-    machine = Machine()
-    with tempfile.TemporaryDirectory(prefix="repricer-", dir=".") as name:
-        say = Progress(COMMAND)
-        figures = asyncio.run(measure(Path(name), options.listings, options.pairs, say))
-    return report(COMMAND, options, machine, figures)
+    return run_command(COMMAND, parser, arguments, _figures)
 
 
 if __name__ == "__main__":

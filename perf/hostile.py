@@ -21,12 +21,11 @@ from typing import Any
 
 from cluster.assembly import make_logs
 from cluster.feeding import Feed, Router
-from cluster.placement import living_owners
+from cluster.launching import living_owners
 from cluster.settings import Settings
 from engine.deltas import AnyDelta, CostChanged, ListingChanged, RetailerAdded, UnitsSold
 from engine.routing import partition_of
-from perf.real_input import engine
-from perf.real_stack import EngineUnderTest, compare_stores, decisions, machine, print_line
+from perf.real_stack import EngineUnderTest, compare_stores, decisions, engine, machine, print_line
 from persistence.frames import FRAME
 from persistence.ports import DELTAS
 from persistence.wire import JSON

@@ -8,7 +8,7 @@ runs the changed code too.
 import importlib
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType, FunctionType
 
@@ -70,7 +70,8 @@ def changed(function: FunctionType, bug: Bug) -> CodeType:
 
 def _forget_compiled(bug: Bug) -> None:
     if bug.function.startswith("kernels."):
-        jax.clear_caches()  # type: ignore[no-untyped-call]
+        forget: Callable[[], None] = jax.clear_caches  # Jax tells no types of it
+        forget()
 
 
 GATHER = "inputs = np.zeros(len(rows), dtype=PRICING_INPUT_DTYPE)"

@@ -10,6 +10,7 @@ without the binding rule, nor confidence or expected profit. All three must deci
 ``engine`` is the door that the shard uses: pack, kernel, unpack, clamp.
 """
 
+import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -23,12 +24,11 @@ from kernels.columns import Floats, Integers
 from kernels.limits import PRICE_MINOR_MAX
 from kernels.reprice import reprice
 from perf.measuring import (
-    Machine,
     Progress,
     arguments_of,
     interleaved,
     ratio,
-    report,
+    run_command,
     spread,
 )
 
@@ -182,7 +182,8 @@ def _loop_price(at: dict[str, Any]) -> int:
     at_nine = [each for each in (price - (price - 9) % 10, price - (price - 9) % 10 + 10)]
     allowed = [each for each in at_nine if low <= each <= high]
     if allowed:
-        return min(allowed, key=lambda each: (abs(each - price), each))
+        nearest: int = min(allowed, key=lambda each: (abs(each - price), each))
+        return nearest
     lower, higher = low - (low - 9) % 10, high - (high - 9) % 10 + 10
     return low if lower >= 1 and low - lower <= higher - high else high
 
@@ -259,15 +260,16 @@ def equal_shares(rows: np.ndarray) -> dict[str, float]:
     }
 
 
+def _figures(options: argparse.Namespace, say: Progress) -> dict[str, Any]:
+    return measure(options.rows, options.pairs, say)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report."""
     parser = arguments_of(COMMAND, __doc__)
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--pairs", type=int, default=5)
-    options = parser.parse_args(arguments)
-    machine = Machine()
-    figures = measure(options.rows, options.pairs, Progress(COMMAND))
-    return report(COMMAND, options, machine, figures)
+    return run_command(COMMAND, parser, arguments, _figures)
 
 
 if __name__ == "__main__":

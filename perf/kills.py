@@ -9,6 +9,7 @@ to the first decision of a successor by the log's own times, how many reads were
 many of them were older than two seconds without saying so.
 """
 
+import argparse
 import asyncio
 import json
 import sys
@@ -24,9 +25,8 @@ from cluster.tree import make_keys, role_card
 from perf.chaos.documents import unix_ms
 from perf.chaos_rows import audit, strike, until_all_live
 from perf.flood import RETAILER, SPREAD, Flood, fill, recorded
-from perf.measuring import Machine, Progress, arguments_of, report, significant
-from perf.real_input import engine
-from perf.real_stack import EngineUnderTest
+from perf.measuring import Progress, arguments_of, run_command, significant
+from perf.real_stack import EngineUnderTest, on_engine
 from perf.soak import Reads
 from perf.spike import until_consumed
 
@@ -143,6 +143,12 @@ def settings_of(options: Any) -> dict[str, Any]:
     }
 
 
+def _figures(options: argparse.Namespace, say: Progress) -> dict[str, Any]:
+    return on_engine(
+        options.embedded, settings_of(options), say, lambda engine: measure(engine, options, say)
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report."""
     parser = arguments_of(COMMAND, __doc__)
@@ -154,16 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--facts-per-s", type=float, default=200)
     parser.add_argument("--reads-per-s", type=float, default=100)
     parser.add_argument("--embedded", action="store_true", help="without the real servers")
-    options = parser.parse_args(arguments)
-    machine, say = Machine(), Progress(COMMAND)
-    with engine(options.embedded, **settings_of(options)) as under_test:
-        say("starting the stack")
-        under_test.start()
-        try:
-            figures = asyncio.run(measure(under_test, options, say))
-        finally:
-            left = under_test.stop()
-    return report(COMMAND, options, machine, figures | {"processes_left": left})
+    return run_command(COMMAND, parser, arguments, _figures)
 
 
 if __name__ == "__main__":

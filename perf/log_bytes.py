@@ -22,8 +22,7 @@ from cluster.tree import role_card
 from engine.decided import QUOTE_DTYPE
 from perf.latency import RETAILER, background, fill
 from perf.open_loop import OpenLoop
-from perf.real_input import engine
-from perf.real_stack import machine, print_line
+from perf.real_stack import engine, machine, print_line
 from persistence.decision_records import DecisionRecord, decode
 from persistence.ports import DECISIONS
 

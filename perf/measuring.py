@@ -44,9 +44,12 @@ class Spread(Struct, frozen=True):
 
 def spread(figures: Sequence[float]) -> Spread:
     """Return the median, the least and the greatest."""
+    least, most = min(figures), max(figures)
     return Spread(
-        *(significant(each) for each in (statistics.median(figures), min(figures), max(figures))),
-        len(figures),
+        median=significant(statistics.median(figures)),
+        least=significant(least),
+        most=significant(most),
+        of=len(figures),
     )
 
 
@@ -292,6 +295,18 @@ def arguments_of(command: str, doc: str | None) -> argparse.ArgumentParser:
         "--strict", action="store_true", help="exit 3 when somebody else used the machine"
     )
     return parser
+
+
+def run_command(
+    command: str,
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    measure: Callable[[argparse.Namespace, Progress], Mapping[str, Any]],
+) -> int:
+    """Read the arguments, measure as they say, and report; return the exit status."""
+    options = parser.parse_args(arguments)
+    machine = Machine()  # before anything is started: what we start bears its mark
+    return report(command, options, machine, measure(options, Progress(command)))
 
 
 def report(

@@ -7,6 +7,7 @@ free room and the allocator's waste included. The peers hold the same: a diction
 a ``msgspec.Struct`` with a field a column and its offers as structs; Redis a hash a listing.
 """
 
+import argparse
 import multiprocessing
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from engine.decided import QUOTE_DTYPE
 from engine.listing_table import LISTING_DTYPE
 from engine.rivals import OFFER_DTYPE
 from perf.filled import CHANNEL, RETAILER, RIVALS, keys_of, sku_of
-from perf.measuring import Machine, Progress, arguments_of, report, significant
+from perf.measuring import Progress, arguments_of, run_command, significant
 from perf.scaling import RAW_ROW_BYTES, in_a_process, settled_bytes
 
 COMMAND = "memory"
@@ -60,7 +61,7 @@ def _structs(listings: int, pipe: Connection) -> None:
         "Listing", [(f"f{name}", int) for name in names] + [("texts", tuple), ("offers", list)]
     )
     offer = msgspec.defstruct("Offer", [(f"f{name}", int) for name in scalar_names(OFFER_DTYPE)])
-    width, offer_width = len(names), len(OFFER_DTYPE.names)
+    width, offer_width = len(names), len(OFFER_DTYPE.names or ())
     keys = keys_of(listings).tolist()
     before = settled_bytes()
     table = {
@@ -74,11 +75,11 @@ def _structs(listings: int, pipe: Connection) -> None:
     pipe.send((settled_bytes() - before) / len(table))
 
 
-def hashes(listings: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def hashes(listings: int) -> Iterator[tuple[str, dict[Any, int | str]]]:
     """Yield each listing as a hash: its columns, its texts, and its offers as one field each."""
     names = scalar_names(LISTING_DTYPE, QUOTE_DTYPE)
     for number in range(listings):
-        fields: dict[str, Any] = dict(zip(names, values_of(number, len(names)), strict=True))
+        fields: dict[str, int | str] = dict(zip(names, values_of(number, len(names)), strict=True))
         fields |= {"sku": sku_of(number), "channel": CHANNEL, "title": f"Thing {number}"}
         fields["category"] = f"c{number % 20}"
         for rival in range(RIVALS):
@@ -105,7 +106,7 @@ def redis_bytes(listings: int) -> float:
         try:
             with redis.Redis.from_url(server.address) as client:
                 client.config_set("appendonly", "no")
-                before = client.info("memory")["used_memory"]
+                before: int = client.info("memory")["used_memory"]
                 fill_redis(client, listings)
                 used: int = client.info("memory")["used_memory"]
                 return (used - before) / listings
@@ -136,13 +137,15 @@ def measure(listings: int, say: Progress) -> dict[str, Any]:
     }
 
 
+def _figures(options: argparse.Namespace, say: Progress) -> dict[str, Any]:
+    return measure(options.listings, say)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report."""
     parser = arguments_of(COMMAND, __doc__)
     parser.add_argument("--listings", type=int, default=200_000)
-    options = parser.parse_args(arguments)
-    machine = Machine()
-    return report(COMMAND, options, machine, measure(options.listings, Progress(COMMAND)))
+    return run_command(COMMAND, parser, arguments, _figures)
 
 
 if __name__ == "__main__":

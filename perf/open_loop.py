@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from cluster.feeding import Router
 from engine.deltas import AnyDelta
-from persistence.ports import DELTAS, Logs
+from persistence.ports import DELTAS, Appender, Logs
 from persistence.wire import JSON, encode_delta
 
 RECORDS_PER_APPEND_MAX = 2_000
@@ -75,11 +75,20 @@ class OpenLoop:
         )
 
     async def _send(self, partition: int, begin_s: float) -> None:
+        log = await self._logs.open(DELTAS, partition)
+        try:
+            appender = await log.appender()
+            try:
+                await self._send_all(partition, begin_s, appender)
+            finally:
+                await appender.close()
+        finally:  # whoever has seen enough cancels us
+            await log.close()
+
+    async def _send_all(self, partition: int, begin_s: float, appender: Appender) -> None:
         table = self._tables[partition]
         due = np.array(table.due_s)
         first_warm = int(np.searchsorted(due, self._warm_s))
-        log = await self._logs.open(DELTAS, partition)
-        appender = await log.appender()
         place = 0
         while place < len(due):
             wait_s = begin_s + due[place] + self._linger_s - time.monotonic()
@@ -97,5 +106,3 @@ class OpenLoop:
                     self.probes[name] = Sent(partition, at.offset, at.appended_ms)
             self.sent += until - place
             place = until
-        await appender.close()
-        await log.close()

@@ -9,6 +9,7 @@ that gets them from a Ray actor. What concerns our server alone is compared by i
 time, which a busy machine disturbs least; what waits for somebody else by answers a second.
 """
 
+import argparse
 import asyncio
 import hmac
 import json
@@ -38,13 +39,12 @@ from gateway.keys import KeyFile, Keys, StoredKey, new_key
 from gateway.replica import Replica
 from perf.load import LoadProcess
 from perf.measuring import (
-    Machine,
     Progress,
     arguments_of,
     interleaved,
     pin,
     ratio,
-    report,
+    run_command,
     significant,
     spread,
 )
@@ -184,7 +184,8 @@ def _ray_read(bodies: dict[str, bytes]) -> Callable[[str], Any]:
         async def read(self, sku: str) -> bytes:
             return self._held[sku]
 
-    holder = ray.remote(Holder).options(num_cpus=0, max_concurrency=CONNECTIONS).remote(bodies)
+    actor: Any = ray.remote(Holder)  # Ray's types do not know an actor's calls
+    holder = actor.options(num_cpus=0, max_concurrency=CONNECTIONS).remote(bodies)
 
     async def read(sku: str) -> bytes:
         body: bytes = await holder.read.remote(sku)
@@ -379,6 +380,10 @@ def measure(
     return figures | {"listings": listings, "connections": significant(CONNECTIONS)}
 
 
+def _figures(options: argparse.Namespace, say: Progress) -> dict[str, Any]:
+    return measure(options.listings, options.seconds, options.pairs, say, with_ray=options.ray)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report."""
     parser = arguments_of(COMMAND, __doc__)
@@ -386,12 +391,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=1.5, help="of each turn")
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--no-ray", dest="ray", action="store_false")
-    options = parser.parse_args(arguments)
-    machine = Machine()
-    figures = measure(
-        options.listings, options.seconds, options.pairs, Progress(COMMAND), with_ray=options.ray
-    )
-    return report(COMMAND, options, machine, figures)
+    return run_command(COMMAND, parser, arguments, _figures)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,9 @@ import asyncio
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +28,9 @@ from perf.real_stack import (
     compare_stores,
     decisions,
     end_verb,
+    engine,
     machine,
     print_line,
-    real_servers,
 )
 from tests.oracle import precedence
 
@@ -49,17 +47,6 @@ DEFAULTS = {
     "endings": [],
 }
 """The documented defaults (docs/policy.md), written once more, since a judge asks nobody."""
-
-
-@contextmanager
-def engine(embedded: bool, **values: Any) -> Iterator[EngineUnderTest]:
-    """Give an engine on the real servers, or on embedded stores, not yet started."""
-    if embedded:
-        with tempfile.TemporaryDirectory(prefix="repricer-", ignore_cleanup_errors=True) as name:
-            yield EngineUnderTest(Path(name), values)
-        return
-    with real_servers() as (_, settings, folder):
-        yield EngineUnderTest(folder, {**settings, **values})
 
 
 def feed_words(options: argparse.Namespace, policy: Path | None) -> list[str]:

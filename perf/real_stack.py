@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,10 @@ from actors.sinks.log_summary import LogSummary, summarize_log
 from cluster.assembly import make_logs, make_sinks
 from cluster.commands.living import gather_status
 from cluster.processes import leftovers, tree_mark
+from cluster.servers.kafka import Kafka
+from cluster.servers.postgres import Postgres
+from cluster.servers.questdb import QuestDB
+from cluster.servers.redis import Redis
 from cluster.servers.stack import Stack
 from cluster.settings import Settings, load
 from persistence.decision_reader import Accepted, DecisionReader
@@ -219,13 +223,16 @@ def real_servers() -> Iterator[tuple[Stack, dict[str, Any], Path]]:
         Stack() as stack,
     ):
         folder = Path(name)
-        yield stack, server_settings(stack, folder), folder
+        settings = server_settings(folder, stack.kafka, stack.postgres, stack.questdb, stack.redis)
+        yield stack, settings, folder
 
 
-def server_settings(stack: Stack, folder: Path) -> dict[str, Any]:
+def server_settings(
+    folder: Path, broker: Kafka, tables: Postgres, series: QuestDB, cache: Redis
+) -> dict[str, Any]:
     """Return the settings that point at these servers; passwords lie in files."""
-    postgres, redis = urlsplit(stack.postgres.address), urlsplit(stack.redis.address)
-    quest = stack.questdb.address
+    postgres, redis = urlsplit(tables.address), urlsplit(cache.address)
+    quest = series.address
     passwords = {
         "tables": postgres.password or "",
         "series": quest.password,
@@ -240,7 +247,7 @@ def server_settings(stack: Stack, folder: Path) -> dict[str, Any]:
     place = f"{postgres.username}@{postgres.hostname}:{postgres.port}{postgres.path}"
     return values | {
         "log.backend": "kafka",
-        "log.bootstrap": stack.kafka.address,
+        "log.bootstrap": broker.address,
         "tables.backend": "postgres",
         "tables.url": f"postgresql://{place}",
         "series.backend": "questdb",
@@ -250,6 +257,34 @@ def server_settings(stack: Stack, folder: Path) -> dict[str, Any]:
         "cache.backend": "redis",
         "cache.url": f"redis://{redis.hostname}:{redis.port}{redis.path or '/0'}",
     }
+
+
+@contextmanager
+def engine(embedded: bool, **values: Any) -> Iterator[EngineUnderTest]:
+    """Give an engine on the real servers, or on embedded stores, not yet started."""
+    if embedded:
+        with tempfile.TemporaryDirectory(prefix="repricer-", ignore_cleanup_errors=True) as name:
+            yield EngineUnderTest(Path(name), values)
+        return
+    with real_servers() as (_, settings, folder):
+        yield EngineUnderTest(folder, {**settings, **values})
+
+
+def on_engine(
+    embedded: bool,
+    values: Mapping[str, Any],
+    say: Callable[[str], None],
+    measure: Callable[[EngineUnderTest], Coroutine[Any, Any, dict[str, Any]]],
+) -> dict[str, Any]:
+    """Start an engine, measure on it, stop it; return the figures and what it left behind."""
+    with engine(embedded, **values) as under_test:
+        say("starting the stack")
+        under_test.start()
+        try:
+            figures = asyncio.run(measure(under_test))
+        finally:
+            left = under_test.stop()
+    return figures | {"processes_left": left}
 
 
 async def decisions(settings: Settings, shard: int) -> AsyncIterator[Accepted]:

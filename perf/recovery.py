@@ -10,6 +10,7 @@ further microbatch alike, digests included. Redis loads an RDB file of one hash 
 plain ``read()`` of the same bytes.
 """
 
+import argparse
 import asyncio
 import re
 import subprocess
@@ -29,12 +30,11 @@ from cluster.servers.redis import Redis
 from engine.shard import Shard
 from perf.filled import RIVALS, filled, keys_of, parts_of, save
 from perf.measuring import (
-    Machine,
     Progress,
     arguments_of,
     interleaved,
     ratio,
-    report,
+    run_command,
     significant,
     spread,
     timed,
@@ -167,15 +167,16 @@ def measure(listings: int, pairs: int, say: Progress) -> dict[str, Any]:
     }
 
 
+def _figures(options: argparse.Namespace, say: Progress) -> dict[str, Any]:
+    return measure(options.listings, options.pairs, say)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report."""
     parser = arguments_of(COMMAND, __doc__)
     parser.add_argument("--listings", type=int, default=1_000_000)
     parser.add_argument("--pairs", type=int, default=5)
-    options = parser.parse_args(arguments)
-    machine = Machine()
-    figures = measure(options.listings, options.pairs, Progress(COMMAND))
-    return report(COMMAND, options, machine, figures)
+    return run_command(COMMAND, parser, arguments, _figures)
 
 
 if __name__ == "__main__":

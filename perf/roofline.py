@@ -26,7 +26,7 @@ class Columns:
         listings = len(price_minor)
         self.integers = np.zeros((len(Integers._fields), listings), dtype=np.int32)
         self.floats = np.zeros((len(Floats._fields), listings), dtype=np.float32)
-        given = {
+        given: dict[str, np.ndarray | int] = {
             "cost_minor": price_minor * 65 // 100,
             "in_force_minor": price_minor,
             "status_quo_minor": price_minor,

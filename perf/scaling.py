@@ -5,6 +5,7 @@ million, which takes about half an hour and 8 GiB. Every size is filled by delta
 its own. Bytes are the growth of its proportional set size, so what the allocator wastes counts.
 """
 
+import argparse
 import ctypes
 import gc
 import multiprocessing
@@ -24,7 +25,7 @@ from engine.listing_table import LISTING_DTYPE
 from engine.rivals import OFFER_DTYPE
 from engine.shard import Shard
 from perf.filled import RETAILER, RIVALS, fill, id_bytes, keys_of
-from perf.measuring import Machine, Progress, arguments_of, pss_bytes, report, significant
+from perf.measuring import Progress, arguments_of, pss_bytes, run_command, significant
 from perf.shard import Clock, mixed
 from repricer import batch_of
 
@@ -131,15 +132,17 @@ def measure(sizes: Sequence[int], say: Progress) -> dict[str, Any]:
     return compared([in_a_process(listings, say) for listings in sizes])
 
 
+def _figures(options: argparse.Namespace, say: Progress) -> dict[str, Any]:
+    sizes = [int(each) for each in options.sizes.split(",")] + ([FULL] if options.full else [])
+    return measure(sizes, say)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report."""
     parser = arguments_of(COMMAND, __doc__)
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
     parser.add_argument("--full", action="store_true", help="ten million, too")
-    options = parser.parse_args(arguments)
-    machine = Machine()
-    sizes = [int(each) for each in options.sizes.split(",")] + ([FULL] if options.full else [])
-    return report(COMMAND, options, machine, measure(sizes, Progress(COMMAND)))
+    return run_command(COMMAND, parser, arguments, _figures)
 
 
 if __name__ == "__main__":

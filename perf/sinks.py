@@ -9,6 +9,7 @@ cursors, audit and checks. Beside them stand the same price rows with nothing ar
 tables are the condition of every ratio: count and checksum of what the sinks hold are the log's.
 """
 
+import argparse
 import asyncio
 import sys
 import tempfile
@@ -31,7 +32,7 @@ from cluster.servers.postgres import Postgres
 from cluster.servers.questdb import QuestDB
 from engine.shard import Shard
 from perf.filled import RIVALS, fill, keys_of
-from perf.measuring import Machine, Progress, arguments_of, ratio, report, spread
+from perf.measuring import Progress, arguments_of, ratio, run_command, spread
 from perf.shard import mixed
 from persistence.checksums import Tally, tally_quotes
 from persistence.decision_reader import Accepted
@@ -102,7 +103,7 @@ async def written_s(sink: Any, accepted: Sequence[Accepted]) -> float:
 # --- Postgres -------------------------------------------------------------------------------------
 
 
-def history_rows(accepted: Sequence[Accepted]) -> list[tuple[Any, ...]]:
+def history_rows(accepted: Sequence[Accepted]) -> list[Sequence[Any]]:
     """Return the price rows that the ledger would copy."""
     rows = Rows(0, 0, Stored(None, 0, 0, FIRST_HASH, Tally()))
     for each in accepted:
@@ -308,15 +309,16 @@ def measure(quotes: int, pairs: int, say: Progress) -> dict[str, Any]:
     return figures
 
 
+def _figures(options: argparse.Namespace, say: Progress) -> dict[str, Any]:
+    return measure(options.quotes, options.pairs, say)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report."""
     parser = arguments_of(COMMAND, __doc__)
     parser.add_argument("--quotes", type=int, default=40_000)
     parser.add_argument("--pairs", type=int, default=5)
-    options = parser.parse_args(arguments)
-    machine = Machine()
-    figures = measure(options.quotes, options.pairs, Progress(COMMAND))
-    return report(COMMAND, options, machine, figures)
+    return run_command(COMMAND, parser, arguments, _figures)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ is its slope an hour with its 95 % interval. A figure is flat when the interval 
 upper end is below a twentieth of the figure an hour.
 """
 
+import argparse
 import asyncio
 import os
 import sys
@@ -26,9 +27,8 @@ from msgspec import Struct
 from cluster.processes import marked, tree_mark
 from cluster.tree import make_keys, role_card
 from perf.flood import CHANNEL, RETAILER, SPREAD, Flood, fill, percentile, recorded, sku_of
-from perf.measuring import Machine, Progress, arguments_of, report, significant
-from perf.real_input import engine
-from perf.real_stack import EngineUnderTest
+from perf.measuring import Progress, arguments_of, run_command, significant
+from perf.real_stack import EngineUnderTest, on_engine
 from perf.spike import until_consumed
 
 COMMAND = "soak"
@@ -65,7 +65,13 @@ def slope(seconds: Sequence[float], figures: Sequence[float]) -> Slope:
     error = float(np.sqrt(noise / (len(y) - 2) / (spread**2).sum() * wider))
     low, high = rise - 1.96 * error, rise + 1.96 * error
     flat = (low <= 0.0 <= high) or high <= FLAT_SHARE * abs(mean)
-    return Slope(*(significant(each) for each in (mean, rise, low, high)), flat)
+    return Slope(
+        mean=significant(mean),
+        an_hour=significant(rise),
+        low=significant(low),
+        high=significant(high),
+        flat=flat,
+    )
 
 
 def figures_of_process(pid: int) -> dict[str, float]:
@@ -263,6 +269,11 @@ async def measure(
     }
 
 
+def _figures(options: argparse.Namespace, say: Progress) -> dict[str, Any]:
+    values = {"shards.spreads": {RETAILER: SPREAD}}
+    return on_engine(options.embedded, values, say, lambda engine: measure(engine, options, say))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report."""
     parser = arguments_of(COMMAND, __doc__)
@@ -273,16 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--streams", type=int, default=200)
     parser.add_argument("--every-s", type=float, default=EVERY_S)
     parser.add_argument("--embedded", action="store_true", help="without the real servers")
-    options = parser.parse_args(arguments)
-    machine, say = Machine(), Progress(COMMAND)
-    with engine(options.embedded, **{"shards.spreads": {RETAILER: SPREAD}}) as under_test:
-        say("starting the stack")
-        under_test.start()
-        try:
-            figures = asyncio.run(measure(under_test, options, say))
-        finally:
-            left = under_test.stop()
-    return report(COMMAND, options, machine, figures | {"processes_left": left})
+    return run_command(COMMAND, parser, arguments, _figures)
 
 
 if __name__ == "__main__":

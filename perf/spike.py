@@ -8,7 +8,7 @@ fifth again. A fact is due at its time in an open loop; reported is the time fro
 decision that holds it is in the log, by phase, and how far behind the followers were at the end.
 """
 
-import asyncio
+import argparse
 import os
 import sys
 import time
@@ -16,9 +16,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from perf.flood import RETAILER, SPREAD, Flood, Recorded, fill, percentile, recorded
-from perf.measuring import Machine, Progress, arguments_of, processor_s, report, significant
-from perf.real_input import engine
-from perf.real_stack import EngineUnderTest
+from perf.measuring import Progress, arguments_of, processor_s, run_command, significant
+from perf.real_stack import EngineUnderTest, on_engine
 
 COMMAND = "spike"
 PER_MINUTE = 2_500_000
@@ -101,6 +100,16 @@ def figures_of(
     }
 
 
+def _figures(options: argparse.Namespace, say: Progress) -> dict[str, Any]:
+    values = {"shards.spreads": {RETAILER: SPREAD}}
+    return on_engine(
+        options.embedded,
+        values,
+        say,
+        lambda engine: measure(engine, options.listings, options.per_minute, options.minutes, say),
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report."""
     parser = arguments_of(COMMAND, __doc__)
@@ -108,18 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--per-minute", type=float, default=PER_MINUTE)
     parser.add_argument("--listings", type=int, default=100_000)
     parser.add_argument("--embedded", action="store_true", help="without the real servers")
-    options = parser.parse_args(arguments)
-    machine, say = Machine(), Progress(COMMAND)
-    with engine(options.embedded, **{"shards.spreads": {RETAILER: SPREAD}}) as under_test:
-        say("starting the stack")
-        under_test.start()
-        try:
-            figures = asyncio.run(
-                measure(under_test, options.listings, options.per_minute, options.minutes, say)
-            )
-        finally:
-            left = under_test.stop()
-    return report(COMMAND, options, machine, figures | {"processes_left": left})
+    return run_command(COMMAND, parser, arguments, _figures)
 
 
 if __name__ == "__main__":

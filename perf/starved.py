@@ -15,12 +15,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from cluster.placement import living_owners
+from cluster.launching import living_owners
 from cluster.settings import Settings
 from perf.chaos_rows import audit, strike
 from perf.measuring import Progress
-from perf.real_input import POLICY, engine, feed_words
-from perf.real_stack import EngineUnderTest, machine, print_line
+from perf.real_input import POLICY, feed_words
+from perf.real_stack import EngineUnderTest, engine, machine, print_line
 
 DELTAS_A_WEEK = 10_000
 """A little less than the synthetic table holds, so that the feed outlasts the watching."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 
-from cluster.placement import living_owners
+from cluster.launching import living_owners
 from cluster.tree import make_keys, role_card
 from perf.chaos_rows import audit
 from perf.real_input import POLICY, feed_words

@@ -59,3 +59,28 @@ def test_every_package_is_in_the_architecture() -> None:
     ).stdout
     folders = {line.partition("/")[0] for line in tracked.splitlines() if "/" in line}
     assert not {folder for folder in folders if f"`{folder}/`" not in text}
+
+
+FILE_NAMED = re.compile(r"`((?:[a-z_]+/)+(?:[a-z_]+\.[a-z]+)?)`")
+
+
+@pytest.mark.parametrize("paper", ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"])
+def test_every_file_and_folder_named_is_there(paper: str) -> None:
+    named = FILE_NAMED.findall((ROOT / paper).read_text())
+    assert not [path for path in named if not (ROOT / path).exists()]
+
+
+def test_the_architecture_has_every_verb_and_no_other() -> None:
+    """Each stands once, beside the file that holds it."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    rows = re.findall(r"^\| (`[^|]+`) \| `(cluster/commands/[a-z]+\.py)` \|$", text, re.M)
+    told = {verb: file for verbs, file in rows for verb in re.findall(r"`([a-z-]+)`", verbs)}
+    calls = re.findall(
+        r"app\.command\((?:([a-z]+)\.)?([a-z_]+)", (ROOT / "cluster" / "__main__.py").read_text()
+    )
+    groups = {"models": "modelling", "config": "setting"}  # verbs of verbs
+    held = {
+        verb.replace("_", "-"): f"cluster/commands/{module or groups[verb]}.py"
+        for module, verb in calls
+    }
+    assert told == held

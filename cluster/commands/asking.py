@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from cluster.assembly import make_logs
 from cluster.commands.speaking import Common, Conflict, NotFound, Voice, run, settings_of, table
-from cluster.placement import ONE_THREAD, compiled_kernels
+from cluster.ray_node import ONE_THREAD, compiled_kernels
 from cluster.settings import Settings
 from cluster.tree import make_keys, role_card
 from engine.decided import State, quote_id

@@ -11,7 +11,7 @@ from cluster.assembly import make_logs
 from cluster.commands.planning import Changes, changes_in
 from cluster.commands.speaking import FAILURE, OK, Common, Voice, run, settings_of, table
 from cluster.settings import Settings
-from cluster.tree import recorded_generation
+from cluster.topics import recorded_generation
 from engine.deltas import ScopeChange
 from engine.errors import RejectedInput
 

@@ -6,9 +6,8 @@ from typing import Annotated, Any
 import msgspec
 from cyclopts import Parameter
 from msgspec.structs import asdict
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cluster.commands.speaking import FAILURE, OK, Common, Voice, table
+from cluster.commands.speaking import FAILURE, OK, Common, Voice, progress_of, table
 from engine.errors import RejectedInput
 
 
@@ -55,7 +54,7 @@ def exam(
         raise RejectedInput("/scenarios", f"{error} is no world", "see docs/exam.md") from None
     chosen = range(first_seed, first_seed + seeds)
     rows = []
-    with _progress(voice) as progress:
+    with progress_of(voice) as progress:
         task = progress.add_task("exam", total=len(named) * seeds * days)
         for row in simulated.examine(
             named, chosen, listings, days, told=lambda: progress.advance(task)
@@ -135,14 +134,3 @@ def _peers(
             f"{of.bias:+.3f}; moved: WAPE {of.moved_wape:.3f}, slope {of.slope:.2f}"
         )
     return [asdict(of) for of in scores]
-
-
-def _progress(voice: Voice) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=voice.aside,
-        disable=voice.json or not voice.aside.is_terminal,
-    )

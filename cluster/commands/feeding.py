@@ -8,10 +8,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 import pyarrow as pa
 from cyclopts import Parameter
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cluster.assembly import make_logs
-from cluster.commands.speaking import Common, Voice, run, settings_of, table
+from cluster.commands.speaking import Common, Voice, progress_of, run, settings_of, table
 from cluster.feeding import (
     Bookmark,
     Feed,
@@ -30,7 +29,7 @@ from cluster.mapping import (
 from cluster.processes import write_file
 from cluster.rows_by_time import PathRows, TableRows
 from cluster.settings import Settings
-from cluster.tree import prepare_logs
+from cluster.topics import prepare_logs
 from engine.deltas import AnyDelta, PolicyChanged
 from engine.errors import RejectedInput
 
@@ -194,7 +193,7 @@ async def _feed(
             opening_ms = first_ms + shift_ms
             batch += opening_deltas(how, opening_ms)
             batch += [msgspec.structs.replace(each, observed_ms=opening_ms) for each in policies]
-        with _progress(voice) as progress:
+        with progress_of(voice) as progress:
             task = progress.add_task("rows", total=len(rows), completed=begin)
             done = begin
             for mapped in rows.rows(begin, shift_ms=shift_ms):
@@ -238,14 +237,3 @@ async def _feed(
         "first_ms": first_ms + shift_ms,
         "last_ms": last_ms + shift_ms,
     }
-
-
-def _progress(voice: Voice) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=voice.aside,
-        disable=voice.json or not voice.aside.is_terminal,
-    )

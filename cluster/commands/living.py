@@ -13,7 +13,8 @@ from cyclopts import Parameter
 from cluster.assembly import make_cache, make_logs, make_series, make_tables
 from cluster.commands.speaking import Common, NotFound, Voice, run, settings_of, table
 from cluster.control import ControlClient, control_token
-from cluster.placement import living_owners, read_node, session_folder
+from cluster.launching import living_owners
+from cluster.ray_node import read_node, session_folder
 from cluster.settings import Settings
 from cluster.telemetry import configure_logs
 from cluster.tree import Tree, make_keys, role_card, until_told

@@ -16,9 +16,10 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from cyclopts import Parameter
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cluster.placement import RayRefused
+from cluster.ray_node import RayRefused
 from cluster.servers.installation import NotInstalled
 from cluster.servers.process import ServerFailed
 from cluster.settings import Settings, load
@@ -188,6 +189,18 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
             while isinstance(first, BaseExceptionGroup):
                 first = first.exceptions[0]
             raise first from None
+
+
+def progress_of(voice: Voice) -> Progress:
+    """Return a bar of what is done of how much, where somebody watches."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=voice.aside,
+        disable=voice.json or not voice.aside.is_terminal,
+    )
 
 
 def table(title: str, *columns: str) -> Table:

@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cluster.commands.speaking import FAILURES, fail
-from cluster.placement import session_folder
 from cluster.processes import end_all, leftovers, tree_mark
+from cluster.ray_node import session_folder
 from engine.errors import RejectedInput
 from perf.chaos.plan import KINDS
 from perf.chaos.report import write_report

@@ -11,6 +11,7 @@ import json
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from msgspec import Struct
@@ -162,13 +163,8 @@ class Injuries:
     async def _kill(self, struck: Struck) -> None:
         fault = struck.fault
         if fault.target in SERVERS:
-            server = self._site.server(fault.target)
-            struck.fired_ms = _now_ms()
-            await asyncio.to_thread(server.kill)
-            try:
-                await asyncio.sleep(fault.seconds)
-            finally:
-                await _surely(self._start_server, fault.target)
+            kill_server = self._site.server(fault.target).kill
+            await _while_planned(struck, kill_server, partial(self._start_server, fault.target))
             return
         process = await self._there(fault.target)
         if process is None:
@@ -183,12 +179,7 @@ class Injuries:
         fault = struck.fault
         if fault.target in SERVERS:
             server = self._site.server(fault.target)
-            struck.fired_ms = _now_ms()
-            await asyncio.to_thread(server.pause)
-            try:
-                await asyncio.sleep(fault.seconds)
-            finally:
-                await _surely(server.resume)
+            await _while_planned(struck, server.pause, server.resume)
             return
         process = await self._there(fault.target)
         if process is None or not kill(process, signal.SIGSTOP):
@@ -217,12 +208,11 @@ class Injuries:
             chosen = owns_port(process)
         proxy.delay_s = DELAY_S
         before = proxy.harmed
-        struck.fired_ms = _now_ms()
-        await asyncio.to_thread(proxy.set, Mode(mode), chosen)
         try:
-            await asyncio.sleep(fault.seconds)
+            await _while_planned(
+                struck, partial(proxy.set, Mode(mode), chosen), partial(proxy.set, Mode.PASS)
+            )
         finally:
-            await _surely(proxy.set, Mode.PASS)
             struck.note = f"{proxy.harmed - before} frames harmed"
 
     async def _disk(self, struck: Struck) -> None:
@@ -340,6 +330,18 @@ class Injuries:
         while time.monotonic() < deadline:
             self._start_server(name)
             time.sleep(0.25)
+
+
+async def _while_planned(
+    struck: Struck, hit: Callable[[], object], undo: Callable[[], object]
+) -> None:
+    """Do something, leave it so for as long as was planned, and undo it in any case."""
+    struck.fired_ms = _now_ms()
+    await asyncio.to_thread(hit)
+    try:
+        await asyncio.sleep(struck.fault.seconds)
+    finally:
+        await _surely(undo)
 
 
 async def _surely(act: Callable[..., object], *arguments: object) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Final, Self, final
 from urllib.parse import urlsplit
 
+from cluster.launching import living_owners
 from cluster.owner import spare_cards
-from cluster.placement import living_owners
 from cluster.processes import ProcessName, kill, marked, name_of, tree_mark
 from cluster.servers.kafka import Kafka
 from cluster.servers.ports import free_ports
@@ -179,7 +179,7 @@ class Site:
         self.proxies["redis"].start(urlsplit(self.redis.address).port or 0)
 
     def _engine(self) -> EngineUnderTest:
-        values = server_settings(_Addresses(self), self.root)  # type: ignore[arg-type]
+        values = server_settings(self.root, self.broker, self.postgres, self.questdb, self.redis)
         redis, postgres = urlsplit(values["cache.url"]), urlsplit(values["tables.url"])
         ports = {name: proxy.port for name, proxy in self.proxies.items()}
         values |= {
@@ -245,16 +245,6 @@ class Site:
     def kill_heads(self) -> int:
         """Kill every head of Ray that runs; return how many there were."""
         return sum(kill(name) for name in self._programs(PROGRAMS["gcs"]))
-
-
-class _Addresses:
-    """What ``server_settings`` asks of a stack."""
-
-    def __init__(self, site: Site) -> None:
-        self.kafka = site.broker
-        self.postgres = site.postgres
-        self.questdb = site.questdb
-        self.redis = site.redis
 
 
 def owns_port(process: ProcessName) -> Callable[[int], bool]:

@@ -6,23 +6,15 @@ fetch that touches it, as a thoughtful author would.
 """
 
 import asyncio
-import gc
 from typing import Any
 
 import msgspec
 import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from given import NO_PRICE, SLOTS, Given, given
+from given import SLOTS, Given, given
+from plain import Delta, opened
 
 RECORDS = 5_000
-
-
-class Delta(msgspec.Struct, gc=False):
-    """The fields that matter; the decoder skips the others."""
-
-    sku: str
-    rival: str
-    price_minor: int
 
 
 class Output:
@@ -52,13 +44,7 @@ class Output:
 
 async def main(work: Given) -> None:
     decode = msgspec.json.Decoder(Delta).decode
-    # Four rivals' prices, target, floor, and the price that was told last.
-    state = {
-        sku: [NO_PRICE, NO_PRICE, NO_PRICE, NO_PRICE, *numbers]
-        for sku, numbers in work.listings().items()
-    }
-    gc.freeze()
-    gc.disable()
+    state = opened(work)
     consumer = AIOKafkaConsumer(
         bootstrap_servers=work.bootstrap, group_id=None, auto_offset_reset="earliest"
     )

@@ -5,32 +5,17 @@ up to a second when its queue is full), ``produce_batch``, typed decoding, the g
 off. A listing is priced once for each batch that touches it.
 """
 
-import gc
-
 import msgspec
 from confluent_kafka import Consumer, Producer, TopicPartition
-from given import NO_PRICE, SLOTS, Given, given
+from given import SLOTS, Given, given
+from plain import Delta, opened
 
 RECORDS = 5_000
 
 
-class Delta(msgspec.Struct, gc=False):
-    """The fields that matter; the decoder skips the others."""
-
-    sku: str
-    rival: str
-    price_minor: int
-
-
 def main(work: Given) -> None:
     decode = msgspec.json.Decoder(Delta).decode
-    # Four rivals' prices, target, floor, and the price that was told last.
-    state = {
-        sku: [NO_PRICE, NO_PRICE, NO_PRICE, NO_PRICE, *numbers]
-        for sku, numbers in work.listings().items()
-    }
-    gc.freeze()
-    gc.disable()
+    state = opened(work)
     consumer = Consumer(
         {
             "bootstrap.servers": work.bootstrap,

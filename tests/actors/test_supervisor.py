@@ -7,19 +7,16 @@ from collections.abc import Callable, Iterator
 import pytest
 from msgspec import Struct
 
-from actors.supervisor import (
+from actors.starts import Launched, Phase, Start
+from actors.supervisor import Decisions, Supervisor
+from actors.watch import (
     BACKOFF_FIRST_MS,
     RECOVERY_MS,
     START_STARVED_MS_MAX,
     STARVED_MS_MAX,
     Action,
-    Decisions,
     Kill,
     Launch,
-    Launched,
-    Phase,
-    Start,
-    Supervisor,
     SupervisorSettings,
     TakeOver,
     Watch,

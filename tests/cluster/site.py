@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from actors.shard_actor import ShardActor
-from actors.supervisor import Start
+from actors.starts import Start
 from cluster.assembly import make_logs, make_owner
 from cluster.feeding import Feed, Router
 from cluster.settings import LogSettings, Settings, ShardSettings
-from cluster.tree import topics_of
+from cluster.topics import topics_of
 from engine.deltas import AnyDelta
 from engine.shard import Shard
 from gateway.commands import CommandSender

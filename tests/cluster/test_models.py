@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from actors.shard_actor import ShardActor
-from actors.supervisor import Start
+from actors.starts import Start
 from cluster import promoting
 from cluster.__main__ import main
 from cluster.assembly import make_logs, make_owner
 from cluster.commands.modelling import make_registry
 from cluster.roles import seconds_to_hour
 from cluster.settings import Settings, load
-from cluster.tree import prepare_logs
+from cluster.topics import prepare_logs
 from engine.deltas import ListingChanged, ModelPromoted, PolicyChanged, RetailerAdded
 from engine.errors import FailedDependency
 from persistence.ports import DELTAS

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BEGUN = """
 import sys
 import msgspec
-from actors.supervisor import Start
+from actors.starts import Start
 from cluster.owner import OwnerProcess
 from cluster.settings import load
 

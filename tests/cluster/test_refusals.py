@@ -7,13 +7,8 @@ import msgspec
 import pytest
 
 from cluster.settings import Settings, load
-from cluster.tree import (
-    PACKAGES,
-    prepare_logs,
-    recorded_generation,
-    refuse_shadowed_packages,
-    topics_of,
-)
+from cluster.topics import prepare_logs, recorded_generation, topics_of
+from cluster.tree import PACKAGES, refuse_shadowed_packages
 from cluster.watching import Canary, generation_of
 from engine.errors import SettingsRefused
 from persistence.memory_log import MemoryLogs

@@ -1,93 +1,37 @@
-"""Replay begins as far back as log and checkpoints allow, and says where and why."""
+"""A replay decides everything again, and finds what another decision would have been."""
 
+import asyncio
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
-from cluster.assembly import checkpoint_folder
-from cluster.replaying import horizon_of
-from cluster.settings import Settings
-from engine.errors import LogTruncated, RejectedInput
-from engine.shard import Shard
-from persistence.checkpoints import CheckpointFiles, Increment
-from persistence.decision_records import LogPosition
-from persistence.ports import Log
-
-DAY_MS = 86_400_000
+from cluster.replaying import replay_shard
+from engine.errors import RejectedInput
+from tests.cluster.site import site, traded
+from training.worlds.market import Market, World
 
 
-class Cut:
-    """A log whose head retention removed."""
-
-    def __init__(self, start: int) -> None:
-        self._start = start
-
-    async def start(self) -> int:
-        return self._start
-
-    async def end(self) -> int:
-        return 20
-
-
-def cut(*starts: int) -> tuple[Log, list[Log]]:
-    first, *rest = (cast(Log, Cut(start)) for start in starts)
-    return first, rest
-
-
-async def checkpoints(settings: Settings, *offsets: int, **more: Any) -> list[str]:
-    """Write a base at each offset; its deltas end there, too."""
-    files = CheckpointFiles(checkpoint_folder(settings, 0))
-    return [
-        await files.save(
-            Increment(
-                shard=0,
-                generation=settings.shards.generation,
-                position=LogPosition(b"l" * 16, offset, 1, b"o" * 16, offset),
-                last_command=offset,
-                last_delta=offset,
-                decided_ms=offset * DAY_MS,
-                digest=offset,
-                replay_domain="",
-                parent="",
-                parts=more.get("parts", (Shard().checkpoint_close(),)),
-            )
-        )
-        for offset in offsets
-    ]
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(folder=tmp_path)
-
-
-async def test_a_whole_log_is_replayed_from_its_start(settings: Settings) -> None:
-    await checkpoints(settings, 3)
-    decisions, lanes = cut(0, 0, 0)
-    assert await horizon_of(settings, 0, "oldest", decisions, lanes) == (
-        None,
-        "the start of the log",
-    )
-
-
-@pytest.mark.parametrize(("starts", "chosen"), [((6, 0, 0), 1), ((10, 8, 0), 2), ((10, 4, 10), 2)])
-async def test_a_cut_log_is_replayed_from_the_oldest_checkpoint_whose_deltas_it_holds(
-    settings: Settings, starts: tuple[int, ...], chosen: int
-) -> None:
-    names = await checkpoints(settings, *(3, 5, 9)[: chosen + 1])
-    decisions, lanes = cut(*starts)
-    chain, horizon = await horizon_of(settings, 0, "oldest", decisions, lanes)
-    assert chain is not None
-    assert chain.name == names[chosen]
-    day = {1: "06", 2: "10"}[chosen]
-    assert horizon == f"checkpoint {names[chosen]}, decided 1970-01-{day}T00:00:00Z"
-
-
-async def test_nothing_that_reaches_back_is_told_with_what_was_refused(settings: Settings) -> None:
-    (other,) = await checkpoints(settings, 9, parts=(b"\x82\xa6format\x01\xa6layout\xc4\x00",))
-    decisions, lanes = cut(10, 0, 0)
-    with pytest.raises(LogTruncated, match=f"checkpoint {other}: it is of format 1 "):
-        await horizon_of(settings, 0, "oldest", decisions, lanes)
-    with pytest.raises(RejectedInput, match="this version reads format 2"):
-        await horizon_of(settings, 0, "checkpoint", decisions, lanes)
+async def test_a_replay_agrees_from_the_start_and_from_a_checkpoint(tmp_path: Path) -> None:
+    async with site(tmp_path) as at:
+        market = Market(5, 12, World())
+        await at.feed(market.opening())
+        with pytest.raises(RejectedInput, match="no valid checkpoint"):
+            await replay_shard(at.settings, 0, begin="checkpoint")
+        asking = asyncio.ensure_future(at.actor.checkpoint())
+        while not asking.done():
+            await at.actor.step()
+            await asyncio.sleep(0)
+        taken_at = at.shard.seq
+        await traded(market, at, 1)
+        whole = await replay_shard(at.settings, 0, begin="oldest")
+        tail = await replay_shard(at.settings, 0, begin="checkpoint")
+        digest = f"{at.shard.digest:016x}"
+        for replayed in (whole, tail):
+            assert replayed.to_seq == at.shard.seq
+            assert replayed.digest == digest
+            assert replayed.differences == replayed.expected == 0
+            assert replayed.decisions == replayed.to_seq - replayed.from_seq
+        assert whole.quotes > tail.quotes > 0
+        assert whole.horizon == "the start of the log"
+        assert 0 <= tail.from_seq <= taken_at
+        assert tail.horizon.startswith("checkpoint ")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.launching import RayLauncher
 from cluster.owner import spare_cards, spare_file
-from cluster.placement import RayLauncher
 from cluster.processes import ProcessName, lives, name_of, write_file
 from cluster.settings import load
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.placement import living_owners, read_node, refuse_open_job_api
+from cluster.launching import living_owners
 from cluster.processes import leftovers, tree_mark
+from cluster.ray_node import read_node, refuse_open_job_api
 from cluster.tree import role_card
 from perf.chaos_rows import audit, strike
 from perf.real_stack import EngineUnderTest

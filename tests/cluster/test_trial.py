@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from actors.clock import ClockWatch, WallClock
-from cluster.placement import ray_environment
+from cluster.ray_node import ray_environment
 from cluster.settings import load
 from cluster.trial import CLOCKS_VARIABLE, RAY_VARIABLE, clock_of, make_clocks, shift_clock
 from engine.errors import ClockFault

@@ -95,3 +95,27 @@ async def test_a_person_opens_the_console_sees_prices_move_and_approves_one() ->
 def lines() -> re.Pattern[str]:
     """Match the path of a line that was drawn."""
     return re.compile(r"^M[\d.]+ [\d.]+H")
+
+
+FREE_PX = """input => {
+  const style = getComputedStyle(input), pen = document.createElement("canvas").getContext("2d");
+  pen.font = style.font;
+  const sides = parseFloat(style.paddingLeft) + parseFloat(style.paddingRight);
+  return input.clientWidth - sides - pen.measureText(input.placeholder).width;
+}"""
+"""How much room a field has beside its placeholder."""
+
+
+async def test_nothing_is_cut_off_on_a_small_laptop() -> None:
+    async with market() as place:
+        await open_shops(place)
+        async with page_of(place) as (page, _):
+            await page.set_viewport_size({"width": 1280, "height": 720})
+            await page.fill("#key", place.keys["acme"])
+            await page.press("#key", "Enter")
+            await expect(page.locator("#rows tr")).to_have_count(4)
+            assert await page.locator("#search").evaluate(FREE_PX) >= 0
+            width = "[document.documentElement.scrollWidth, innerWidth]"
+            assert await page.evaluate(width) == [1280, 1280]
+            for select in ("#channel", "#category", "#state", "#order"):
+                await expect(page.locator(select)).to_be_in_viewport(ratio=1)

@@ -180,6 +180,10 @@ def _board(juice: Juice, demand: Demand, scored: list[tuple[np.ndarray, Forecast
     inside = (actual >= low) & (actual <= high)
     missed = np.maximum(low - actual, 0.0) + np.maximum(actual - high, 0.0)
     third = np.searchsorted(np.quantile(actual, [1 / 3, 2 / 3]), actual)
+
+    def covered(part: int) -> float:
+        return float(inside[third == part].mean())
+
     by_brand = demand.group_elasticities()
     found = dict(zip(by_brand.names, by_brand.mean.tolist(), strict=True))
     elasticities = tuple(found[f"brand {n}"] for n in range(1, 12))
@@ -193,7 +197,7 @@ def _board(juice: Juice, demand: Demand, scored: list[tuple[np.ndarray, Forecast
         slope_up=_slope(predicted[moved & (move > 0)], lift[moved & (move > 0)]),
         slope_down=_slope(predicted[moved & (move < 0)], lift[moved & (move < 0)]),
         coverage=float(inside.mean()),
-        coverage_by_volume=tuple(float(inside[third == n].mean()) for n in range(3)),  # type: ignore[arg-type]
+        coverage_by_volume=(covered(0), covered(1), covered(2)),
         coverage_moved=float(inside[moved].mean()),
         winkler=float((high - low + 20.0 * missed).mean() / actual.mean()),
         elasticities=elasticities,

@@ -114,9 +114,10 @@ class WatchedMarket:
             told += [self.costs(row, int(self.cost[row])) for row in range(self.listings)]
         return told
 
-    def offer(self, row: int, rival: str, price: float, feed: str, **fields: object) -> Fact:
-        """Return what a feed says of a rival, seen now."""
-        fields = {"observed_ms": self.now_ms, **fields}
+    def offer(
+        self, row: int, rival: str, price: float, feed: str, observed_ms: int | None = None
+    ) -> Fact:
+        """Return what a feed says of a rival, seen now or then."""
         return CompetitorPriced(
             retailer=RETAILER,
             channel=CHANNEL,
@@ -124,7 +125,7 @@ class WatchedMarket:
             rival=rival,
             price_minor=max(round(price), 1),
             source=feed,
-            **fields,  # type: ignore[arg-type]
+            observed_ms=self.now_ms if observed_ms is None else observed_ms,
         )
 
     def costs(self, row: int, cost_minor: int) -> Fact:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from training.exam.attacks import ATTACKS
 from training.exam.poisoning import (
-    ATTACKS,
     DISPLACEMENT_GOAL,
     POLICY,
     QUARANTINE_GOAL,

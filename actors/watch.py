@@ -1,0 +1,391 @@
+"""What is known of every shard's owners, and whom that says to start, to promote or to end.
+
+``Watch`` has no clock, no process and no log, so a test is a list of events; ``actors.supervisor``
+feeds it with what happens and does what it says.
+
+*Proven* time is time in which canaries were acknowledged quickly. Silence and the patience with a
+start are counted in it alone: while the log does not answer, nobody can be blamed for silence. Nor
+can one who waits for a processor: that time is taken off an owner's silence, and time in which the
+watcher itself got none proves nothing at all (docs/decisions/0020).
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, final
+
+from msgspec import Struct, field
+
+from actors.starts import Launched, Phase, Start
+
+PROVEN_MS_A_CANARY_MAX: Final = 500
+"""What one canary can prove at most: a watcher that slept itself has proven nothing."""
+
+OUTAGE_MS: Final = 2_000
+"""After so long without proof, owners too have appends in doubt and must seal again."""
+
+RECOVERY_MS: Final = 8_000
+"""Proven time they then have for it before their silence counts."""
+
+STARVED_MS_MAX: Final = 20_000
+"""An owner who has waited for a processor this long without a mark in between is excused no more.
+
+An endless loop on a crowded machine waits for its turn, too.
+"""
+
+START_STARVED_MS_MAX: Final = 90_000
+"""As long at most is a start excused that shows no progress: warming takes seconds of a processor,
+and on a crowded machine that may be minutes. Who ended it for that would only start it again."""
+
+SUSPECT_MS: Final = 500
+"""From so much silence on it is looked whether the owner starves; looking has its price."""
+
+HEALTHY_MS: Final = 60_000
+"""An owner that lived this long clears the back-off of its shard."""
+
+BACKOFF_FIRST_MS: Final = 250
+
+STOP_LOUDLY: Final = frozenset({"log_fault", "settings_refused", "murderous_batch"})
+"""Ends after which another start would meet the same wall: the shard waits for a person."""
+
+
+class SupervisorSettings(Struct, frozen=True, kw_only=True):
+    """When an owner is replaced."""
+
+    silence_ms: int = 2000
+    start_ms: int = 30_000
+    canary_ms: int = 250
+    canary_deadline_ms: int = 500
+    backoff_ms_max: int = 30_000
+    standby: bool = False
+    spare: bool = False
+
+
+class Launch(Struct, frozen=True):
+    """Start an owner or a standby."""
+
+    start: Start
+
+
+class TakeOver(Struct, frozen=True):
+    """Let a standby seal."""
+
+    name: str
+
+
+class Kill(Struct, frozen=True):
+    """End a process that hangs; it may own nothing any more."""
+
+    name: str
+    why: str
+
+
+Action = Launch | TakeOver | Kill
+
+
+class Alarm(Struct, frozen=True):
+    """Something a person should know."""
+
+    what: str
+    shard: int
+    detail: str
+
+
+class Life(Struct):
+    """One started process, as far as it is known."""
+
+    start: Start
+    phase: Phase = "starting"
+    launched: Launched | None = None
+    progress: object = None
+    patience_ms: float = 0.0  # proven time since it last showed progress
+    starved_ms: float = 0.0  # proven time since then in which it waited for a processor
+    live_since_ms: int | None = None
+
+
+class Place(Struct):
+    """One shard: who owns it, who stands by, and what befell it."""
+
+    shard: int
+    next_number: int = 1
+    owner: Life | None = None
+    standby: Life | None = None
+    silence_ms: float = 0.0  # proven time since the last mark
+    grace_ms: float = 0.0  # proven time that does not count yet: the log was away
+    starved_ms: float = 0.0  # proven time since the last mark in which it waited for a processor
+    last_mark_ms: int | None = None
+    deaths: int = 0  # since one lived for HEALTHY_MS
+    not_before_ms: int = 0
+    standby_not_before_ms: int = 0
+    cautious: bool = False
+    stopped: str = ""
+    ends: list[str] = field(default_factory=list)
+
+
+@final
+class Watch:
+    """What is known of every shard, and what follows from it. Pure but for its own memory.
+
+    All times are monotonic milliseconds, given by the caller.
+    """
+
+    def __init__(
+        self,
+        shards: Iterable[int],
+        settings: SupervisorSettings,
+        *,
+        new_owner: Callable[[], bytes],
+    ) -> None:
+        self._settings = settings
+        self._new_owner = new_owner
+        self.places: dict[int, Place] = {shard: Place(shard) for shard in shards}
+        self.alarms: list[Alarm] = []
+        self.proven_ms = 0.0
+        self._draining = False
+
+    # ----- what happened ----------------------------------------------------------------------
+
+    def adopt(self, launched: Launched, phase: Phase, now_ms: int) -> None:
+        """Take charge of a process that an earlier supervisor started."""
+        place = self.places[launched.start.shard]
+        place.next_number = max(place.next_number, launched.start.number + 1)
+        life = Life(launched.start, phase, launched)
+        if launched.start.standby and phase != "live":
+            place.standby = life
+        else:
+            place.owner = life
+            life.live_since_ms = now_ms if phase == "live" else None
+
+    def numbered(self, shard: int, number: int) -> None:
+        """Remember that a start number was used, perhaps before this supervisor began."""
+        place = self.places[shard]
+        place.next_number = max(place.next_number, number + 1)
+
+    def launched(self, launched: Launched) -> None:
+        """Note that a start has a process now."""
+        life = self.life(launched.start.name)
+        if life is not None:
+            life.launched = launched
+            life.patience_ms = life.starved_ms = 0.0
+
+    def launch_failed(self, name: str, why: str, now_ms: int) -> None:
+        """Note that a start got no process."""
+        self._ended(name, "launch_failed", why, now_ms)
+
+    def progressed(self, name: str, phase: Phase, progress: object) -> None:
+        """Note what a start says of itself; only a change of it counts as progress."""
+        life = self.life(name)
+        if life is None or life.phase == "live":
+            return
+        # Only a mark in the log proves that it lives, and one that was told to take over no longer
+        # stands by, whatever it says.
+        stands_by = phase == "standby" and life is self.places[life.start.shard].standby
+        said: Phase = "standby" if stands_by else "starting"
+        if progress != life.progress or said != life.phase:
+            life.patience_ms = life.starved_ms = 0.0
+        life.progress = progress
+        life.phase = said
+
+    def marked(self, shard: int, owner: bytes, now_ms: int) -> None:
+        """Note an accepted mark of whoever reigns now."""
+        place = self.places[shard]
+        place.silence_ms = 0.0
+        place.grace_ms = 0.0
+        place.starved_ms = 0.0
+        place.last_mark_ms = now_ms
+        for life in (place.owner, place.standby):
+            if life is not None and life.start.owner == owner and life.phase != "live":
+                life.phase = "live"
+                life.live_since_ms = now_ms
+        if place.standby is not None and place.standby.phase == "live":
+            # It sealed although nobody told it: it reigns, so it is the owner.
+            place.owner, place.standby = place.standby, None
+
+    def died(self, name: str, end: str | None, detail: str, now_ms: int) -> None:
+        """Note that a process is gone; ``end`` is what it left word of, ``None``: nothing."""
+        self._ended(name, end, detail, now_ms)
+
+    def suspects(self) -> list[Life]:
+        """Return who was silent, or without progress, so long that it may be for starving."""
+        return [
+            life
+            for place in self.places.values()
+            for life in (place.owner, place.standby)
+            if life is not None and _unheard_ms(place, life) >= SUSPECT_MS
+        ]
+
+    def proven(
+        self,
+        elapsed_ms: float,
+        silent: Mapping[int, bool],
+        starved: Mapping[str, float] | None = None,
+    ) -> None:
+        """Count proven time.
+
+        Args:
+            elapsed_ms: how much a quickly acknowledged canary proves.
+            silent: shard -> whether its decision log was read up to its end since.
+            starved: name of a start -> how long of it it was ready to run and got no processor.
+        """
+        credit = min(max(elapsed_ms, 0.0), PROVEN_MS_A_CANARY_MAX)
+        self.proven_ms += credit
+        for place in self.places.values():
+            if silent.get(place.shard, False):
+                name = place.owner.start.name if place.owner is not None else ""
+                waited = min((starved or {}).get(name, 0.0), credit)
+                waited = min(waited, max(STARVED_MS_MAX - place.starved_ms, 0.0))
+                place.starved_ms += waited
+                spared = min(place.grace_ms, credit - waited)
+                place.grace_ms -= spared
+                place.silence_ms += credit - waited - spared
+            for life in (place.owner, place.standby):
+                # Until it has a process, the launcher's own deadline holds.
+                if life is not None and life.phase == "starting" and life.launched is not None:
+                    waited = min((starved or {}).get(life.start.name, 0.0), credit)
+                    waited = min(waited, max(START_STARVED_MS_MAX - life.starved_ms, 0.0))
+                    life.starved_ms += waited
+                    life.patience_ms += credit - waited
+
+    def answered_again(self, unproven_ms: float) -> None:
+        """Note that the log answers again after so long; a long absence earns everybody a grace."""
+        if unproven_ms < OUTAGE_MS:
+            return
+        for place in self.places.values():
+            place.grace_ms = RECOVERY_MS
+            place.silence_ms = 0.0
+
+    def is_calm(self) -> bool:
+        """Whether every shard has all that it should, so that a spare may be made."""
+        if self._draining:
+            return False
+        for place in self.places.values():
+            if place.stopped:
+                continue
+            if place.owner is None or place.owner.phase != "live":
+                return False
+            if self._settings.standby and (
+                place.standby is None or place.standby.phase == "starting"
+            ):
+                return False
+        return True
+
+    def drain(self) -> None:
+        """Start nobody any more."""
+        self._draining = True
+
+    # ----- what follows -----------------------------------------------------------------------
+
+    def plan(self, now_ms: int) -> list[Action]:
+        """Return what to do now. Acting on it is the caller's; this remembers that it was said."""
+        if self._draining:
+            return []
+        actions: list[Action] = []
+        for place in self.places.values():
+            self._forgive(place, now_ms)
+            actions += self._replace_hung(place, now_ms)
+            actions += self._promote(place)
+        actions += self._start_one(now_ms)
+        return actions
+
+    def _forgive(self, place: Place, now_ms: int) -> None:
+        owner = place.owner
+        if owner is None or owner.live_since_ms is None:
+            return
+        if now_ms - owner.live_since_ms >= HEALTHY_MS:
+            place.deaths = 0
+            place.cautious = False
+
+    def _replace_hung(self, place: Place, now_ms: int) -> list[Action]:
+        actions: list[Action] = []
+        for life in (place.owner, place.standby):
+            if life is None:
+                continue
+            if life.phase == "starting" and life.patience_ms >= self._settings.start_ms:
+                why = f"no progress for {self._settings.start_ms} ms while starting"
+            elif life.phase == "live" and place.silence_ms >= self._settings.silence_ms:
+                why = f"no mark for {place.silence_ms:.0f} ms of proven time"
+            else:
+                continue
+            actions.append(Kill(life.start.name, why))
+            self._ended(life.start.name, None, why, now_ms)
+        return actions
+
+    def _promote(self, place: Place) -> list[Action]:
+        if place.owner is not None or place.standby is None or place.stopped:
+            return []
+        place.owner, place.standby = place.standby, None
+        place.owner.phase = "starting"
+        place.owner.patience_ms = place.owner.starved_ms = 0.0
+        place.silence_ms = 0.0
+        return [TakeOver(place.owner.start.name)]
+
+    def _start_one(self, now_ms: int) -> list[Action]:
+        """Return at most one start: warming kernels on all cores at once starves the living."""
+        for place in self.places.values():
+            for life in (place.owner, place.standby):
+                if life is not None and life.phase == "starting":
+                    return []
+        for place in self.places.values():
+            if place.owner is None and not place.stopped and now_ms >= place.not_before_ms:
+                return [self._launch(place, standby=False)]
+        if not self._settings.standby:
+            return []
+        for place in self.places.values():
+            wanted = place.owner is not None and place.standby is None and not place.stopped
+            if wanted and now_ms >= place.standby_not_before_ms:
+                return [self._launch(place, standby=True)]
+        return []
+
+    def _launch(self, place: Place, *, standby: bool) -> Launch:
+        start = Start(
+            shard=place.shard,
+            number=place.next_number,
+            owner=self._new_owner(),
+            standby=standby,
+            # A standby takes over when somebody died, and mostly nobody will know why.
+            cautious=place.cautious or standby,
+        )
+        place.next_number += 1
+        if standby:
+            place.standby = Life(start)
+        else:
+            place.owner = Life(start)
+            place.silence_ms = 0.0
+        return Launch(start)
+
+    def _ended(self, name: str, end: str | None, detail: str, now_ms: int) -> None:
+        life = self.life(name)
+        if life is None:
+            return  # killed by us and counted then
+        place = self.places[life.start.shard]
+        place.ends.append(f"{name}: {end or 'unexplained'}: {detail}")
+        del place.ends[:-20]
+        if end in STOP_LOUDLY:
+            place.stopped = f"{end}: {detail}"
+            self.alarms.append(Alarm("shard_stopped", place.shard, f"{name}: {detail}"))
+        if life is place.standby:
+            place.standby = None
+            place.standby_not_before_ms = now_ms + self._settings.backoff_ms_max // 3
+            return
+        place.owner = None
+        place.silence_ms = 0.0
+        if end == "drained":
+            return
+        place.deaths += 1
+        place.cautious = place.cautious or end is None
+        wait_ms = 0 if place.deaths == 1 else BACKOFF_FIRST_MS * 2 ** min(place.deaths - 2, 20)
+        place.not_before_ms = now_ms + min(wait_ms, self._settings.backoff_ms_max)
+        self.alarms.append(Alarm("owner_ended", place.shard, f"{name}: {end or detail}"))
+
+    def life(self, name: str) -> Life | None:
+        """Return what is known of a process that is not yet given up."""
+        for place in self.places.values():
+            for life in (place.owner, place.standby):
+                if life is not None and life.start.name == name:
+                    return life
+        return None
+
+
+def _unheard_ms(place: Place, life: Life) -> float:
+    """Return the proven time since a start showed progress, or since an owner's last mark."""
+    if life.phase == "starting":
+        return life.patience_ms + life.starved_ms
+    return place.silence_ms + place.starved_ms if life.phase == "live" else 0.0
