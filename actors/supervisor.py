@@ -21,6 +21,10 @@ from persistence.ports import Appender, Log
 
 PREPARE_AGAIN_S: Final = 10.0
 
+SPARE_LOOK_MS: Final = 1_000
+"""How often a spare is looked for: asking the system for a process fifty times a second was a
+fifth of what a supervisor did, and making another takes longer than this."""
+
 
 class Launcher(Protocol):
     """What the supervisor needs done in the world; ``cluster.launching`` does it with Ray."""
@@ -99,6 +103,7 @@ class Supervisor:
         self._canary = canary
         self._alarm = alarm
         self._now_ms = monotonic_ms
+        self._look_at_ms = 0  # when to look next whether there is a spare
         self._appender: Appender | None = None
         self._last_proven_ms: int | None = None
         self._lag_ms = 0.0  # how much later than asked the watcher itself was woken last
@@ -239,9 +244,11 @@ class Supervisor:
                 self._alarm(alarm)
             self.watch.alarms.clear()
             wanted = self._settings.spare and not self._preparing and self.watch.is_calm()
-            if wanted and not self._launcher.has_spare():
-                self._preparing = True
-                self._spawn(self._prepare())
+            if wanted and self._now_ms() >= self._look_at_ms:
+                self._look_at_ms = self._now_ms() + SPARE_LOOK_MS
+                if not self._launcher.has_spare():
+                    self._preparing = True
+                    self._spawn(self._prepare())
             await asyncio.sleep(0.02)
 
     async def _prepare(self) -> None:
@@ -268,6 +275,7 @@ class Supervisor:
 
     async def _launch(self, start: Start) -> None:
         try:
+            self._look_at_ms = 0  # a launch uses the spare
             launched = await self._launcher.launch(start)
         except FailedDependency as error:
             self.watch.launch_failed(start.name, str(error), self._now_ms())

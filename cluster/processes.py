@@ -34,7 +34,8 @@ class ProcessName(Struct, frozen=True):
 def name_of(pid: int) -> ProcessName | None:
     """Return the full name of a living process, ``None`` when there is none (a zombie is none)."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        with open(f"/proc/{pid}/stat") as file:  # asked often: a Path would double its price
+            text = file.read()
     except OSError:
         return None
     # The command stands in brackets and may hold blanks.
@@ -80,7 +81,8 @@ def run_delays_ms(pid: int) -> dict[int, float]:
     with contextlib.suppress(OSError):
         for task in os.scandir(f"/proc/{pid}/task"):
             with contextlib.suppress(OSError):  # the thread ended meanwhile
-                fields = Path(task.path, "schedstat").read_text().split()
+                with open(f"{task.path}/schedstat") as file:
+                    fields = file.read().split()
                 delays[int(task.name)] = int(fields[1]) / 1e6
     return delays
 

@@ -2,13 +2,14 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from msgspec import Struct
 
 from actors.starts import Launched, Phase, Start
-from actors.supervisor import Decisions, Supervisor
+from actors.supervisor import SPARE_LOOK_MS, Decisions, Supervisor
 from actors.watch import (
     BACKOFF_FIRST_MS,
     RECOVERY_MS,
@@ -503,6 +504,7 @@ class Hands:
         self.killed: list[str] = []
         self.prepared = 0
         self.spare = False
+        self.looks = 0  # how often it was asked for a spare
         self.waited_ms = 0.0
 
     async def launch(self, start: Start) -> Launched:
@@ -515,6 +517,7 @@ class Hands:
         self.spare = True
 
     def has_spare(self) -> bool:
+        self.looks += 1
         return self.spare
 
     def starved_ms(self, launched: Launched) -> float:
@@ -534,7 +537,13 @@ class Hands:
         return "live", 1
 
 
-async def supervised(hands: Hands, *, silence_ms: int) -> Supervisor:
+def now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+async def supervised(
+    hands: Hands, *, silence_ms: int, monotonic_ms: Callable[[], int] = now_ms
+) -> Supervisor:
     """Return a supervisor on logs in memory, with one shard whose owner never marks."""
     logs = MemoryLogs()
     await logs.create({DECISIONS: 1, WATCH: 1}, retention_ms=10**12)
@@ -552,6 +561,7 @@ async def supervised(hands: Hands, *, silence_ms: int) -> Supervisor:
         rules,
         canary=lambda: b"{}",
         alarm=lambda alarm: None,
+        monotonic_ms=monotonic_ms,
     )
 
 
@@ -573,6 +583,29 @@ async def test_the_supervisor_makes_a_spare_and_another_when_it_was_used() -> No
         supervisor.watch.died(hands.launched[0].name, None, "SIGKILL", 0)
         await until(lambda: len(hands.launched) == 2)
         supervisor.watch.marked(0, hands.launched[1].owner, 0)
+        await until(lambda: hands.prepared == 2)
+    finally:
+        supervisor.stop()
+        await running
+
+
+async def test_a_spare_that_waits_is_not_looked_for_all_the_time() -> None:
+    """Each look reads a file of the system, and fifty a second were a fifth of its work."""
+    at_ms = 0
+    hands = Hands()
+    supervisor = await supervised(hands, silence_ms=10**9, monotonic_ms=lambda: at_ms)
+    running = asyncio.ensure_future(supervisor.run())
+    try:
+        await until(lambda: bool(hands.launched))
+        supervisor.watch.marked(0, hands.launched[0].owner, 0)
+        await until(lambda: hands.prepared == 1)
+        at_ms = 2 * SPARE_LOOK_MS
+        before = hands.looks
+        await until(lambda: hands.looks > before)
+        await asyncio.sleep(0.2)
+        assert hands.looks == before + 1, "no time passed, so nothing was to be seen"
+        hands.spare = False  # it died
+        at_ms += SPARE_LOOK_MS
         await until(lambda: hands.prepared == 2)
     finally:
         supervisor.stop()
