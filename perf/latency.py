@@ -11,12 +11,17 @@ Stages are told by the clocks of one machine, in whole milliseconds where the lo
 ``produced`` intended to appended by the broker, ``decided`` appended to the microbatch's time,
 ``recorded`` to the decision's append, ``readable`` to the answer in the reader's hand, and
 ``told`` intended to the arrival of the same quote at a subscriber of the stream.
+
+``--find-rate`` asks for the highest rates instead. The own maximum is what the owners decide a
+second of a flood that lies ready; then runs at .8 and .95 of it, and more between, until the
+highest rate is known at which p99 keeps 50 and 500 ms (``perf.rate_search``).
 """
 
 import argparse
 import asyncio
 import contextlib
 import json
+import math
 import os
 import platform
 import sys
@@ -43,6 +48,7 @@ from engine.deltas import (
 from perf.open_loop import OpenLoop, Planned
 from perf.probes import Probe, Reader, judged, recorded, subscribe, watch
 from perf.processes import cores_used, family_seconds, machine_seconds
+from perf.rate_search import FIRST_OF_MAXIMUM, Run, found_rates, next_rate
 from perf.real_input import engine
 from perf.real_stack import EngineUnderTest, machine, print_line
 
@@ -57,6 +63,13 @@ price as it is, and nothing new is quoted."""
 
 WARM_S = 5.0
 """What the first deltas warm is not the question."""
+
+LIMITS_MS = (50.0, 500.0)
+"""The promises about p99 for which the highest rate is searched."""
+
+FLOOD_NAMED = 50
+"""Of a flood the first and the last deltas are looked up in the logs: they tell when it began and
+ended, in every shard that it reached."""
 
 
 def sku_of(number: int) -> str:
@@ -131,14 +144,19 @@ def background(
 
 
 def probing(
-    listings: int, probed: int, begin_ms: int, per_s: float, seconds: float
+    listings: int, probed: int, begin_ms: int, per_s: float, seconds: float, before: int = 0
 ) -> tuple[list[Planned], list[Probe]]:
-    """Return the probes' deltas, from the end of the warming up on, and the probes."""
+    """Return the probes' deltas, from the end of the warming up on, and the probes.
+
+    ``before`` tells how many went before in earlier runs: one that set the same cost again would
+    decide nothing.
+    """
     planned, probes = [], []
     for name in range(int(per_s * (seconds - WARM_S))):
-        number = listings - 1 - name % probed
+        turn = before + name
+        number = listings - 1 - turn % probed
         due_s = WARM_S + (name + 0.37) / per_s
-        rises = (name // probed) % 2 == 0
+        rises = (turn // probed) % 2 == 0
         delta = CostChanged(
             retailer=RETAILER,
             channel=CHANNEL,
@@ -165,8 +183,10 @@ async def fill(under_test: EngineUnderTest, listings: int, probed: int = 0) -> f
     return time.monotonic() - began
 
 
-async def measure(under_test: EngineUnderTest, options: argparse.Namespace) -> dict[str, Any]:
-    """Let the timetable run and return what was found."""
+async def measure(
+    under_test: EngineUnderTest, options: argparse.Namespace, before: int = 0
+) -> dict[str, Any]:
+    """Let the timetable run and return what was found; ``before``: probes of earlier runs."""
     settings = under_test.settings
     seconds = options.seconds + WARM_S
     logs = make_logs(settings)
@@ -177,10 +197,14 @@ async def measure(under_test: EngineUnderTest, options: argparse.Namespace) -> d
     begin_s, begin_ms = time.monotonic() + ahead_s, time.time() * 1000 + ahead_s * 1000
     touched = options.listings - options.probed
     planned, probes = probing(
-        options.listings, options.probed, int(begin_ms), options.probes_per_s, seconds
+        options.listings, options.probed, int(begin_ms), options.probes_per_s, seconds, before
     )
     noise = background(
-        np.random.default_rng(options.seed), touched, int(begin_ms), options.per_s, seconds
+        np.random.default_rng(options.seed + before),
+        touched,
+        int(begin_ms),
+        options.per_s,
+        seconds,
     )
     load.plan(sorted([*noise, *planned], key=lambda each: each.due_s))
     del noise, planned
@@ -215,12 +239,75 @@ async def measure(under_test: EngineUnderTest, options: argparse.Namespace) -> d
     decisions = await recorded(settings, load.probes)
     return judged(probes, load.probes, decisions, told, begin_ms) | {
         "deltas": load.sent,
+        "deltas_by_shard": load.planned(),
         "sender_late_ms": round(load.late_s * 1000, 1),
         "reads": reader.asked,
         "cores": cores,
         "cores_of_others": round(max(everybody - sum(cores.values()), 0.0), 3),
         "cores_stolen": round(stolen, 3),
     }
+
+
+async def flood(under_test: EngineUnderTest, options: argparse.Namespace, deltas: int) -> float:
+    """Return how many deltas a second are decided of a flood that lies ready, and wait for all."""
+    settings = under_test.settings
+    logs = make_logs(settings)
+    load = OpenLoop(logs, Router(settings.shards.count, settings.shards.spreads), 0.0)
+    planned = background(
+        np.random.default_rng(options.seed + deltas),
+        options.listings - options.probed,
+        now_ms(),
+        deltas,
+        1.0,
+    )
+    named = {*range(FLOOD_NAMED), *range(deltas - FLOOD_NAMED, deltas)}
+    load.plan(
+        [
+            Planned(0.0, each.delta, place if place in named else -1)
+            for place, each in enumerate(planned)
+        ]
+    )
+    settle()
+    await load.run(time.monotonic())
+    await under_test.until_decided()
+    await logs.close()
+    decisions = await recorded(settings, load.probes)
+    begin_ms = min(sent.appended_ms for sent in load.probes.values())
+    end_ms = max(decision.appended_ms for decision in decisions.values())
+    return deltas * 1000 / max(end_ms - begin_ms, 1)
+
+
+async def find_rate(under_test: EngineUnderTest, options: argparse.Namespace) -> dict[str, Any]:
+    """Search the highest rates that keep the limits, beside the own maximum."""
+    say(f"the own maximum, by a flood of {options.flood} deltas")
+    await flood(under_test, options, max(options.flood // 4, 2 * FLOOD_NAMED))  # warms
+    maximum = await flood(under_test, options, options.flood)
+    say(f"{maximum:.0f} a second")
+    runs: list[Run] = []
+    before = 0
+
+    async def run_at(per_s: int) -> None:
+        nonlocal before
+        tried = argparse.Namespace(**{**vars(options), "per_s": per_s})
+        found = await measure(under_test, tried, before)
+        before += int(options.probes_per_s * options.seconds)
+        runs.append(Run(per_s, whole_p99_ms(found)))
+        say(f"{per_s} a second: p99 {runs[-1].p99_ms} ms")
+        await under_test.until_decided()
+
+    for of in FIRST_OF_MAXIMUM:
+        await run_at(int(of * maximum))
+    for limit_ms in LIMITS_MS:
+        while (rate := next_rate(runs, limit_ms, maximum)) is not None:
+            await run_at(rate)
+    return found_rates(runs, LIMITS_MS, maximum)
+
+
+def whole_p99_ms(found: dict[str, Any]) -> float:
+    """Return the p99 of a run; infinite when a probe was lost or could not be read in time."""
+    probes, p99 = found["probes"], found["p99_ms"]
+    lost = probes.get("never_readable", 0) + probes.get("never_decided", 0)
+    return math.inf if lost or p99 is None else float(p99)
 
 
 def environment() -> dict[str, Any]:
@@ -244,6 +331,8 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--probed", type=int, default=1000, help="listings only probes touch")
     parser.add_argument("--poll-ms", type=float, default=2.0, help="the reader's interval")
     parser.add_argument("--linger-ms", type=float, default=5.0, help="the sender gathers so long")
+    parser.add_argument("--find-rate", action="store_true", help="the highest rates within limits")
+    parser.add_argument("--flood", type=int, default=200_000, help="deltas of the own maximum")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--embedded", action="store_true")
     parser.add_argument("--json", action="store_true", help="one line of JSON (it always is)")
@@ -262,16 +351,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             say(f"live; filling {options.listings} listings")
             filled_s = asyncio.run(fill(under_test, options.listings, options.probed))
-            found = uvloop.run(measure(under_test, options))
+            if options.find_rate:
+                found = uvloop.run(find_rate(under_test, options))
+            else:
+                found = uvloop.run(measure(under_test, options))
             state: dict[str, Any] = asyncio.run(under_test.status())
         finally:
             left = under_test.stop()
     print_line(
         {
-            "row": "g",
+            "row": "c" if options.find_rate else "g",
             **environment(),
             "listings": options.listings,
-            "per_s": options.per_s,
+            **({} if options.find_rate else {"per_s": options.per_s}),
             "settings": tried,
             "fill_s": round(filled_s, 1),
             **found,
@@ -279,8 +371,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "processes_left": left,
         }
     )
-    lost = found["probes"].get("never_readable", 0) + found["probes"].get("never_decided", 0)
-    return 0 if found["probes"].get("readable") and not lost else 1
+    if options.find_rate:
+        return 0 if all(found["highest_per_s_with_p99_ms"].values()) else 1
+    return 0 if math.isfinite(whole_p99_ms(found)) else 1
 
 
 if __name__ == "__main__":

@@ -68,6 +68,10 @@ class OpenLoop:
                 table.records.append((key.encode(), encode_delta(each.delta), JSON))
                 table.names.append(each.name)
 
+    def planned(self) -> dict[int, int]:
+        """Return how many deltas each partition gets: a retailer's slots may all fall on one."""
+        return {partition: len(table.due_s) for partition, table in sorted(self._tables.items())}
+
     async def run(self, begin_s: float) -> None:
         """Send everything; ``begin_s`` is the monotonic time of the timetable's begin."""
         await asyncio.gather(

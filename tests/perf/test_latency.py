@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Mapping
+from math import inf
 
 from cluster.feeding import Router
-from engine.deltas import StockCounted
+from engine.deltas import CostChanged, StockCounted
+from perf.latency import PROBED_COST, WARM_S, probing, whole_p99_ms
 from perf.open_loop import OpenLoop, Planned, Sent
 from perf.probes import Probe, Recorded, judged
 from persistence.memory_log import MemoryLogs
@@ -24,7 +26,7 @@ async def test_everything_planned_is_sent_in_order_and_probes_are_found() -> Non
         [Planned(n / 5_000, counted(f"s{n % 7}", n), n if n % 50 == 0 else -1) for n in range(500)]
     )
     await load.run(time.monotonic() + 0.02)
-    assert load.sent == 500
+    assert load.sent == 500 == sum(load.planned().values())
     assert sorted(load.probes) == list(range(0, 500, 50))
     seen = []
     for partition in range(2):
@@ -72,3 +74,24 @@ def test_fates_tell_a_probe_without_news_from_one_that_was_never_readable() -> N
     largest = {name: each["max_ms"] for name, each in found["stages_ms"].items()}
     assert largest == {"produced": 2, "decided": 2, "recorded": 1, "readable": 4}
     assert found["told_ms"]["max_ms"] == 20
+
+
+def test_probes_of_a_later_run_set_other_costs_than_the_earlier_left() -> None:
+    """A cost that is set again decides nothing, and its probe would be lost to the figure."""
+    costs: dict[str, int] = {}
+    before = 0
+    for _ in range(5):
+        planned, probes = probing(20, 10, 0, per_s=4.0, seconds=WARM_S + 2, before=before)
+        assert len(probes) == len(planned) == 8
+        for each in planned:
+            delta = each.delta
+            assert isinstance(delta, CostChanged)
+            assert costs.get(delta.sku, PROBED_COST) != delta.cost_minor
+            costs[delta.sku] = delta.cost_minor
+        before += len(probes)
+
+
+def test_a_run_that_lost_a_probe_keeps_no_limit() -> None:
+    assert whole_p99_ms({"probes": {"readable": 9}, "p99_ms": 12.5}) == 12.5
+    for probes in ({"readable": 9, "never_readable": 1}, {"never_decided": 1}, {"same_price": 3}):
+        assert whole_p99_ms({"probes": probes, "p99_ms": 12.5 if len(probes) > 1 else None}) == inf
