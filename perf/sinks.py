@@ -187,7 +187,7 @@ async def in_questdb(
     for each in accepted:
         assert each.decided is not None
         columns.take(each, each.decided)
-    prices = columns.tables["prices"]
+    prices = columns.tables()["prices"]
     count = len(prices["ts"])
     frame = pd.DataFrame({name: values for name, values in prices.items() if name != "ts"})
     for name in frame.columns:

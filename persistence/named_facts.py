@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from engine.deltas import CompetitorPriced, CostChanged, StockCounted, UnitsSold
@@ -17,8 +18,10 @@ from engine.microbatch import (
 )
 from engine.routing import key64
 from persistence.frames import FRAME, judge_rows, open_frame
-from persistence.json_documents import decode_document
+from persistence.json_documents import DECODE_ERRORS
 from persistence.ports import Record
+
+_FACTS = msgspec.json.Decoder(CompetitorPriced | StockCounted | UnitsSold | CostChanged)
 
 
 class NamedFact(Struct, frozen=True, kw_only=True):
@@ -44,18 +47,16 @@ class NamedFact(Struct, frozen=True, kw_only=True):
 def read_facts(record: Record) -> list[NamedFact]:
     """Return the record's facts, none for a record that holds no fact or cannot be decoded.
 
-    What the owner refused for another reason (a stray, a duplicate, a quarantined price) is in
-    here: leave out the positions that stand in the decisions' ``exceptions``.
+    What the owner refused for another reason (a stray, a duplicate, a quarantined price, a key that
+    stands twice in a document) is in here: leave out the positions that stand in the decisions'
+    ``exceptions``. What was judged when it was decided is not judged once more.
     """
     try:
         if record.content_type.partition(";")[0].strip().lower() == FRAME:
             return _of_frame(record.value)
-        delta = decode_document(record.value)
-    except RejectedInput:
+        return [_of_delta(_FACTS.decode(record.value))]
+    except (RejectedInput, *DECODE_ERRORS):
         return []
-    if not isinstance(delta, CompetitorPriced | StockCounted | UnitsSold | CostChanged):
-        return []
-    return [_of_delta(delta)]
 
 
 def _of_delta(delta: CompetitorPriced | StockCounted | UnitsSold | CostChanged) -> NamedFact:

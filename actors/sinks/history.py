@@ -56,6 +56,20 @@ AMOUNT_COLUMNS = {
     "sales_metrics": "units",
 }
 
+_FACT_COLUMNS = ("ts", "generation", "shard", "lane", "log_offset", "item", "listing")
+_MORE_COLUMNS = {
+    "competitor_prices": (
+        "rival",
+        "source",
+        "shipping_minor",
+        "currency",
+        "condition_new",
+        "in_stock",
+    ),
+    "inventory_levels": (),
+    "sales_metrics": ("source",),
+}
+
 _LISTING_FIELDS = ("channel", "sku", "title", "category", "currency", "cost_minor")
 
 Columns = dict[str, list[Any]]
@@ -167,7 +181,7 @@ class History:
 
     async def _flush(self, shard: int, rows: "SeriesRows", place: HistoryPlace) -> None:
         """Write the rows, and when they can be read, the cursor."""
-        for table, columns in rows.tables.items():
+        for table, columns in rows.tables().items():
             await self._series.append(table, columns)
         found = await self._read_cursor(shard)
         if found != self._stored[shard] and found not in self._doubtful.get(shard, ()):
@@ -280,14 +294,29 @@ class Heard:
         return taken
 
 
+def fact_columns(table: str) -> tuple[str, ...]:
+    """Return the columns of a table of facts, in the order of the rows gathered."""
+    judged = ("observed_ms", "verdict", "reason")
+    return (*_FACT_COLUMNS, AMOUNT_COLUMNS[table], *judged, *_MORE_COLUMNS[table])
+
+
 class SeriesRows:
     """Rows by table, as columns, gathered from decisions and the facts that they consumed."""
 
     def __init__(self, generation: int, shard: int) -> None:
-        self.tables: dict[str, Columns] = {}
         self.count = 0
+        self._tables: dict[str, Columns] = {}
+        self._facts: dict[str, list[tuple[Any, ...]]] = {}  # most rows by far, so kept as rows
         self._generation = generation
         self._shard = shard
+
+    def tables(self) -> dict[str, Columns]:
+        """Return what was gathered."""
+        facts = {
+            table: dict(zip(fact_columns(table), map(list, zip(*rows, strict=True)), strict=True))
+            for table, rows in self._facts.items()
+        }
+        return {**self._tables, **facts}
 
     def take(self, accepted: Accepted, decided: Decided) -> None:
         """Gather a decision's quotes and the listings that it changed."""
@@ -317,31 +346,32 @@ class SeriesRows:
         table = FACT_TABLES.get(fact.kind)
         if table is None:
             return
-        row: dict[str, Any] = {
-            "ts": appended_ms,  # of the delta's own record: the same however often it is read
-            "generation": self._generation,
-            "shard": self._shard,
-            "lane": lane,
-            "log_offset": offset,
-            "item": fact.index,
-            "listing": signed(fact.listing),
-            AMOUNT_COLUMNS[table]: fact.amount,
-            "observed_ms": fact.observed_ms,
-            "verdict": verdict,
-            "reason": storable(reason) or None,
-        }
+        row: tuple[Any, ...] = (
+            appended_ms,  # of the delta's own record: the same however often it is read
+            self._generation,
+            self._shard,
+            lane,
+            offset,
+            fact.index,
+            signed(fact.listing),
+            fact.amount,
+            fact.observed_ms,
+            verdict,
+            storable(reason) or None,
+        )
         if table == "competitor_prices":
-            row |= {
-                "rival": storable(fact.rival),
-                "source": storable(fact.source) or None,
-                "shipping_minor": fact.shipping_minor,
-                "currency": fact.currency or None,
-                "condition_new": fact.is_new,
-                "in_stock": fact.in_stock,
-            }
+            row += (
+                storable(fact.rival),
+                storable(fact.source) or None,
+                fact.shipping_minor,
+                fact.currency or None,
+                fact.is_new,
+                fact.in_stock,
+            )
         elif table == "sales_metrics":
-            row["source"] = storable(fact.source) or None
-        self._extend(table, {name: [value] for name, value in row.items()}, 1)
+            row += (storable(fact.source) or None,)
+        self._facts.setdefault(table, []).append(row)
+        self.count += 1
 
     def _prices(self, accepted: Accepted, decided: Decided) -> Columns:
         quotes, rows = decided.quotes, len(decided.quotes)
@@ -362,7 +392,7 @@ class SeriesRows:
         }
 
     def _extend(self, table: str, columns: Columns, rows: int) -> None:
-        known = self.tables.setdefault(table, {name: [] for name in columns})
+        known = self._tables.setdefault(table, {name: [] for name in columns})
         assert known.keys() == columns.keys()
         for name, values in columns.items():
             known[name] += values

@@ -42,6 +42,24 @@ cairo.ttl.use.wall.clock=true
 cairo.writer.data.append.page.size=1048576
 """)
 
+# A worker without work first yields its processor 7,000 times in a row, then naps for a millisecond
+# 3,000 times, and only then sleeps. With rows every second none of them ever comes to rest.
+WORKERS: Final = ("shared", "http.min", "wal.apply", "mat.view.refresh", "view.compiler", "export")
+RESTING: Final = {
+    "yield.threshold": 10,
+    "nap.threshold": 100,
+    "sleep.threshold": 200,
+    "sleep.timeout": 10,
+}
+"""When a worker that found nothing to do so many times yields, naps (1 ms), sleeps (so many ms)."""
+
+# Its logging thread rests no sooner, so it is given little to write: no line for every commit.
+LOG_SETTINGS: Final = """\
+writers=stdout
+w.stdout.class=io.questdb.log.LogConsoleWriter
+w.stdout.level=ERROR,CRITICAL,ADVISORY
+"""
+
 
 @dataclass(frozen=True)
 class QuestDBAddress:
@@ -163,7 +181,16 @@ class QuestDB:
                 user=self._address.user,
                 password=self._address.password,
             )
+            + resting_workers()
         )
+        (settings.parent / "log.conf").write_text(LOG_SETTINGS)
+
+
+def resting_workers() -> str:
+    """Return the settings that let workers come to rest between two writes."""
+    return "".join(
+        f"{pool}.worker.{name}={value}\n" for pool in WORKERS for name, value in RESTING.items()
+    )
 
 
 def probe(address: QuestDBAddress) -> None:

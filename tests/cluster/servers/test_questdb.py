@@ -4,12 +4,21 @@ import dataclasses
 import time
 import urllib.error
 from collections.abc import Callable
+from pathlib import Path
 
 import asyncpg
 import pytest
 
+from cluster.servers.compose import COMPOSE_FILE
 from cluster.servers.process import Server
-from cluster.servers.questdb import QuestDB, QuestDBAddress, query
+from cluster.servers.questdb import (
+    RESTING,
+    WORKERS,
+    QuestDB,
+    QuestDBAddress,
+    query,
+    resting_workers,
+)
 from tests.servers import gone
 
 pytestmark = pytest.mark.servers
@@ -56,3 +65,38 @@ def test_a_killed_server_keeps_what_it_acknowledged(start_questdb: Callable[[], 
 def test_an_address_in_words() -> None:
     read = QuestDBAddress.parse("http://me:a%40b@db:9001?pg_port=8813")
     assert read == QuestDBAddress("db", 9001, 8813, "me", "a@b")
+
+
+def test_a_quiet_server_lets_the_processors_rest(start_questdb: Callable[[], QuestDB]) -> None:
+    """By default its threads yield some ten thousand times a second behind every single write."""
+    questdb = start_questdb()
+    address = questdb.address
+    told = {row[0]: row[2] for row in query(address, "show parameters")["dataset"]}
+    for line in resting_workers().splitlines():
+        name, value = line.split("=")
+        assert told[name] == value, f"{name} is {told[name]}"
+    query(address, "create table q (ts timestamp, value int) timestamp(ts) partition by day wal")
+    before = switches(questdb.pid)
+    for _ in range(10):
+        query(address, "insert into q values ('2026-01-01T00:00:00', 7)")
+        time.sleep(0.1)
+    after = switches(questdb.pid)
+    assert after - before < 20_000, "its threads yield instead of sleeping"
+
+
+def test_docker_and_our_own_let_workers_rest_alike() -> None:
+    composed = COMPOSE_FILE.read_text()
+    for pool in WORKERS:
+        for name, value in RESTING.items():
+            variable = f"QDB_{pool}_WORKER_{name}".replace(".", "_").upper()
+            assert f'{variable}: "{value}"' in composed
+
+
+def switches(pid: int) -> int:
+    """Return how often the threads of a process were taken off a processor, or gave it away."""
+    count = 0
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        for line in (thread / "status").read_text().splitlines():
+            if "ctxt_switches" in line:
+                count += int(line.split()[1])
+    return count
