@@ -110,8 +110,13 @@ class Owned:
         """Start, and decide the catalogue."""
         await self.actor.start()
         await self.step_to(work.openings.get(self.number, -1))
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Decide the rows that found no room in the decisions of their deltas."""
         while self.shard.backlog:
             self.events += await self.actor.step()
+            self.steps += 1
 
     async def step_to(self, last_delta: int, enough: "Enough | None" = None) -> None:
         """Decide until this offset is consumed, or enough is decided."""
@@ -165,6 +170,7 @@ async def _decide_facts(work: Work, logs: Logs, owners: list[Owned]) -> dict[str
     await asyncio.gather(
         *(owner.step_to(end - 1, enough) for owner, end in zip(owners, ends, strict=True))
     )
+    await asyncio.gather(*(owner.settle() for owner in owners))
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     if profile is not None:
         profile.disable()
