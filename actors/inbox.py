@@ -6,12 +6,14 @@ stands in its own decisions.
 """
 
 import asyncio
-from collections import deque
+from bisect import bisect_right
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from itertools import accumulate
+from operator import attrgetter
 
 from msgspec import Struct
 
+from actors.pace import Pace
 from actors.patience import Patience
 from engine.errors import FailedDependency, LogRegressed
 from engine.microbatch import Microbatch
@@ -28,13 +30,17 @@ AHEAD_BYTES_MAX = 8 * 1024 * 1024
 RECORD_BYTES_FIRST = 128 * 1024
 """A record is taken for so big until one was seen."""
 
+CANCEL_AGAIN_S = 0.1
+
+_OFFSET = attrgetter("offset")
+
 
 class InboxLimits(Struct, frozen=True):
     """How much one microbatch takes; a burst becomes a bigger batch, up to here."""
 
     commands_max: int = 64  # records of the commands lane
-    deltas_max: int = 4_096  # records of the deltas lane
-    batch_bytes_max: int = 640 * 1024  # of either lane, but one record at least
+    deltas_max: int = 8_192  # of the deltas lane, where all they touch finds room: actors.pace
+    batch_bytes_max: int = 1_024 * 1024  # of either lane, but one record at least
 
 
 class Lane:
@@ -46,7 +52,9 @@ class Lane:
         self._records_max = records_max
         self._bytes_max = bytes_max
         self._grown = grown
-        self._buffer: deque[Record] = deque()
+        self._buffer: list[Record] = []
+        self._sizes: list[int] = []
+        self._next = 0  # what stands before it in the buffer was taken
         self._buffered_bytes = 0
         self._taken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -64,39 +72,41 @@ class Lane:
 
     def waiting(self) -> int:
         """Return how many records are at hand."""
-        return len(self._buffer)
+        return len(self._buffer) - self._next
 
     def take(self, records_max: int, through: int | None = None) -> list[Record]:
         """Take the next records, at most up to offset ``through``."""
-        taken: list[Record] = []
-        size = 0
-        buffer = self._buffer
-        everything = len(buffer) <= records_max and self._buffered_bytes <= self._bytes_max
-        if through is None and everything:
-            taken.extend(buffer)
-            buffer.clear()
-            self._buffered_bytes = 0
-        while buffer and len(taken) < records_max:
-            record = buffer[0]
-            size += len(record.value)
-            if through is None:
-                if taken and size > self._bytes_max:
-                    break
-            elif record.offset > through:
-                break
-            taken.append(buffer.popleft())
-            self._buffered_bytes -= len(record.value)
-        if taken:
-            self.consumed = taken[-1].offset
-            self._taken.set()
+        begin, end = self._next, min(self._next + records_max, len(self._buffer))
+        if through is not None:
+            end = bisect_right(self._buffer, through, begin, end, key=_OFFSET)
+        size = sum(self._sizes[begin:end])
+        if through is None and size > self._bytes_max:
+            sizes = list(accumulate(self._sizes[begin:end]))
+            end = begin + max(bisect_right(sizes, self._bytes_max), 1)
+            size = sizes[end - begin - 1]
+        if begin == end:
+            return []
+        taken = self._buffer[begin:end]
+        self._next = end
+        self._buffered_bytes -= size
+        if 2 * end >= len(self._buffer):
+            del self._buffer[:end], self._sizes[:end]
+            self._next = 0
+        self.consumed = taken[-1].offset
+        self._taken.set()
         return taken
 
     async def close(self) -> None:
         """Stop reading ahead."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await self._task
+        task = self._task
+        if task is None:
+            return
+        while not task.done():
+            # A library that waits with a deadline may swallow a cancellation that meets it.
+            task.cancel()
+            await asyncio.wait([task], timeout=CANCEL_AGAIN_S)
+        if not task.cancelled():
+            task.exception()  # what stopped it is of no interest any more
 
     async def end(self) -> int:
         """Return the offset that the lane's next record will get."""
@@ -111,7 +121,7 @@ class Lane:
         patience = Patience()
         record_bytes = RECORD_BYTES_FIRST
         while True:
-            if len(self._buffer) >= self._records_max or self._buffered_bytes >= AHEAD_BYTES_MAX:
+            if self.waiting() >= self._records_max or self._buffered_bytes >= AHEAD_BYTES_MAX:
                 self._taken.clear()
                 await self._taken.wait()
                 continue
@@ -127,8 +137,10 @@ class Lane:
             patience.renew()
             if records:
                 after = records[-1].offset
-                self._buffer.extend(records)
-                size = sum(len(record.value) for record in records)
+                sizes = [len(record.value) for record in records]
+                size = sum(sizes)
+                self._buffer += records
+                self._sizes += sizes
                 self._buffered_bytes += size
                 record_bytes = max(size // len(records), 1)
                 self._grown.set()
@@ -142,6 +154,7 @@ class Inbox:
     ) -> None:
         limits = limits or InboxLimits()
         self._limits = limits
+        self._pace = Pace(limits.deltas_max)
         self._decoder = decoder
         self._grown = asyncio.Event()
         self._woken = False
@@ -158,11 +171,14 @@ class Inbox:
         self._woken = True
         self._grown.set()
 
-    async def read(self, *, wait_ms: int, records_max: int | None = None) -> Microbatch:
+    async def read(
+        self, *, wait_ms: int, records_max: int | None = None, room: bool = True
+    ) -> Microbatch:
         """Return the next microbatch, empty if nothing came within ``wait_ms``.
 
         Whole records, commands before deltas. With ``records_max`` it holds at most so many, of one
-        lane: a cautious owner's heir must know which records may have killed it.
+        lane: a cautious owner's heir must know which records may have killed it. ``room`` tells
+        whether the microbatch before left no row to a later one: then this may be bigger.
 
         Raises:
             LogFault: records that this shard still needs are gone.
@@ -174,11 +190,23 @@ class Inbox:
         self.deltas.check()
         limits = self._limits
         if records_max is None:
-            commands = self.commands.take(limits.commands_max)
-            return self._decode(commands, self.deltas.take(limits.deltas_max))
+            return self._read_whole(room)
         commands = self.commands.take(min(records_max, limits.commands_max))
         deltas = [] if commands else self.deltas.take(min(records_max, limits.deltas_max))
         return self._decode(commands, deltas)
+
+    def _read_whole(self, room: bool) -> Microbatch:
+        """Take of both lanes what the limits and the pace allow."""
+        pace = self._pace
+        if not room:
+            pace.fall()
+        commands = self.commands.take(self._limits.commands_max)
+        deltas = self.deltas.take(pace.records_max())
+        batch = self._decode(commands, deltas)
+        pace.took(len(deltas), batch.deltas - len(commands))
+        if room and self.deltas.waiting():
+            pace.grow()
+        return batch
 
     async def read_exactly(self, last_command: int, last_delta: int) -> Microbatch:
         """Return the microbatch that reaches to these offsets, however long reading it takes.

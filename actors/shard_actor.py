@@ -188,7 +188,9 @@ class ShardActor:
         assert self._reign is not None
         await self._keep_interval()
         records_max = self._attempts.records_max(survivor=self._owner) if self._cautious else None
-        batch = await self._inbox.read(wait_ms=self._wait_ms(), records_max=records_max)
+        # A cautious owner tries no more at once than a death shall cost its heir to narrow down.
+        room = self._shard.backlog == 0 and not self._cautious
+        batch = await self._inbox.read(wait_ms=self._wait_ms(), records_max=records_max, room=room)
         self._begun_ms = self._clock.monotonic_ms()
         artefacts = await self._artefacts.of(batch) if self._artefacts is not None else ()
         wall_ms = self._watch.look()

@@ -8,8 +8,9 @@ import pytest
 from actors.inbox import AHEAD_BYTES_MAX, Inbox, InboxLimits, Lane
 from engine.errors import LogRegressed, LogTruncated
 from engine.microbatch import Microbatch
+from kernels.limits import ROWS_PER_DECISION_MAX
 from persistence.memory_log import MemoryLog
-from persistence.ports import COMMANDS, DELTAS
+from persistence.ports import COMMANDS, DELTAS, Record
 from persistence.wire import Decoder
 from tests.actors.owned import Home
 from tests.sim.feed import count
@@ -129,3 +130,41 @@ async def test_big_records_are_not_read_ahead_by_the_thousand(place: Home) -> No
         assert len(found) <= 1
         taken += len(found)
     await lane.close()
+
+
+async def test_more_is_taken_as_long_as_rows_find_room(place: Home) -> None:
+    first = ROWS_PER_DECISION_MAX
+    await place.send(*(count("a", units, units) for units in range(5 * first)))
+    reading = await inbox(place, InboxLimits(deltas_max=2 * first))
+    taken = []
+    for room in (True, True, False):
+        while reading.deltas.waiting() < 3 * first // 2:
+            await asyncio.sleep(0)
+        taken.append((await reading.read(wait_ms=1_000, room=room)).deltas)
+    assert taken == [4_096, 4_609, 4_538], "an eighth more, an eighth more and less"
+    await reading.close()
+
+
+async def test_closing_ends_a_read_that_swallows_a_cancellation(
+    place: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library that waits with a deadline may lose a cancellation that meets it."""
+    asked, swallowed = asyncio.Event(), []
+
+    async def read(after: int, *, limit: int, wait_ms: int) -> list[Record]:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if swallowed:
+                raise
+            swallowed.append(after)
+        return []
+
+    log = await place.logs.open(DELTAS, 0)
+    monkeypatch.setattr(log, "read", read)
+    lane = Lane(log, 4, 100, asyncio.Event())
+    lane.begin(-1)
+    await asked.wait()
+    await lane.close()
+    assert swallowed == [-1]
