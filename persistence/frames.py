@@ -54,6 +54,11 @@ SCHEMA = pa.schema(
 )
 """The columns of a frame, in this order; they mean what those of ``FactColumns`` mean."""
 
+_DTYPES: dict[str, np.dtype[Any]] = {
+    field.name: np.dtype("uint64" if field.type == _NAMES else str(field.type)) for field in SCHEMA
+}
+"""What the columns of a block are; of names the keys."""
+
 _FIX = "send the documented schema, uncompressed"
 _AMOUNT_MIN = {COMPETITOR_PRICED: 1, STOCK_COUNTED: 0, UNITS_SOLD: 0, COST_CHANGED: 0}
 _AMOUNT_MAX = {
@@ -279,18 +284,40 @@ def _columns(batch: pa.RecordBatch) -> FrameColumns:
         column = batch.column(field.name)
         if field.type == _NAMES:
             columns[f"{field.name}_names"] = tuple(column.dictionary.to_pylist())
-            column = column.indices.fill_null(-1)
-        columns[field.name] = column.to_numpy(zero_copy_only=False)
+            columns[field.name] = _indexes(column.indices)
+        else:
+            columns[field.name] = _values(column, _DTYPES[field.name])
     return FrameColumns(**columns)
+
+
+def _values(array: pa.Array, dtype: Any) -> np.ndarray:
+    """Return the values of a column of numbers; where it is null they mean nothing.
+
+    Read from the buffer: ``to_numpy`` imports pandas where there is one, and ``fill_null`` imports
+    Arrow's compute functions. Each would hold up the first microbatch with frames for a second.
+    """
+    if not len(array):
+        return np.empty(0, dtype=dtype)
+    start, stop = array.offset, array.offset + len(array)
+    return np.frombuffer(array.buffers()[1], dtype=dtype, count=stop)[start:]
+
+
+def _indexes(indices: pa.Array) -> np.ndarray:
+    """Return int32[n], indexes into the names, -1 where there is none."""
+    valid, found = indices.buffers()[0], _values(indices, np.int32)
+    if valid is None:
+        return found
+    start, stop = indices.offset, indices.offset + len(indices)
+    bits = np.unpackbits(np.frombuffer(valid, dtype=np.uint8), count=stop, bitorder="little")
+    return np.where(bits[start:], found, np.int32(-1))
 
 
 def _block(lane: int, record: Record, columns: FrameColumns | None) -> FactColumns:
     count = 0 if columns is None else len(columns.kind)
     own: dict[str, Any] = {}
     for field in SCHEMA:
-        dtype = np.uint64 if field.type == _NAMES else field.type.to_pandas_dtype()
         if columns is None:
-            own[field.name] = np.empty(0, dtype)
+            own[field.name] = np.empty(0, _DTYPES[field.name])
         elif field.type == _NAMES:
             # Index -1, which is none, finds the zero at the end.
             names = getattr(columns, f"{field.name}_names")

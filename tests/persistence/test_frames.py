@@ -1,5 +1,7 @@
 """Frames come from outside: whatever is wrong with one, its reader says so and lives."""
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -7,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from engine.microbatch import FactColumns, Microbatch, Position
-from engine.routing import partition_of
+from engine.routing import name64, partition_of
 from persistence.frames import (
     FRAME_BYTES_MAX,
     FRAME_FACTS_MAX,
@@ -220,6 +222,35 @@ def test_one_bad_fact_is_refused_and_its_neighbours_are_not(columns: Any, field:
     assert refused.reason.startswith(f"/{field}/1: value out of bounds (")
     assert batch.deltas == 2
     assert [fact.index for fact in read_facts(Record(3, 0, b"acme", value, FRAME))] == [0]
+
+
+def test_the_first_frame_imports_nothing() -> None:
+    """Pandas or Arrow's compute functions take a second to import: too much for a microbatch."""
+    code = (
+        "import sys; from persistence.wire import FRAME, Decoder, Record;"
+        "value = open('tests/golden/frame_v1.arrow', 'rb').read(); before = set(sys.modules);"
+        f"record = Record(3, 0, b'acme', value, FRAME); decoder = Decoder({ACME}, 2, {{}});"
+        "batch = decoder.decode([], [record], last_command=-1, last_delta=-1);"
+        "print(len(batch.runs), sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1 []"
+
+
+def test_names_are_found_by_index_and_none_where_it_is_null() -> None:
+    names = ("r0", "r1", "r2")
+    rival = np.arange(1_001, dtype=np.int32) % 4 - 1
+    columns = facts(
+        1_001,
+        kind=np.where(rival >= 0, 1, 2).astype(np.uint8),
+        flags=np.where(rival >= 0, 3, 0).astype(np.uint8),
+        rival=rival,
+        rival_names=names,
+    )
+    (block,) = decode(encode_frame("acme", columns)).runs
+    assert isinstance(block, FactColumns)
+    keys = [*map(name64, names), 0]
+    assert block.rival.tolist() == [keys[index] for index in rival.tolist()]
 
 
 def test_a_stray_frame_is_refused_whole() -> None:
