@@ -1,6 +1,7 @@
 """Names that were checked before and their numbers: bounded memories that decide nothing."""
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -66,11 +67,11 @@ class AlikeNames:
         if len(self._key_numbers) > self._limit:
             self._key_numbers, self._listings = {}, NameTable(self._limit)
         self._keys = keys
-        numbers = list(map(self._key_numbers.get, keys))
-        if None in numbers:
-            known = self._key_numbers
-            numbers = [known.setdefault(key, len(known)) for key in keys]
-        self._block_keys = np.array(numbers, dtype=np.uint32)
+        known, count = self._key_numbers, len(keys)
+        numbers = np.fromiter(map(known.get, keys, repeat(-1)), np.int64, count)
+        if (numbers < 0).any():
+            numbers = np.fromiter((known.setdefault(key, len(known)) for key in keys), np.int64)
+        self._block_keys = numbers.astype(np.uint32)
 
     def listings(
         self, shape: tuple[int, ...], names: np.ndarray, places: np.ndarray
