@@ -39,7 +39,7 @@ class InboxLimits(Struct, frozen=True):
     """How much one microbatch takes; a burst becomes a bigger batch, up to here."""
 
     commands_max: int = 64  # records of the commands lane
-    deltas_max: int = 8_192  # of the deltas lane, where all they touch finds room: actors.pace
+    deltas_max: int = 10_240  # of the deltas lane, where all they touch finds room: actors.pace
     batch_bytes_max: int = 1_024 * 1024  # of either lane, but one record at least
 
 

@@ -8,8 +8,8 @@ So more is taken only as long as all rows find room, and less as soon as they do
 
 from kernels.limits import ROWS_PER_DECISION_MAX
 
-STEP = 8
-"""The pace grows and falls by an eighth at a time."""
+GROWTH, FALL = 2, 8
+"""The pace grows by half and falls by an eighth: growing too far costs one wait in the backlog."""
 
 
 class Pace:
@@ -33,8 +33,8 @@ class Pace:
 
     def grow(self) -> None:
         """Take more: all that was touched found room, and more waits."""
-        self._deltas = min(self._deltas + self._deltas // STEP + 1, self._most)
+        self._deltas = min(self._deltas + max(self._deltas // GROWTH, 1), self._most)
 
     def fall(self) -> None:
         """Take less: rows wait for room."""
-        self._deltas = max(self._deltas - self._deltas // STEP, self._least)
+        self._deltas = max(self._deltas - self._deltas // FALL, self._least)
