@@ -30,6 +30,10 @@ NO_SPACE = "[28]"
 """What a suspended table names as the cause when there was no room: a tag, or the system's error
 in its message and no tag (QuestDB 9.3.4, when the applying of a transaction met it)."""
 
+ROLLED_BACK = "bulk update failed and will be rolled back"
+"""What it names when a worker of its met the lack of room while merging: the cause stands only in
+its log. Nothing of the transaction was applied, so trying it again is safe whatever the cause."""
+
 _UNIT_MS = {
     "HOUR": 3_600_000,
     "DAY": 86_400_000,
@@ -332,8 +336,9 @@ class QuestDBSeries:
 
 
 def lacked_room(wal: Mapping[str, Any]) -> bool:
-    """Whether a table was suspended only because there was no room for it."""
-    return wal["errorTag"] == NO_ROOM or NO_SPACE in str(wal["errorMessage"])
+    """Whether a table was suspended only because there was no room for it, or may have been."""
+    told = str(wal["errorMessage"])
+    return wal["errorTag"] == NO_ROOM or NO_SPACE in told or ROLLED_BACK in told
 
 
 def _refuse_suspended(wal: Mapping[str, Any]) -> None:

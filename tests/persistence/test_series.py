@@ -160,10 +160,12 @@ async def test_a_suspended_table_is_a_failed_dependency_until_it_is_resumed(
 
 
 def test_a_lack_of_room_is_known_by_its_tag_or_by_the_systems_error() -> None:
-    """The second row is what a full disk left behind; its tag is empty."""
+    """The second and third row are what full disks left behind; their tags are empty."""
     told = "io.questdb.cairo.CairoException: [28] No space left [size=16777216, fd=2540473157772]"
     assert lacked_room({"errorTag": "DISK FULL", "errorMessage": ""})
     assert lacked_room({"errorTag": "", "errorMessage": told})
+    merging = "bulk update failed and will be rolled back"
+    assert lacked_room({"errorTag": "", "errorMessage": merging})
     assert not lacked_room({"errorTag": "", "errorMessage": "[2] could not open"})
     assert not lacked_room({"errorTag": "OUT OF MEMORY", "errorMessage": None})
 
