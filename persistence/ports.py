@@ -225,6 +225,14 @@ class SeriesStore(Protocol):
         """
         ...
 
+    async def settle(self, table: str) -> None:
+        """Return when every row of a table that was ever acknowledged can be read.
+
+        Raises:
+            FailedDependency: not yet: ask again.
+        """
+        ...
+
     async def fetch(self, sql: str) -> list[Mapping[str, Any]]:
         """Return the rows of a query; ``ts`` comes back in unix ms."""
         ...

@@ -136,6 +136,11 @@ class QuestDBSeries:
             self._troubled.discard(table)
             return len(times)
 
+    async def settle(self, table: str) -> None:
+        async with self._turn:
+            _refuse_suspended(await self._resumed(table))
+            await self._applied(table)
+
     async def fetch(self, sql: str) -> list[Mapping[str, Any]]:
         answer = await self._ask(sql)
         if "dataset" not in answer:

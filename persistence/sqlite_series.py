@@ -48,6 +48,9 @@ class SqliteSeries:
 
         return await self._file.run(work)
 
+    async def settle(self, table: str) -> None:
+        """Return at once: what was acknowledged here was committed."""
+
     async def fetch(self, sql: str) -> list[Mapping[str, Any]]:
         def work(connection: sqlite3.Connection) -> list[Mapping[str, Any]]:
             return [dict(row) for row in connection.execute(sql).fetchall()]

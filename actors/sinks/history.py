@@ -111,6 +111,9 @@ class History:
     async def position(self, shard: int) -> LogPosition | None:
         """Return where to read on; migrates first, since the store may have been down till now."""
         await self._migrate()
+        # A predecessor's cursor may be acknowledged and wait: believed too early, it would come up
+        # later, and look like another follower's.
+        await self._series.settle("cursors")
         self._stored[shard] = self._taken[shard] = await self._read_cursor(shard)
         return self._stored[shard].position
 

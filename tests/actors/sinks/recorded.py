@@ -312,6 +312,9 @@ class FaultySeries:
         work = lambda: self.inner.append(table, columns)  # noqa: E731
         return await self.faults.call(f"append {table}", work, writes=True)
 
+    async def settle(self, table: str) -> None:
+        await self.faults.call("settle", lambda: self.inner.settle(table), writes=False)
+
     async def fetch(self, sql: str) -> list[Mapping[str, Any]]:
         return await self.faults.call("fetch", lambda: self.inner.fetch(sql), writes=False)
 

@@ -11,6 +11,7 @@ from actors.sinks import history as history_module
 from actors.sinks.delta_lanes import DeltaLanes
 from actors.sinks.history import History
 from actors.sinks.log_summary import summarize_log
+from cluster.servers.questdb import QuestDB
 from engine.deltas import CompetitorPriced, StockCounted, UnitsSold
 from engine.errors import CursorFenced, FailedDependency, LogRegressed, RejectedInput
 from engine.microbatch import FLAG_CONDITION_NEW, FLAG_IN_STOCK, Position, Refusal
@@ -53,6 +54,27 @@ async def expect_equal(recorded: RecordedShard, history: History) -> None:
     held = await history.summary(recorded.shard)
     assert held.prices == told.prices
     assert held.facts == told.facts
+
+
+async def test_a_cursor_that_waits_to_be_applied_is_waited_for(
+    start_questdb: Callable[[], QuestDB], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk was full while the cursor was written, and then its follower was killed."""
+    monkeypatch.setenv("QDB_DEV_MODE_ENABLED", "true")  # lets a statement suspend a table
+    store = questdb_series(start_questdb().address, deadline_ms=3_000)
+    recorded = await RecordedShard(seed=1).open()
+    await recorded.fill(30)
+    accepted = await recorded.accepted(None)
+    killed = of(recorded, store)
+    await killed.write(recorded.shard, accepted[:10], await killed.position(recorded.shard))
+    begun = accepted[9].position
+    await store.execute("alter table cursors suspend wal with 'DISK FULL', 'no room'")
+    with pytest.raises(FailedDependency, match="suspended"):
+        await killed.write(recorded.shard, accepted[10:], begun)
+    heir = of(recorded, store)
+    assert await heir.position(recorded.shard) == accepted[-1].position
+    await expect_equal(recorded, heir)
+    await store.close()
 
 
 async def test_it_equals_the_logs(series: SeriesStore) -> None:
