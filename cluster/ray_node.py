@@ -17,6 +17,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Set
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +25,16 @@ import msgspec
 from msgspec import Struct
 
 from cluster.control import LOOPBACK
-from cluster.processes import TREE_VARIABLE, kill, marked, name_of, tree_mark, write_file
+from cluster.processes import (
+    TREE_VARIABLE,
+    ProcessName,
+    kill,
+    marked,
+    name_of,
+    tree_mark,
+    write_file,
+)
+from cluster.servers.launch import family
 from cluster.settings import Settings
 from cluster.trial import ray_trial
 
@@ -232,10 +242,23 @@ def _takes_connections(kind: socket.AddressFamily, address: Any) -> bool:
 
 
 def end_node(settings: Settings, node: RayNode) -> None:
-    """Kill what is left of a node whose raylet is gone; another would only stand beside it."""
+    """Kill what is left of a node that is of no use; what it started ends with its raylet."""
+    for name in _processes(settings, node):
+        kill(name)
+
+
+def runs_any(settings: Settings, node: RayNode, pids: Set[int]) -> bool:
+    """Whether one of these processes was started by a node."""
+    return any(pids & set(family(name.pid)) for name in _processes(settings, node))
+
+
+def _processes(settings: Settings, node: RayNode) -> list[ProcessName]:
+    """Return the processes that a node itself is made of."""
     session = Path(node.folder).name.encode()
+    found = []
     for pid in marked(tree_mark(settings.folder)):
         name = name_of(pid)
         with contextlib.suppress(OSError):
             if name is not None and session in Path(f"/proc/{pid}/cmdline").read_bytes():
-                kill(name)
+                found.append(name)
+    return found

@@ -46,6 +46,7 @@ from cluster.ray_node import (
     ray_environment,
     ray_file,
     ray_gone,
+    runs_any,
     session_folder,
     start_node,
 )
@@ -159,6 +160,7 @@ class Tree:
     ) -> None:
         self.settings = settings
         self.node: RayNode | None = None
+        self._former: list[RayNode] = []  # without a head, and some owner may still run under them
         self._say = say
         self._mark = tree_mark(settings.folder)
         self._children: dict[str, Child] = {}
@@ -259,6 +261,18 @@ class Tree:
         gone = await asyncio.to_thread(ray_gone, self.node)
         if gone:
             self._replacing = asyncio.ensure_future(self._replace_ray(gone))
+        elif self._former:
+            self._former = await asyncio.to_thread(self._end_unused, self._former)
+
+    def _end_unused(self, former: list[RayNode]) -> list[RayNode]:
+        """End the nodes under which no owner runs any more; return the others."""
+        owners = {each.pid for each in living_owners(self.settings.run_folder)}
+        used = [node for node in former if runs_any(self.settings, node, owners)]
+        for node in former:
+            if node not in used:
+                LOGGER.info("no owner runs under %s any more; ending it", node.address)
+                end_node(self.settings, node)
+        return used
 
     async def _replace_ray(self, gone: str) -> None:
         """Start another head: beside the owners that still run under the first one's node, if any.
@@ -269,10 +283,13 @@ class Tree:
         assert self.node is not None
         self._say(f"Ray's {gone} is gone; starting another head")
         LOGGER.warning("Ray's %s is gone; starting another head", gone)
+        before = self.node
         if gone == RAYLET:
-            end_node(self.settings, self.node)
+            end_node(self.settings, before)
         try:
             await self._start_ray()
+            if gone != RAYLET:
+                self._former.append(before)
         except (RayRefused, OSError) as error:
             LOGGER.error("Ray did not start again: %s", error)
             await asyncio.sleep(5)

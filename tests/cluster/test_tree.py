@@ -7,8 +7,9 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,40 @@ def test_ray_heads_death_stops_no_shard(engine: EngineUnderTest) -> None:
 
     asyncio.run(engine.until(went_on, "the shards decide on without Ray's head", 120))
     assert {each.start.name for each in living_owners(settings.run_folder)} == owners
+
+
+def test_a_node_without_a_head_ends_when_no_owner_runs_under_it(engine: EngineUnderTest) -> None:
+    settings = engine.settings
+
+    def raylets() -> set[int]:
+        return {
+            pid
+            for pid in leftovers(tree_mark(settings.folder))
+            if Path(f"/proc/{pid}/comm").read_text().startswith("raylet")
+        }
+
+    async def when(holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(240):
+            while not holds():
+                await asyncio.sleep(0.25)
+
+    def count(wanted: int) -> bool:
+        return len(raylets()) == wanted
+
+    asyncio.run(when(partial(count, 2)))
+    first, second = sorted(living_owners(settings.run_folder), key=lambda each: each.start.shard)
+    for owner, left in ((first, 2), (second, 1)):
+        assert len(raylets()) == 2, "the owners of the first node need it"
+        os.kill(owner.pid, signal.SIGKILL)
+
+        def is_replaced(shard: int = owner.start.shard, name: str = owner.start.name) -> bool:
+            return any(
+                each.start.shard == shard and each.start.name != name
+                for each in living_owners(settings.run_folder)
+            )
+
+        asyncio.run(when(is_replaced))
+        asyncio.run(when(partial(count, left)))
 
 
 def test_a_raylets_death_ends_its_owners_and_others_start(engine: EngineUnderTest) -> None:
