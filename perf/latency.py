@@ -49,8 +49,7 @@ from perf.open_loop import OpenLoop, Planned
 from perf.probes import Probe, Reader, judged, recorded, subscribe, watch
 from perf.processes import cores_used, family_seconds, machine_seconds
 from perf.rate_search import FIRST_OF_MAXIMUM, Run, found_rates, next_rate
-from perf.real_input import engine
-from perf.real_stack import EngineUnderTest, machine, print_line
+from perf.real_stack import EngineUnderTest, engine, machine, print_line
 
 RETAILER = "shop"
 CHANNEL = "web"
@@ -223,10 +222,10 @@ async def measure(
         for probe in probes
     ]
     await asyncio.sleep(max(begin_s + WARM_S - time.monotonic(), 0))
-    before, busy, before_s = family_seconds(os.getpid()), machine_seconds(), time.monotonic()
+    spent, busy, since_s = family_seconds(os.getpid()), machine_seconds(), time.monotonic()
     await flowing
-    after, wall_s = family_seconds(os.getpid()), time.monotonic() - before_s
-    cores = cores_used(before, after, wall_s)
+    after, wall_s = family_seconds(os.getpid()), time.monotonic() - since_s
+    cores = cores_used(spent, after, wall_s)
     everybody, stolen = (
         (now - then) / wall_s for then, now in zip(busy, machine_seconds(), strict=True)
     )

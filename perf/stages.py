@@ -18,6 +18,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from engine.microbatch import FactColumns
 from engine.routing import partition_of
 from engine.shard import Shard
 from perf import throughput
@@ -118,7 +119,11 @@ def run(
         decoded = time.process_time_ns()
         now_ms = shard.decided_ms + 1
         if feed.event_time:
-            now_ms = max(int(run.observed_ms.max()) for run in batch.runs if len(run))
+            now_ms = max(
+                int(run.observed_ms.max())
+                for run in batch.runs
+                if isinstance(run, FactColumns) and len(run)
+            )
         applied_from = time.process_time_ns()
         decided = shard.apply(batch, now_ms)
         applied = time.process_time_ns()

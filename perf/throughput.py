@@ -113,7 +113,8 @@ def asked_price(sku: np.ndarray, rival: np.ndarray, turn: np.ndarray) -> np.ndar
     mixed = (sku * 0x9E3779B1 + rival * 0x85EBCA6B + turn * 0xC2B2AE35) & 0xFFFFFFFF
     mixed = ((mixed ^ (mixed >> 15)) * 0x2C1B3C6D) & 0xFFFFFFFF
     part = (mixed >> 8) % 3001
-    return base_price(sku) * (98_500 + part) // 100_000
+    asked: np.ndarray = base_price(sku) * (98_500 + part) // 100_000
+    return asked
 
 
 def catalogue(world: World, observed_ms: int) -> list[tuple[bytes, AnyDelta]]:
@@ -349,7 +350,7 @@ def child(module: str, *arguments: str) -> dict[str, Any]:
 
 def net(many: dict[str, Any], few: dict[str, Any]) -> float:
     """Return CPU seconds a million events of a run, less what a small run took."""
-    return float(many["cpu_s"] - few["cpu_s"]) / (many["events"] - few["events"]) * 1e6
+    return float((many["cpu_s"] - few["cpu_s"]) / (many["events"] - few["events"]) * 1e6)
 
 
 def paired(first: Callable[[], float], second: Callable[[], float], pairs: int) -> dict[str, Any]:
@@ -408,7 +409,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
 
             def bare() -> float:
                 many = bench.drain(len(records))
-                scale = given.events / len(records)
+                scale = float(given.events / len(records))
                 few_run = start["drain"]
                 return net(many, few_run) / scale
 

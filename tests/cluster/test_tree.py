@@ -156,15 +156,21 @@ def test_a_killed_gateway_and_supervisor_come_back(engine: EngineUnderTest) -> N
     )
 
 
+def of_ray(engine: EngineUnderTest, command: str) -> list[int]:
+    """Return the processes of Ray with this command that the engine runs."""
+    found = []
+    for pid in leftovers(tree_mark(engine.settings.folder)):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended since it was listed
+            if Path(f"/proc/{pid}/comm").read_text().startswith(command):
+                found.append(pid)
+    return found
+
+
 def test_ray_heads_death_stops_no_shard(engine: EngineUnderTest) -> None:
     settings = engine.settings
     owners = {each.start.name for each in living_owners(settings.run_folder)}
     before = asyncio.run(engine.status())
-    (head,) = [
-        pid
-        for pid in leftovers(tree_mark(settings.folder))
-        if Path(f"/proc/{pid}/comm").read_text().startswith("gcs_server")
-    ]
+    (head,) = of_ray(engine, "gcs_server")
     os.kill(head, signal.SIGKILL)
     seqs = {each["shard"]: each["seq"] for each in before["shards"]}
 
@@ -178,25 +184,18 @@ def test_ray_heads_death_stops_no_shard(engine: EngineUnderTest) -> None:
 def test_a_node_without_a_head_ends_when_no_owner_runs_under_it(engine: EngineUnderTest) -> None:
     settings = engine.settings
 
-    def raylets() -> set[int]:
-        return {
-            pid
-            for pid in leftovers(tree_mark(settings.folder))
-            if Path(f"/proc/{pid}/comm").read_text().startswith("raylet")
-        }
-
     async def when(holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(240):
             while not holds():
                 await asyncio.sleep(0.25)
 
     def count(wanted: int) -> bool:
-        return len(raylets()) == wanted
+        return len(of_ray(engine, "raylet")) == wanted
 
     asyncio.run(when(partial(count, 2)))
     first, second = sorted(living_owners(settings.run_folder), key=lambda each: each.start.shard)
     for owner, left in ((first, 2), (second, 1)):
-        assert len(raylets()) == 2, "the owners of the first node need it"
+        assert len(of_ray(engine, "raylet")) == 2, "the owners of the first node need it"
         os.kill(owner.pid, signal.SIGKILL)
 
         def is_replaced(shard: int = owner.start.shard, name: str = owner.start.name) -> bool:
@@ -213,12 +212,7 @@ def test_a_raylets_death_ends_its_owners_and_others_start(engine: EngineUnderTes
     """Its head lives on and starts nobody any more, so another must be started."""
     settings = engine.settings
     owners = {each.start.name for each in living_owners(settings.run_folder)}
-    raylets = [
-        pid
-        for pid in leftovers(tree_mark(settings.folder))
-        if Path(f"/proc/{pid}/comm").read_text().startswith("raylet")
-    ]
-    for raylet in raylets:
+    for raylet in of_ray(engine, "raylet"):
         os.kill(raylet, signal.SIGKILL)
 
     def replaced(state: dict[str, list[dict[str, object]]]) -> bool:

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
@@ -121,10 +121,10 @@ async def test_more_rows_than_one_request_holds(questdb_server: QuestDB) -> None
 
 
 async def test_rows_older_than_the_time_to_live_are_refused_loudly(
-    start_questdb: object,
+    start_questdb: Callable[[], QuestDB],
 ) -> None:
     """QuestDB would acknowledge and drop them. The server's own word counts, not our setting."""
-    address = start_questdb().address  # type: ignore[operator]
+    address = start_questdb().address
     store = questdb_series(address, ttl_days=10)
     await store.migrate()
     old_ms = NOW_MS - 11 * 86_400_000
@@ -140,11 +140,11 @@ async def test_rows_older_than_the_time_to_live_are_refused_loudly(
 
 
 async def test_a_suspended_table_is_a_failed_dependency_until_it_is_resumed(
-    start_questdb: object, monkeypatch: pytest.MonkeyPatch
+    start_questdb: Callable[[], QuestDB], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It acknowledges rows and applies none: a cursor that went on would lose them."""
     monkeypatch.setenv("QDB_DEV_MODE_ENABLED", "true")  # lets a statement suspend a table
-    store = questdb_series(start_questdb().address, deadline_ms=3_000)  # type: ignore[operator]
+    store = questdb_series(start_questdb().address, deadline_ms=3_000)
     await store.migrate()
     await store.append("inventory_levels", stock(1, [1], 7))
     assert await store.suspended() == []
@@ -171,11 +171,11 @@ def test_a_lack_of_room_is_known_by_its_tag_or_by_the_systems_error() -> None:
 
 
 async def test_a_table_that_only_lacked_room_goes_on_by_itself(
-    start_questdb: object, monkeypatch: pytest.MonkeyPatch
+    start_questdb: Callable[[], QuestDB], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing was skipped, so nobody needs to look: what is sent again is applied once."""
     monkeypatch.setenv("QDB_DEV_MODE_ENABLED", "true")  # lets a statement suspend a table
-    store = questdb_series(start_questdb().address, deadline_ms=3_000)  # type: ignore[operator]
+    store = questdb_series(start_questdb().address, deadline_ms=3_000)
     await store.migrate()
     await store.append("inventory_levels", stock(1, [1], 7))
     await store.execute("alter table inventory_levels suspend wal with 'DISK FULL', 'no room'")
@@ -220,8 +220,8 @@ async def test_a_flush_that_fails_keeps_nothing_and_forgets_nothing(
     await store.close()
 
 
-async def test_an_edited_migration_is_refused(start_questdb: object) -> None:
-    store = questdb_series(start_questdb().address)  # type: ignore[operator]
+async def test_an_edited_migration_is_refused(start_questdb: Callable[[], QuestDB]) -> None:
+    store = questdb_series(start_questdb().address)
     names = [migration.name for migration in migrations("questdb")]
     assert await store.migrate() == names
     await store.append(

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
+from cluster.servers.questdb import QuestDBAddress
 from persistence.postgres_tables import PostgresTables
 from persistence.questdb_series import QuestDBSeries
 from persistence.redis_cache import RedisCache
@@ -36,20 +37,20 @@ def postgres_tables(dsn: str, *, deadline_ms: int = 20_000) -> PostgresTables:
 
 
 def questdb_series(
-    address: object,
+    address: QuestDBAddress,
     *,
     ttl_days: int = 90,
     deadline_ms: int = 20_000,
     wall_ms: Callable[[], int] | None = None,
 ) -> QuestDBSeries:
     """Return a series store at a server's address."""
-    host, port = address.host, address.http_port  # type: ignore[attr-defined]
+    host, port = address.host, address.http_port
     more = {} if wall_ms is None else {"wall_ms": wall_ms}
     return QuestDBSeries(
         host,
         port,
-        user=address.user,  # type: ignore[attr-defined]
-        password=address.password,  # type: ignore[attr-defined]
+        user=address.user,
+        password=address.password,
         ttl_days=ttl_days,
         deadline_ms=deadline_ms,
         **more,

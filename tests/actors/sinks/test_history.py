@@ -228,12 +228,12 @@ async def test_consumed_deltas_that_the_log_lost_stop_it_loudly(tmp_path: Path) 
 
 
 async def test_an_old_backlog_is_refused_and_nothing_moves(
-    start_questdb: Callable[[], object],
+    start_questdb: Callable[[], QuestDB],
 ) -> None:
     now_ms = [1_000_000_000_000]  # the log's time: decades ago
     recorded = await RecordedShard(now_ms=lambda: now_ms[0]).open()
     await recorded.fill(5)
-    address = start_questdb().address  # type: ignore[attr-defined]
+    address = start_questdb().address
     short = questdb_series(address, ttl_days=30)
     history = of(recorded, short)
     with pytest.raises(RejectedInput, match="ttl"):
@@ -248,12 +248,12 @@ async def test_an_old_backlog_is_refused_and_nothing_moves(
 
 
 async def test_a_questdb_killed_in_the_middle_of_writes_loses_and_doubles_nothing(
-    start_questdb: Callable[[], object],
+    start_questdb: Callable[[], QuestDB],
 ) -> None:
     recorded = await RecordedShard(seed=9).open()
     await recorded.fill(30)
     server = start_questdb()
-    store = questdb_series(server.address, deadline_ms=5_000)  # type: ignore[attr-defined]
+    store = questdb_series(server.address, deadline_ms=5_000)
     kills = [8, 23]
 
     class Killing(FaultySeries):
@@ -265,9 +265,9 @@ async def test_a_questdb_killed_in_the_middle_of_writes_loses_and_doubles_nothin
                 return await self.inner.append(table, columns)
             writing = asyncio.ensure_future(self.inner.append(table, columns))
             await asyncio.sleep(0.004 * kills.index(self.faults.calls))
-            server.kill()  # type: ignore[attr-defined]
+            server.kill()
             await asyncio.gather(writing, return_exceptions=True)
-            await asyncio.to_thread(server.start)  # type: ignore[attr-defined]
+            await asyncio.to_thread(server.start)
             return await writing
 
     series = Killing(store, Faults())
@@ -278,12 +278,12 @@ async def test_a_questdb_killed_in_the_middle_of_writes_loses_and_doubles_nothin
 
 
 async def test_a_frozen_questdb_is_given_up_and_written_to_when_it_thaws(
-    start_questdb: Callable[[], object],
+    start_questdb: Callable[[], QuestDB],
 ) -> None:
     recorded = await RecordedShard(seed=10).open()
     await recorded.fill(10)
     server = start_questdb()
-    store = questdb_series(server.address, deadline_ms=1_500)  # type: ignore[attr-defined]
+    store = questdb_series(server.address, deadline_ms=1_500)
     history = of(recorded, store)
     while True:
         try:
@@ -292,12 +292,12 @@ async def test_a_frozen_questdb_is_given_up_and_written_to_when_it_thaws(
         except FailedDependency:
             continue
     accepted = await recorded.accepted()
-    server.pause()  # type: ignore[attr-defined]
+    server.pause()
     try:
         with pytest.raises(FailedDependency):
             await history.write(recorded.shard, accepted, None)
     finally:
-        server.resume()  # type: ignore[attr-defined]
+        server.resume()
     while True:
         try:
             await history.write(recorded.shard, accepted, None)

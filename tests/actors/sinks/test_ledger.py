@@ -10,6 +10,7 @@ from actors.sinks import ledger as ledger_module
 from actors.sinks import rows as rows_module
 from actors.sinks.ledger import PriceLedger
 from actors.sinks.log_summary import summarize_log
+from cluster.servers.postgres import Postgres
 from engine.decided import CatalogueChange, Outcome
 from engine.errors import CursorFenced, FailedDependency, LogFault
 from engine.microbatch import Position
@@ -315,12 +316,12 @@ async def test_pages_add_up(tables: TableStore, monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_a_postgres_killed_in_the_middle_of_writes_loses_and_doubles_nothing(
-    start_postgres: Callable[[], object],
+    start_postgres: Callable[[], Postgres],
 ) -> None:
     recorded = await RecordedShard(seed=9).open()
     await recorded.fill(60)
     server = start_postgres()
-    store = postgres_tables(server.address)  # type: ignore[attr-defined]
+    store = postgres_tables(server.address)
     kills = [3, 9, 17]
 
     class Killing(FaultyTables):
@@ -333,8 +334,8 @@ async def test_a_postgres_killed_in_the_middle_of_writes_loses_and_doubles_nothi
             writing = asyncio.ensure_future(self.inner.transact(statements))
             for _ in range(self.faults.calls):
                 await asyncio.sleep(0)
-            server.kill()  # type: ignore[attr-defined]
-            server.start()  # type: ignore[attr-defined]
+            server.kill()
+            server.start()
             return await writing
 
     tables = Killing(store, Faults())
@@ -345,23 +346,23 @@ async def test_a_postgres_killed_in_the_middle_of_writes_loses_and_doubles_nothi
 
 
 async def test_a_frozen_postgres_is_given_up_and_written_to_when_it_thaws(
-    start_postgres: Callable[[], object],
+    start_postgres: Callable[[], Postgres],
 ) -> None:
     """It takes the connection and says nothing: the deadline ends the wait, in doubt or not."""
     recorded = await RecordedShard(seed=10).open()
     await recorded.fill(10)
     server = start_postgres()
-    store = postgres_tables(server.address, deadline_ms=1_500)  # type: ignore[attr-defined]
+    store = postgres_tables(server.address, deadline_ms=1_500)
     ledger = of(recorded, store)
     accepted = await recorded.accepted()
     await ledger.position(recorded.shard)
     await ledger.write(recorded.shard, accepted[:4], None)
-    server.pause()  # type: ignore[attr-defined]
+    server.pause()
     try:
         with pytest.raises(FailedDependency):
             await ledger.write(recorded.shard, accepted[4:], accepted[3].position)
     finally:
-        server.resume()  # type: ignore[attr-defined]
+        server.resume()
     while True:
         try:
             await ledger.write(recorded.shard, accepted[4:], accepted[3].position)
