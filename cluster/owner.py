@@ -30,7 +30,7 @@ from cluster.control import ControlServer, control_token
 from cluster.processes import ProcessName, own_name, write_file
 from cluster.settings import Settings
 from cluster.telemetry import configure_logs, make_registry, owner_samples
-from engine import pricing
+from engine import learning, pricing
 from engine.errors import ClockFault, LogFault, MurderousBatch, SettingsRefused, StaleEpoch
 from engine.microbatch import STOCK_COUNTED
 from persistence.frames import FRAME, FrameColumns, encode_frame
@@ -220,6 +220,24 @@ class OwnerProcess:
 
     async def _until_drained(self, actor: ShardActor, draining: asyncio.Event) -> None:
         """Let the actor live until it ends by itself, or is told to: then with a checkpoint."""
+        warming = asyncio.ensure_future(self._warm_learning(actor))
+        try:
+            await self._live_out(actor, draining)
+        finally:
+            warming.cancel()
+
+    async def _warm_learning(self, actor: ShardActor) -> None:
+        """Compile what learning needs as soon as a shard learns, beside its microbatches.
+
+        Few shards of a test learn, and none needs it before its first period closes.
+        """
+        await actor.learning.wait()
+        try:
+            await asyncio.to_thread(learning.warm)
+        except Exception:
+            LOGGER.exception("%s could not compile what learning needs ahead", self._start.name)
+
+    async def _live_out(self, actor: ShardActor, draining: asyncio.Event) -> None:
         living = asyncio.ensure_future(actor.run())
         told = asyncio.ensure_future(draining.wait())
         await asyncio.wait({living, told}, return_when=asyncio.FIRST_COMPLETED)
@@ -249,7 +267,8 @@ class OwnerProcess:
             "number": self._start.number,
             "pid": os.getpid(),
             "memory_bytes": memory_bytes(),
-            "compiled_shapes": pricing.compiled_shapes(),  # constant while it lives
+            # Constant while it lives, but for the first seconds after learning is switched on.
+            "compiled_shapes": pricing.compiled_shapes() + learning.compiled_shapes(),
             "tasks": len(asyncio.all_tasks()),
             **actor.status(),
         }

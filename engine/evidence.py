@@ -8,7 +8,8 @@ from msgspec import Struct
 from engine.learnt import RetailerLearning
 from engine.memory import Memory
 from engine.promotion import informed_learnt, told_model
-from kernels.hierarchy import MEANS, Evidence, fit, moments, pooled, posterior
+from kernels.elasticities import MEANS, Evidence, moments
+from kernels.hierarchy import fit, pooled, posterior
 from kernels.limits import PRICE_MINOR_MAX
 from kernels.whitening import SUMS, lead_score
 

@@ -31,9 +31,11 @@ from engine.listing_table import REMOVED, put
 from engine.memory import Memory, Work
 from engine.promotion import informed_rows, judge, prediction_of, weigh
 from engine.quotes import reference_of, stock_of
+from kernels import choice, hierarchy
 from kernels.choice import Place, best_log, dither_size
 from kernels.clearing import CUT_MIN_LOG, clearing_log, days_to_next
-from kernels.hierarchy import moments, posterior
+from kernels.elasticities import moments
+from kernels.hierarchy import posterior
 from kernels.prediction import informed_belief
 from kernels.whitening import (
     CATEGORY_SD,
@@ -83,6 +85,17 @@ invented sales of some would end the exploration of all."""
 
 FOLLOWED_LOG = 0.02
 """Cuts below the reference deeper than this tell whether rivals follow."""
+
+
+def warm() -> None:
+    """Compile every padded shape that learning needs: some seconds, spent where nobody waits."""
+    hierarchy.warm()
+    choice.warm()
+
+
+def compiled_shapes() -> int:
+    """Return how many shapes of learning's kernels are compiled: constant after :func:`warm`."""
+    return hierarchy.compiled_shapes() + choice.compiled_shapes()
 
 
 def close_periods(memory: Memory, work: Work) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from engine.listing_table import put
-from kernels.hierarchy import BIASES, MEANS, Config, Table
+from kernels.elasticities import BIASES, MEANS, Config, Table
 from kernels.whitening import LEADS, SUMS, Level
 
 LEARNT_DTYPE = np.dtype(

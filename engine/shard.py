@@ -65,7 +65,7 @@ from kernels import reasons
 from kernels.limits import DUE_ROWS_MAX, ROWS_PER_DECISION_MAX
 from kernels.models import streamed
 
-ENGINE_VERSION = "4"
+ENGINE_VERSION = "5"
 """Changes whenever the same deltas may be decided otherwise than before."""
 
 FACTS = (CompetitorPriced, StockCounted, UnitsSold, CostChanged)
@@ -205,8 +205,17 @@ class Shard:
         return ours, agreed
 
     def warm(self) -> None:
-        """Compile every padded shape, so that nothing compiles while live."""
+        """Compile every padded shape, so that nothing compiles while live.
+
+        Learning's kernels (``engine.learning.warm``) are left out: most shards of a test or a
+        benchmark learn nothing, and whoever hosts one that does compiles them beside it.
+        """
         pricing.warm()
+
+    @property
+    def learns(self) -> bool:
+        """Whether any retailer's policy has learning switched on."""
+        return self._memory.learnt.any
 
     # ----- reading -------------------------------------------------------------------------------
 

@@ -8,14 +8,19 @@ and is worth it where what it teaches earns more.
 
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from kernels.hierarchy import ELASTICITIES
+from kernels.elasticities import ELASTICITIES
+from kernels.ladder import LADDER, compiled, padded, pieces, product
 
 OFFSETS = np.linspace(-0.36, 0.36, 73)
 """Prices looked at around the anchor, in logs: one per cent apart."""
 
-_DEMAND = np.exp(ELASTICITIES[:, None] * OFFSETS[None, :])
+_OFFSETS_32 = OFFSETS.astype(np.float32)
+_ELASTICITIES_32 = ELASTICITIES.astype(np.float32)
+_DEMAND_32 = np.exp(ELASTICITIES[:, None] * OFFSETS[None, :]).astype(np.float32)
 
 
 class Place(NamedTuple):
@@ -37,32 +42,62 @@ def best_log(
         belief: float64[rows, elasticities].
         cut_pull: gamma times beta, demand that a rival who follows a cut takes back.
     """
-    off = np.clip(place.anchor - place.filtered, -2.0, 2.0)
-    weights = belief * np.exp(off[:, None] * ELASTICITIES[None, :])
-    demand = weights @ _DEMAND
-    x = place.anchor[:, None] + OFFSETS[None, :]
-    x = np.clip(x, place.low[:, None], place.high[:, None])
+    columns = (*place, curvature, cut_pull)
+    found = np.empty(len(belief))
+    for at, size in pieces(len(belief)):
+        best = best_of(padded(belief[at], size), *(padded(column[at], size) for column in columns))
+        found[at] = np.asarray(best)[: at.stop - at.start]
+    return np.clip(found, place.low, place.high)
+
+
+@jax.jit
+def best_of(
+    belief: jax.Array,
+    anchor: jax.Array,
+    filtered: jax.Array,
+    cost: jax.Array,
+    low: jax.Array,
+    high: jax.Array,
+    curvature: jax.Array,
+    cut_pull: jax.Array,
+) -> jax.Array:
+    """Return float32[rows], what :func:`best_log` asks for; everything is float32."""
+    off = jnp.clip(anchor - filtered, -2.0, 2.0)
+    demand = product(belief * jnp.exp(off[:, None] * _ELASTICITIES_32), jnp.asarray(_DEMAND_32))
+    wished = anchor[:, None] + _OFFSETS_32
     # A clipped point repeats the bound, with the demand there.
-    inside = (place.anchor[:, None] + OFFSETS[None, :] >= place.low[:, None] - 0.005) & (
-        place.anchor[:, None] + OFFSETS[None, :] <= place.high[:, None] + 0.005
-    )
-    pull = -curvature[:, None] * np.square(x) + cut_pull[:, None] * np.minimum(x, 0.0)
-    gain = (np.exp(x) - place.cost[:, None]) * demand * np.exp(pull)
-    scale = np.maximum(np.abs(gain).max(axis=1, keepdims=True), 1e-300)
-    gain = np.where(inside, gain / scale, -np.inf)
+    x = jnp.clip(wished, low[:, None], high[:, None])
+    inside = (wished >= low[:, None] - 0.005) & (wished <= high[:, None] + 0.005)
+    pull = -curvature[:, None] * jnp.square(x) + cut_pull[:, None] * jnp.minimum(x, 0.0)
+    gain = (jnp.exp(x) - cost[:, None]) * demand * jnp.exp(pull)
+    scale = jnp.maximum(jnp.abs(gain).max(axis=1, keepdims=True), 1e-30)
+    gain = jnp.where(inside, gain / scale, -jnp.inf)
     best = gain.argmax(axis=1)
-    rows = np.arange(len(best))
-    inner = np.clip(best, 1, len(OFFSETS) - 2)
-    left, middle, right = (gain[rows, inner + step] for step in (-1, 0, 1))
-    with np.errstate(invalid="ignore"):
-        bend = left - 2.0 * middle + right
-        shift = np.where(bend < -1e-12, 0.5 * (left - right) / bend, 0.0)
-    shift = np.where(np.isfinite(shift) & (inner == best), np.clip(shift, -0.5, 0.5), 0.0)
-    found = place.anchor + OFFSETS[best] + shift * (OFFSETS[1] - OFFSETS[0])
+    inner = jnp.clip(best, 1, len(OFFSETS) - 2)
+    left, middle, right = (
+        jnp.take_along_axis(gain, (inner + step)[:, None], axis=1)[:, 0] for step in (-1, 0, 1)
+    )
+    bend = left - 2.0 * middle + right
+    bent = jnp.isfinite(bend) & (bend < -1e-6) & (inner == best)
+    shift = jnp.where(bent, 0.5 * (left - right) / jnp.where(bent, bend, 1.0), 0.0)
+    step = OFFSETS[1] - OFFSETS[0]
+    found = anchor + (best.astype(jnp.float32) - len(OFFSETS) // 2) * step
+    found = found + jnp.clip(shift, -0.5, 0.5) * step
     # Where nothing is allowed near the anchor, walk towards what is.
-    some = inside.any(axis=1)
-    found = np.where(some, found, place.anchor)
-    return np.asarray(np.clip(found, place.low, place.high))
+    return jnp.where(inside.any(axis=1), found, anchor)
+
+
+def warm() -> None:
+    """Compile for every size of the ladder."""
+    for rows in LADDER:
+        nothing = np.zeros(rows)
+        alike = Place(nothing, nothing, nothing, nothing, nothing)
+        best_log(np.zeros((rows, len(ELASTICITIES))), alike, nothing, nothing)
+
+
+def compiled_shapes() -> int:
+    """Return how many shapes are compiled: constant after :func:`warm`."""
+    return compiled(best_of)
 
 
 def dither_size(

@@ -8,89 +8,34 @@ family their elasticities come from is chosen by the marginal likelihood of the 
 
 Given a category's mean and bias its listings are independent, so a listing's posterior is the
 mixture over both, weighted by what the category says: no listing counts twice.
+
+What is done a row *and* elasticity is jitted, in float32 (``likelihoods``, ``mixture``,
+``evidence_logs``); what is summed over rows is summed in their order, in float64.
 """
 
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-ELASTICITIES = -np.exp(np.linspace(np.log(1.08), np.log(8.5), 44))
-"""The grid. Flatter than -1.08 no price is best; steeper than -8.5 none of them differ."""
-
-FLOOR = -1.25
-"""The flattest elasticity that a retailer's category has in the family with a floor."""
-
-MEANS = np.array([-1.5, -1.8, -2.1, -2.35, -2.6, -2.85, -3.1, -3.4, -3.8, -4.3, -5.0])
-MEAN, MEAN_SD = -2.6, 0.8
-"""Of categories' means: 1,851 published estimates average -2.62."""
-
-BIASES = np.array([-0.35, -0.26, -0.18, -0.12, -0.06, 0.0, 0.06, 0.12, 0.18, 0.26, 0.35])
-BIAS_SDS = (0.03, 0.12)
-SIGMAS = (0.05, 0.08, 0.12, 0.16, 0.22, 0.3, 0.45)
-SPREADS = (0.3, 0.5, 0.7, 0.95, 1.25)
-FAMILIES = ("floor", "normal", "lognormal")
-
-IMPLIED = np.log(ELASTICITIES / (1.0 + ELASTICITIES))
-"""What the logarithm of price over cost is at the best price."""
-
-
-class Config(NamedTuple):
-    """How one retailer's catalogue is thought to have come about."""
-
-    sigma: float  # how wrong managers are, in log price
-    spread: float  # of elasticities in a category
-    family: str
-    bias_sd: float
-
-
-class Evidence(NamedTuple):
-    """What is known of some listings, [rows] each."""
-
-    slope: np.ndarray  # sum of price innovations' squares: the likelihood's precision
-    moment: np.ndarray  # sum of price times sales innovations, curvature and rivals taken out
-    markup: np.ndarray  # log(p0/c), NaN: no evidence
-    one_sided: np.ndarray  # bool: the markup is a bound that managers ran into
-
-
-class Table(NamedTuple):
-    """What a retailer's data say of configurations and of categories."""
-
-    configs: tuple[Config, ...]  # likeliest first
-    weights: np.ndarray  # [configs]
-    parts: np.ndarray  # [configs, categories, biases, means]
-
-
-def family_priors(family: str, spread: float) -> np.ndarray:
-    """Return float64[means, elasticities], each row sums to one."""
-    grid = ELASTICITIES
-    edges = np.concatenate([[-1.0], 0.5 * (grid[1:] + grid[:-1]), [grid[-1] - 0.4]])
-    if family == "lognormal":
-        scale = spread / np.abs(MEANS)
-        centre = np.log(np.abs(MEANS)) - 0.5 * np.square(scale)
-        place = (np.log(np.abs(edges))[None, :] - centre[:, None]) / scale[:, None]
-        mass = np.diff(_normal_below(place), axis=1)
-    else:
-        place = (edges[None, :] - MEANS[:, None]) / spread
-        mass = -np.diff(_normal_below(place), axis=1)
-        if family == "floor":
-            flat = grid > FLOOR
-            at = int(np.flatnonzero(~flat)[0])
-            above = mass[:, flat].sum(axis=1) + 1.0 - _normal_below((-1.0 - MEANS) / spread)
-            mass[:, flat] = 0.0
-            mass[:, at] += above
-    mass = mass + 1e-6
-    return np.asarray(mass / mass.sum(axis=1, keepdims=True))
-
-
-def _normal_below(place: np.ndarray) -> np.ndarray:
-    """Return the normal distribution function, by a fixed formula (Abramowitz, Stegun 26.2.17)."""
-    size = np.abs(place)
-    t = 1.0 / (1.0 + 0.2316419 * size)
-    series = t * (
-        0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429)))
-    )
-    tail = np.exp(-0.5 * np.square(size)) / np.sqrt(2.0 * np.pi) * series
-    return np.asarray(np.where(place >= 0.0, 1.0 - tail, tail))
+from kernels.elasticities import (
+    BIAS_SDS,
+    BIASES,
+    ELASTICITIES,
+    FAMILIES,
+    IMPLIED,
+    MEAN,
+    MEAN_SD,
+    MEANS,
+    SIGMAS,
+    SPREADS,
+    Config,
+    Evidence,
+    Table,
+    family_priors,
+)
+from kernels.ladder import LADDER, compiled, padded, pieces, product
 
 
 def sales_likelihood(evidence: Evidence) -> np.ndarray:
@@ -100,14 +45,134 @@ def sales_likelihood(evidence: Evidence) -> np.ndarray:
     return np.asarray(np.exp(log - log.max(axis=1, keepdims=True)))
 
 
-def markup_likelihood(evidence: Evidence, sigma: float, bias: float) -> np.ndarray:
-    """Return float64[rows, elasticities]; one where the markup is no evidence."""
-    off = (evidence.markup[:, None] - IMPLIED[None, :] - bias) / sigma
-    density = np.exp(-0.5 * np.square(off)) / sigma + 1e-4
-    bounded = _normal_below(off)
-    known = np.isfinite(evidence.markup)[:, None]
-    weighed = np.where(evidence.one_sided[:, None], bounded, density)
-    return np.asarray(np.where(known, weighed, 1.0))
+def likelihoods(
+    sales: jax.Array,
+    markup: jax.Array,
+    known: jax.Array,
+    one_sided: jax.Array,
+    sigma: jax.Array,
+    bias: jax.Array,
+) -> jax.Array:
+    """Return float32[rows, elasticities]: sales times markup, which counts where it is known."""
+    off = (markup[:, None] - _IMPLIED_32 - bias) / sigma
+    density = jnp.exp(-0.5 * jnp.square(off)) / sigma + 1e-4
+    # Few rows, and mostly none, ran into a bound: then nobody works out its distribution.
+    weighed = jax.lax.cond(
+        one_sided.any(),
+        lambda: jnp.where(one_sided[:, None], _below(off), density),
+        lambda: density,
+    )
+    return sales * jnp.where(known[:, None], weighed, 1.0)
+
+
+def _below(place: jax.Array) -> jax.Array:
+    """Return the normal distribution function, as :func:`_normal_below` does."""
+    size = jnp.abs(place)
+    t = 1.0 / (1.0 + 0.2316419 * size)
+    series = t * (
+        0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429)))
+    )
+    tail = jnp.exp(-0.5 * jnp.square(size)) / jnp.sqrt(2.0 * jnp.pi) * series
+    return jnp.where(place >= 0.0, 1.0 - tail, tail)
+
+
+@jax.jit
+def evidence_logs(
+    sales: jax.Array,
+    markup: jax.Array,
+    known: jax.Array,
+    one_sided: jax.Array,
+    sigma: jax.Array,
+    bias: jax.Array,
+    priors: jax.Array,
+) -> jax.Array:
+    """Return float32[rows, priors], the logarithm of each row's evidence for each prior.
+
+    Args:
+        priors: float32[elasticities, priors].
+    """
+    weighed = product(likelihoods(sales, markup, known, one_sided, sigma, bias), priors)
+    return jnp.log(jnp.maximum(weighed, TINY))
+
+
+@jax.jit
+def mixture(
+    sales: jax.Array,
+    markup: jax.Array,
+    known: jax.Array,
+    one_sided: jax.Array,
+    sigma: jax.Array,
+    prior: jax.Array,
+    biases: jax.Array,
+    parts: jax.Array,
+    count: int | jax.Array,
+) -> jax.Array:
+    """Return float32[rows, elasticities], what one configuration lets believe.
+
+    Args:
+        prior: float32[means, elasticities].
+        biases: float32[biases], of which the first ``count`` are looked at.
+        parts: float32[biases, rows, means], what each row's category says of both.
+    """
+
+    def add(at: jax.Array, total: jax.Array) -> jax.Array:
+        likelihood = likelihoods(sales, markup, known, one_sided, sigma, biases[at])
+        evidence = jnp.maximum(product(likelihood, prior.T), TINY)
+        return total + likelihood * product(parts[at] / evidence, prior)
+
+    total: jax.Array = jax.lax.fori_loop(0, count, add, jnp.zeros_like(sales))
+    return total
+
+
+def likely_biases(parts: np.ndarray) -> np.ndarray:
+    """Return int[n], which biases any category of a configuration still believes in, ascending.
+
+    Args:
+        parts: float64[categories, biases, means].
+    """
+    return np.flatnonzero(parts.sum(axis=2).max(axis=0) > BIAS_MASS_MIN)
+
+
+BIAS_MASS_MIN = 1e-5
+"""A bias that no category believes in more than this is not worked out: a third of them are left
+after some weeks."""
+
+
+TINY = 1e-30
+"""Least evidence of a row: beyond it, two beliefs exclude each other."""
+
+_IMPLIED_32 = IMPLIED.astype(np.float32)
+
+
+def warm() -> None:
+    """Compile for every size of the ladder."""
+    for rows in LADDER:
+        nothing = np.zeros(rows)
+        evidence = Evidence(nothing, nothing, nothing, np.zeros(rows, dtype=bool))
+        posterior(fit(evidence, np.zeros(rows, dtype=np.int64), 1), evidence, np.zeros(rows, int))
+
+
+def compiled_shapes() -> int:
+    """Return how many shapes are compiled: constant after :func:`warm`."""
+    return compiled(evidence_logs, mixture)
+
+
+class _Piece(NamedTuple):
+    """Rows as the kernels take them, padded."""
+
+    sales: np.ndarray
+    markup: np.ndarray
+    known: np.ndarray
+    one_sided: np.ndarray
+
+
+def _pieces(evidence: Evidence) -> list[tuple[slice, _Piece]]:
+    sales, known = sales_likelihood(evidence), np.isfinite(evidence.markup)
+    columns = (sales, np.where(known, evidence.markup, 0.0), known, evidence.one_sided)
+    return [
+        (at, _Piece(*(padded(column[at], size) for column in columns)))
+        for at, size in pieces(len(sales))
+    ]
 
 
 def fit(evidence: Evidence, category: np.ndarray, categories: int, kept: int = 1) -> Table:
@@ -117,19 +182,28 @@ def fit(evidence: Evidence, category: np.ndarray, categories: int, kept: int = 1
         category: int[rows], below ``categories``.
         kept: how many configurations to average over.
     """
-    sales = sales_likelihood(evidence)
-    priors = {(f, s): family_priors(f, s) for f in FAMILIES for s in SPREADS}
-    keys = list(priors)
-    stacked = np.concatenate([priors[key] for key in keys]).T
+    order = np.argsort(category, kind="stable")
+    ordered_pieces = _pieces(Evidence(*(column[order] for column in evidence)))
+    keys = [(family, spread) for family in FAMILIES for spread in SPREADS]
+    stacked = np.concatenate([family_priors(*key) for key in keys]).T.astype(np.float32)
     mean_log = -0.5 * np.square((MEANS - MEAN) / MEAN_SD)
     mean_log = mean_log - np.log(np.exp(mean_log).sum())
     scores: dict[Config, float] = {}
     logs: dict[tuple[float, tuple[str, float]], np.ndarray] = {}
     for sigma in SIGMAS:
         by_bias = np.empty((len(BIASES), categories, stacked.shape[1]))
-        for at, bias in enumerate(BIASES):
-            weighed = (sales * markup_likelihood(evidence, sigma, bias)) @ stacked
-            by_bias[at] = _summed(np.log(np.maximum(weighed, 1e-300)), category, categories)
+        for at, bias in enumerate(BIASES.astype(np.float32)):
+            told = [
+                evidence_logs(*piece, np.float32(sigma), bias, stacked)
+                for _, piece in ordered_pieces
+            ]
+            rows = np.concatenate(
+                [
+                    np.asarray(log)[: where.stop - where.start]
+                    for log, (where, _) in zip(told, ordered_pieces, strict=True)
+                ]
+            )
+            by_bias[at] = _summed(rows, category[order], categories)
         shaped = by_bias.reshape(len(BIASES), categories, len(keys), len(MEANS))
         for index, key in enumerate(keys):
             log = shaped[:, :, index, :].transpose(1, 0, 2) + mean_log
@@ -150,35 +224,39 @@ def fit(evidence: Evidence, category: np.ndarray, categories: int, kept: int = 1
     return Table(tuple(ordered), weights / weights.sum(), np.stack(parts))
 
 
+class ConfigParts:
+    """One configuration as :func:`mixture` takes it, without biases that nobody believes in."""
+
+    def __init__(self, config: Config, parts: np.ndarray) -> None:
+        likely = likely_biases(parts)
+        self.sigma = np.float32(config.sigma)
+        self.prior = family_priors(config.family, config.spread).astype(np.float32)
+        self.count = len(likely)
+        self.biases = np.zeros(len(BIASES), dtype=np.float32)
+        self.biases[: self.count] = BIASES[likely]
+        self.parts = np.ascontiguousarray(parts[:, likely].transpose(1, 0, 2), dtype=np.float32)
+
+    def arguments(
+        self, category: np.ndarray, size: int
+    ) -> tuple[np.ndarray | np.float32 | int, ...]:
+        """Return what :func:`mixture` takes after the rows themselves, padded to ``size`` rows."""
+        share = np.zeros((len(BIASES), size, len(MEANS)), dtype=np.float32)
+        share[: self.count, : len(category)] = self.parts[:, category]
+        return self.sigma, self.prior, self.biases, share, self.count
+
+
 def posterior(table: Table, evidence: Evidence, category: np.ndarray) -> np.ndarray:
     """Return float64[rows, elasticities], what is believed of each listing."""
-    sales = sales_likelihood(evidence)
-    total = np.zeros_like(sales)
-    for config, weight, parts in zip(table.configs, table.weights, table.parts, strict=True):
-        prior = family_priors(config.family, config.spread)
-        for at, bias in enumerate(BIASES):
-            of_bias = parts[category, at]
-            likelihood = sales * markup_likelihood(evidence, config.sigma, bias)
-            evidence_of = np.maximum(likelihood @ prior.T, 1e-300)
-            total += weight * likelihood * ((of_bias / evidence_of) @ prior)
-    return np.asarray(total / np.maximum(total.sum(axis=1, keepdims=True), 1e-300))
-
-
-def prior_of(table: Table, category: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return each row's prior mean and variance by its category alone."""
-    mean, square = np.zeros(len(category)), np.zeros(len(category))
-    for config, weight, parts in zip(table.configs, table.weights, table.parts, strict=True):
-        prior = family_priors(config.family, config.spread)
-        mass = parts.sum(axis=1) @ prior
-        mean += weight * (mass @ ELASTICITIES)[category]
-        square += weight * (mass @ np.square(ELASTICITIES))[category]
-    return mean, np.maximum(square - np.square(mean), 0.01)
-
-
-def moments(belief: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and variance of each row of weights."""
-    mean = belief @ ELASTICITIES
-    return mean, np.maximum(belief @ np.square(ELASTICITIES) - np.square(mean), 1e-4)
+    total = np.zeros((len(category), len(ELASTICITIES)))
+    told = [
+        ConfigParts(config, parts) for config, parts in zip(table.configs, table.parts, strict=True)
+    ]
+    for at, piece in _pieces(evidence):
+        size, rows = len(piece.sales), at.stop - at.start
+        for weight, config in zip(table.weights, told, strict=True):
+            of = mixture(*piece, *config.arguments(category[at], size))
+            total[at] += weight * np.asarray(of)[:rows]
+    return np.asarray(total / np.maximum(total.sum(axis=1, keepdims=True), TINY))
 
 
 def _bias_log(bias_sd: float) -> np.ndarray:
@@ -192,9 +270,10 @@ def _log_sum(logs: np.ndarray) -> np.ndarray:
 
 
 def _summed(columns: np.ndarray, category: np.ndarray, categories: int) -> np.ndarray:
-    """Add up rows by category, in the order of the rows."""
+    """Add up rows by category, in float64; they lie by category."""
     total = np.zeros((categories, columns.shape[1]))
-    np.add.at(total, category, columns)
+    some, starts = np.unique(category, return_index=True)
+    total[some] = np.add.reduceat(columns, starts, axis=0, dtype=np.float64)
     return total
 
 

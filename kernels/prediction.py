@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels.hierarchy import ELASTICITIES
+from kernels.elasticities import ELASTICITIES
 
 
 class Prediction(NamedTuple):

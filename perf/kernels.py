@@ -8,32 +8,55 @@ same rules written plainly in NumPy, one array operation after another, and with
 NumPy and the loop do less: the price alone, and not the second pass that says what it would be
 without the binding rule, nor confidence or expected profit. All three must decide the same prices.
 ``engine`` is the door that the shard uses: pack, kernel, unpack, clamp.
+
+``brain`` is a day learnt and a price decided, for each row (``perf.brain``), against a read of what
+it reads and against XGBoost (``inplace_predict`` and the rules, one thread): ``trees`` asks once a
+row, ``trees_best`` at 21 prices a row. Rates are rows a second of processor, so of one core; on a
+GPU ``resident`` are rows a second of wall time over columns that lie there, and ``same_prices`` is
+the share of rows that a GPU and the CPU decide alike.
 """
 
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from engine import pricing
+from engine import learning, pricing
 from engine.pricing import LADDER, PRICING_INPUT_DTYPE
 from kernels.columns import Floats, Integers
 from kernels.limits import PRICE_MINOR_MAX
 from kernels.reprice import reprice
+from perf.brain import Brain, read_all, resident_rate, trees_on
 from perf.measuring import (
     Progress,
     arguments_of,
     interleaved,
     ratio,
     run_command,
+    significant,
     spread,
 )
 
 COMMAND = "kernels"
 LOOP_ROWS = 2_000
+COMPARED = (
+    ("kernel", "read"),
+    ("kernel", "numpy"),
+    ("kernel", "loop"),
+    ("engine", "loop"),
+    ("brain", "brain_read"),
+    ("brain", "loop"),
+    ("kernel", "trees"),
+    ("engine", "trees"),
+    ("brain", "trees"),
+    ("brain", "trees_best"),
+)
 PIECE = LADDER[-1]
 
 
@@ -191,10 +214,11 @@ def _loop_price(at: dict[str, Any]) -> int:
 # --- measuring ------------------------------------------------------------------------------------
 
 
-def measure(count: int, pairs: int, say: Progress) -> dict[str, Any]:
+def measure(count: int, brain_rows: int, pairs: int, say: Progress) -> dict[str, Any]:
     """Return all figures."""
     say("compiling")
     pricing.warm()
+    learning.warm()
     rows = rows_of(count)
     integers, floats = packed(rows)
     pieces = [
@@ -203,12 +227,7 @@ def measure(count: int, pairs: int, say: Progress) -> dict[str, Any]:
     ]
     counted = sum(piece[0].shape[1] for piece in pieces)
     results = [np.asarray(part) for part in reprice(*pieces[0])]
-    shapes = pricing.compiled_shapes()
-
-    def rate(call: Any, done: int) -> float:
-        began = time.perf_counter()
-        call()
-        return done / (time.perf_counter() - began)
+    shapes = pricing.compiled_shapes() + learning.compiled_shapes()
 
     def kernel() -> None:
         for each in pieces:
@@ -221,28 +240,81 @@ def measure(count: int, pairs: int, say: Progress) -> dict[str, Any]:
             for array in (*each, *results):
                 array.view(np.int32).max()
 
-    looped = rows[:LOOP_ROWS]
-    sides = {
-        "kernel": lambda: rate(kernel, counted),
-        "engine": lambda: rate(lambda: pricing.price(rows), count),
-        "read": lambda: rate(read, counted),
-        "numpy": lambda: rate(lambda: plain_numpy(rows), count),
-        "loop": lambda: rate(lambda: plain_loop(looped), len(looped)),
+    looped, of_brain = rows[:LOOP_ROWS], rows[:brain_rows]
+    brain = Brain(of_brain)
+    brain_reads = brain.columns()
+    sides: dict[str, tuple[Callable[[], object], int]] = {
+        "kernel": (kernel, counted),
+        "engine": (lambda: pricing.price(rows), count),
+        "read": (read, counted),
+        "numpy": (lambda: plain_numpy(rows), count),
+        "loop": (lambda: plain_loop(looped), len(looped)),
+        "brain": (brain.decide, len(of_brain)),
+        "brain_day": (brain.learn, len(of_brain)),
+        "brain_read": (
+            lambda: [column.view(np.uint8).max() for column in brain_reads],
+            len(of_brain),
+        ),
     }
-    rates = interleaved(pairs, sides, say)
-    return {
+    trees = trees_on(of_brain, brain)
+    if trees is not None:
+        sides["trees"] = (lambda: trees.once(plain_numpy), len(of_brain))
+        sides["trees_best"] = (lambda: trees.best(plain_numpy), len(of_brain))
+    rates = interleaved(
+        pairs, {name: partial(rate, call, done) for name, (call, done) in sides.items()}, say
+    )
+    compiled = pricing.compiled_shapes() + learning.compiled_shapes()
+    figures = {
+        "device": jax.devices()[0].device_kind,
         "rows": count,
-        "kernel_rows_per_s": spread(rates["kernel"]),
-        "engine_rows_per_s": spread(rates["engine"]),
-        "read_rows_per_s": spread(rates["read"]),
-        "numpy_rows_per_s": spread(rates["numpy"]),
-        "loop_rows_per_s": spread(rates["loop"]),
-        "kernel_of_read": ratio(rates["kernel"], rates["read"]),
-        "kernel_of_numpy": ratio(rates["kernel"], rates["numpy"]),
-        "kernel_of_loop": ratio(rates["kernel"], rates["loop"]),
-        "engine_of_loop": ratio(rates["engine"], rates["loop"]),
-        "compiles_after_warming": pricing.compiled_shapes() - shapes,
+        **{f"{name}_rows_per_s": spread(rates[name]) for name in sides},
+        **{
+            f"{over}_of_{under}": ratio(rates[over], rates[under])
+            for over, under in COMPARED
+            if under in rates
+        },
+        "compiles_after_warming": compiled - shapes,
         **equal_shares(rows),
+    }
+    say("columns that lie on the device")
+    return {**figures, **on_device(rows, integers, floats, brain)}
+
+
+def rate(call: Callable[[], object], done: int) -> float:
+    """Return rows a second: of processor, which is what one core does; on a GPU of wall time."""
+    clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
+    began = clock()
+    call()
+    return done / (clock() - began)
+
+
+def on_device(
+    rows: np.ndarray, integers: np.ndarray, floats: np.ndarray, brain: Brain
+) -> dict[str, Any]:
+    """Return rows a second of wall time over columns that lie on the device, whole."""
+    columns = (jnp.asarray(integers), jnp.asarray(floats))
+    decided = reprice(*columns)
+    program, asked = brain.resident()
+    sides = {
+        "kernel": resident_rate(reprice, columns, len(rows)),
+        "read": resident_rate(read_all, (*columns, *decided), len(rows)),
+        "belief": resident_rate(program, asked, len(brain.inputs)),
+        "belief_read": resident_rate(read_all, asked, len(brain.inputs)),
+    }
+    figures = {f"resident_{name}_rows_per_s": significant(of) for name, of in sides.items()}
+    figures["resident_kernel_of_read"] = significant(sides["kernel"] / sides["read"])
+    figures["resident_belief_of_read"] = significant(sides["belief"] / sides["belief_read"])
+    if jax.default_backend() == "cpu":
+        return figures
+    with jax.default_device(jax.devices("cpu")[0]):
+        here, wished = pricing.price(rows), brain.decide()
+    there, also = pricing.price(rows), brain.decide()
+    apart = np.abs(also["price_minor"] - wished["price_minor"]) / wished["price_minor"]
+    return {
+        **figures,
+        "same_prices": float((here["price_minor"] == there["price_minor"]).mean()),
+        "same_brain_prices": float((also["price_minor"] == wished["price_minor"]).mean()),
+        "brain_prices_apart_at_most": significant(float(apart.max())),
     }
 
 
@@ -261,13 +333,14 @@ def equal_shares(rows: np.ndarray) -> dict[str, float]:
 
 
 def _figures(options: argparse.Namespace, say: Progress) -> dict[str, Any]:
-    return measure(options.rows, options.pairs, say)
+    return measure(options.rows, options.brain_rows, options.pairs, say)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report."""
     parser = arguments_of(COMMAND, __doc__)
     parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--brain-rows", type=int, default=32_768)
     parser.add_argument("--pairs", type=int, default=5)
     return run_command(COMMAND, parser, arguments, _figures)
 

@@ -203,7 +203,8 @@ def governor() -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of what is measured."""
-    return {name: metadata.version(name) for name in PACKAGES}
+    installed = {each.metadata["Name"].lower() for each in metadata.distributions()}
+    return {name: metadata.version(name) for name in PACKAGES if name in installed}
 
 
 def pin(core: int) -> None:

@@ -1,8 +1,19 @@
 """An owner that ends is gone, whatever befell it."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import jax
+
+from actors.starts import Start
+from cluster.owner import OwnerProcess
+from cluster.settings import load
+from engine import learning
+from kernels.ladder import LADDER
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,3 +46,18 @@ def test_an_owner_that_can_write_nothing_ends_all_the_same(tmp_path: Path) -> No
     )
     assert done.returncode == 1
     assert "leaves no word" in done.stderr
+
+
+async def test_what_learning_needs_is_compiled_once_a_shard_learns(tmp_path: Path) -> None:
+    """And not before: most shards learn nothing, and starts would take seconds longer."""
+    settings = load({"folder": str(tmp_path / "data")}, environment={})
+    process = OwnerProcess(settings.model_dump_json(), "it")
+    process._start = Start(shard=0, number=1, owner=bytes(16))
+    actor = cast(Any, SimpleNamespace(learning=asyncio.Event()))
+    jax.clear_caches()
+    warming = asyncio.create_task(process._warm_learning(actor))
+    await asyncio.sleep(0.05)
+    assert learning.compiled_shapes() == 0
+    actor.learning.set()
+    await warming
+    assert learning.compiled_shapes() == 3 * len(LADDER)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine import learning
 from engine.checkpoint import merge_parts
 from engine.decided import Decided
 from engine.deltas import AnyDelta, ModeChanged
@@ -30,6 +31,16 @@ def shop(mode: str = "live", **policy: Any) -> World:
         )
     )
     return world
+
+
+def test_nothing_compiles_after_warming() -> None:
+    learning.warm()
+    compiled = learning.compiled_shapes()
+    world, draw = shop(), np.random.default_rng(3)
+    for day in range(1, 24):  # refits and decisions of several days
+        world.send(*sales(world, day, draw))
+    assert world.shard.learns
+    assert learning.compiled_shapes() == compiled
 
 
 def sales(world: World, day: int, draw: np.random.Generator) -> list[AnyDelta]:

@@ -4,15 +4,8 @@ import numpy as np
 import pytest
 
 from kernels.choice import Place, best_log, dither_size
-from kernels.hierarchy import (
-    ELASTICITIES,
-    FAMILIES,
-    Evidence,
-    family_priors,
-    fit,
-    moments,
-    posterior,
-)
+from kernels.elasticities import BIASES, ELASTICITIES, FAMILIES, Evidence, family_priors, moments
+from kernels.hierarchy import fit, likely_biases, posterior
 
 GROUPS, EACH = 12, 60
 
@@ -63,6 +56,38 @@ def test_beliefs_are_calibrated() -> None:
     assert abs(off.mean()) < 0.35
     raw = evidence.moment / evidence.slope
     assert np.sqrt(np.mean((mean - truth) ** 2)) < 0.7 * np.sqrt(np.mean((raw - truth) ** 2))
+
+
+def test_neither_the_padding_nor_the_neighbours_change_a_row() -> None:
+    evidence, category, _ = catalogue(3, 0.15)
+    evidence = evidence._replace(one_sided=np.arange(len(category)) % 50 == 0)
+    table = fit(evidence, category, GROUPS, 3)
+    whole = posterior(table, evidence, category)
+    far = np.zeros(len(category))
+    place = Place(far, far, far + 0.6, far - 0.3, far + 0.3)
+    best = best_log(whole, place, far, far)
+    assert len(np.unique(best.round(4))) > len(best) / 2
+    for rows in np.split(np.arange(len(category)), [1, 40, 104, 650]):
+        part = Evidence(*(column[rows] for column in evidence))
+        belief = posterior(table, part, category[rows])
+        np.testing.assert_allclose(belief, whole[rows], atol=1e-6)
+        there = Place(*(column[rows] for column in place))
+        np.testing.assert_allclose(
+            best_log(belief, there, far[rows], far[rows]), best[rows], atol=1e-5
+        )
+
+
+def test_biases_that_nobody_believes_in_are_left_out_and_change_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    evidence, category, _ = catalogue(4, 0.12)
+    table = fit(evidence, category, GROUPS, 3)
+    counts = [len(likely_biases(parts)) for parts in table.parts]
+    assert max(counts) < len(BIASES)
+    fewer = posterior(table, evidence, category)
+    monkeypatch.setattr("kernels.hierarchy.BIAS_MASS_MIN", -1.0)
+    assert len(likely_biases(table.parts[0])) == len(BIASES)
+    np.testing.assert_allclose(posterior(table, evidence, category), fewer, atol=1e-4)
 
 
 def test_one_listing_alone_is_not_counted_twice() -> None:

@@ -102,6 +102,10 @@ class ToyShard:
     def warm(self) -> None:
         pass
 
+    @property
+    def learns(self) -> bool:
+        return False
+
     def due(self, now_ms: int) -> bool:
         return any(0 < row.hot_until_ms <= now_ms for row in self._rows.values())
 
