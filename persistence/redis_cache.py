@@ -13,6 +13,7 @@ tenant), compared on every read.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
@@ -24,6 +25,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from engine.errors import FailedDependency
 from persistence.sqlite_tables import heard
+
+LOGGER = logging.getLogger("repricer.cache")
 
 Result = TypeVar("Result")
 
@@ -125,7 +128,11 @@ class RedisCache:
         return int(await self._function("repricer_add", [self._name(key)], arguments))
 
     async def close(self) -> None:
-        await self._redis.aclose()
+        """Close the connections; one that is not closed in time goes with the process."""
+        try:
+            await self._redis.aclose()
+        except (RedisError, OSError) as error:
+            LOGGER.info("redis: a connection was left as it was: %s", error)
 
     def _name(self, key: str) -> str:
         return self._prefix + key

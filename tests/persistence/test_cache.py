@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis as Client
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from cluster.servers.redis import Redis
 from engine.errors import FailedDependency
@@ -220,6 +221,22 @@ async def test_a_frozen_server_is_given_up_in_time(start_redis: object) -> None:
             await asyncio.wait_for(cache.get("a"), 20)
     finally:
         server.resume()
+    await cache.close()
+
+
+async def test_a_connection_that_does_not_close_in_time_fails_nobody(
+    redis_server: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever closes has had its answers: `repricer status` on a busy machine, for one."""
+    cache = redis_cache(redis_server.address)
+    await cache.put("a", b"1", ttl_ms=60_000)
+
+    async def too_late(*_: object, **__: object) -> None:
+        raise RedisTimeout("Timed out closing connection after 0.1")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("redis.asyncio.connection.AbstractConnection.disconnect", too_late)
+        await cache.close()
     await cache.close()
 
 
