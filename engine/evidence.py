@@ -32,6 +32,9 @@ ALIKE_LOG = 0.002
 ALIKE_MIN, ALIKE_SHARE = 5, 0.05
 """Markups this near to each other, so many of them in a category: a rule of thumb, no evidence."""
 
+ROUNDED_STEPS = 2
+"""So many steps rounding may carry a markup off: half a unit of a cost of 130."""
+
 PILED_LOG, PILED_SHARE = 0.004, 0.01
 """Markups piled up at the lowest there is, across categories: a bound that managers ran into."""
 
@@ -215,13 +218,17 @@ def _piled(markup: np.ndarray, category: np.ndarray) -> float:
 
 
 def _rules_of_thumb(markup: np.ndarray, category: np.ndarray, piled_log: float) -> list[int]:
-    """Return the markups, in steps of ``ALIKE_LOG``, that many rows of one category share."""
+    """Return the markups, in steps of ``ALIKE_LOG``, that many rows of one category share.
+
+    With their neighbours: a small cost is rounded to whole minor units, and its markup with it.
+    """
     known = np.flatnonzero(np.isfinite(markup) & (markup > piled_log))
     step = np.rint(markup[known] / ALIKE_LOG).astype(np.int64)
     sizes = np.bincount(category[known], minlength=int(category.max(initial=0)) + 1)
     pairs, counts = np.unique(np.stack([category[known], step]), axis=1, return_counts=True)
     shared = counts >= np.maximum(ALIKE_MIN, ALIKE_SHARE * sizes[pairs[0]])
-    return sorted(set(pairs[1][shared].tolist()))
+    near = np.arange(-ROUNDED_STEPS, ROUNDED_STEPS + 1)
+    return sorted(set((pairs[1][shared][:, None] + near).ravel().tolist()))
 
 
 def _ruled(markup: np.ndarray, ruled: list[int]) -> np.ndarray:

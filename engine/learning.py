@@ -33,7 +33,12 @@ from engine.promotion import informed_rows, judge, prediction_of, weigh
 from engine.quotes import reference_of, stock_of
 from kernels import choice, hierarchy
 from kernels.choice import Place, best_log, dither_size
-from kernels.clearing import CUT_MIN_LOG, clearing_log, days_to_next
+from kernels.clearing import (
+    LOOK_DAYS,
+    clearing_log,
+    least_cut_log,
+    season_level,
+)
 from kernels.elasticities import moments
 from kernels.hierarchy import posterior
 from kernels.prediction import informed_belief
@@ -67,7 +72,7 @@ SEASON_LEVEL_SD = 0.02
 """How far the level of a listing with a season's end moves in a day: its stock is cleared by what
 all of its sales say, and not by the last two weeks'."""
 
-SEASON_WATCHED_DAYS = 7
+SEASON_WATCHED_DAYS = 5
 """So many days a listing sells before its first cut."""
 
 MOVE_MIN_LOG = 0.01
@@ -178,6 +183,7 @@ class _Period(Struct, frozen=True, eq=False):
     foreseen: Foreseen
     belief: Belief
     counted: np.ndarray
+    clears: np.ndarray  # bool: its prices follow what sold, and teach nothing of elasticities
 
 
 def _period(memory: Memory, work: Work, held: RetailerLearning, rows: np.ndarray) -> _Period:
@@ -193,7 +199,7 @@ def _period(memory: Memory, work: Work, held: RetailerLearning, rows: np.ndarray
     foreseen = foresee(level, belief, seen, held.period_days, level_sd)
     counted = (level.days >= 3) & ~seen.sold_out & ~seen.absent
     category = categories_of(memory, held, listings)
-    return _Period(learnt, listings, category, seen, level, foreseen, belief, counted)
+    return _Period(learnt, listings, category, seen, level, foreseen, belief, counted, clears)
 
 
 def _seen(
@@ -251,6 +257,7 @@ def _update(memory: Memory, work: Work, held: RetailerLearning, rows: np.ndarray
         if memory.serving.any:
             _weigh(memory, held, rows, period)
         _learn_rows(memory, held, period)
+    _count_season(period, held.period_days)
     learnt["closed_ms"] = work.now_ms
     learnt["units_closed"] = listings["units_sold"]
     learnt["started_minor"] = listings["in_force_minor"]
@@ -297,10 +304,12 @@ def _learn_rows(memory: Memory, held: RetailerLearning, period: _Period) -> None
         learnt[name] = getattr(taught.level, name)
     own = _is_own(memory, period)
     forget = np.exp(-held.period_days / MEMORY_DAYS)
-    added = np.stack([taught.sums[name] for name in SUMS], axis=1)
+    # A cut answers poor sales, which recover by themselves: that would look like elasticity.
+    tells = np.where(period.clears, 0.0, 1.0)
+    added = np.stack([taught.sums[name] for name in SUMS], axis=1) * tells[:, None]
     learnt["own"] = learnt["own"] * forget + np.where(own[:, None], added, 0.0)
     learnt["history"] = learnt["history"] * forget + np.where(own[:, None], 0.0, added)
-    held.lead = held.lead + np.where(own, 0.0, taught.lead).sum(axis=1)
+    held.lead = held.lead + np.where(own | period.clears, 0.0, taught.lead).sum(axis=1)
     held.moments = held.moments + taught.moments.sum(axis=1)
     held.dispersion = _dispersion(held)
     held.explored = held.explored + _explored(held, period, own)
@@ -312,6 +321,17 @@ def _learn_rows(memory: Memory, held: RetailerLearning, period: _Period) -> None
     moved = np.where(told, taught.level.rival - learnt["rival_before"], 0.0)
     under = np.where(told, under, 0.0)
     held.follows = held.follows + np.array([(moved * under).sum(), np.square(under).sum()])
+
+
+def _count_season(period: _Period, days: float) -> None:
+    """Count what a season sold, and its days by what their prices do to demand."""
+    learnt, seen = period.learnt, period.seen
+    told = period.clears & ~seen.absent & ~seen.sold_out
+    demand = np.exp(learnt["elasticity"].astype(np.float64) * seen.price_log)
+    learnt["season_units"] += np.where(told, seen.units, 0.0)
+    learnt["season_days"] += np.where(told, days * demand, 0.0)
+    for name in ("season_units", "season_days"):
+        learnt[name][~period.clears] = 0.0
 
 
 def _dispersion(held: RetailerLearning) -> float:
@@ -442,26 +462,31 @@ def _clear(
     at = np.flatnonzero(clears)
     of, rows, terms = told.take(at), listings.take(at), policy.take(at)
     days_left = (terms["season_end_ms"] - now_ms) / DAY_MS
-    stock = stock_of(rows)
+    stock, days = stock_of(rows), of["days"].astype(np.float64)
+    cuts = of["turns"] - 1
+    left = terms["markdowns_max"] - cuts
+    slope = np.minimum(of["elasticity"].astype(np.float64), -1.1)
+    level, variance = season_level(
+        learnt["season_units"][at].astype(np.float64),
+        learnt["season_days"][at].astype(np.float64),
+    )
     wanted = clearing_log(
-        of["level"].astype(np.float64),
-        place.filtered[at],
-        of["variance"].astype(np.float64),
+        level,
+        variance,
         stock.astype(np.float64),
         days_left,
-        np.minimum(of["elasticity"].astype(np.float64), -1.1),
+        slope,
         terms["salvage_share"].astype(np.float64),
+        left,
     )
     wanted = np.clip(wanted, place.low[at], place.high[at])
-    cuts = of["turns"] - 1
-    cut = (now_log[at] - wanted > CUT_MIN_LOG) & (of["days"] >= SEASON_WATCHED_DAYS) & (stock > 0)
-    cut &= cuts < terms["markdowns_max"]
+    least = least_cut_log(left, days_left / np.maximum(days + days_left, 1.0))
+    cut = (now_log[at] - wanted > least) & (days >= SEASON_WATCHED_DAYS) & (stock > 0) & (left > 0)
     learnt["anchor"][at] = np.where(cut, wanted, now_log[at])
     learnt["dither"][at] = 0.0
     learnt["turns"][at] = cuts + cut
-    watched = np.maximum(SEASON_WATCHED_DAYS - of["days"], 0).astype(np.int64)
-    gap = np.where(watched > 0, watched, days_to_next(of["days"].astype(np.float64), days_left))
-    learnt["due_day"][at] = held.day + gap
+    watched = np.maximum(SEASON_WATCHED_DAYS - days, 0.0).astype(np.int64)
+    learnt["due_day"][at] = held.day + np.where(watched > 0, watched, LOOK_DAYS)
 
 
 def _place(

@@ -30,6 +30,9 @@ LEARNT_DTYPE = np.dtype(
         ("anchor", "<f4"),  # log price over the reference; NaN: nothing decided yet
         ("dither", "<f4"),  # and how far the price asked strays from it, with its sign
         ("cost", "<f4"),  # effective cost over the reference price, at the decision
+        # Of a season: what sold, and the days it lay in the shop, each by its price's demand.
+        ("season_units", "<f4"),
+        ("season_days", "<f4"),
     ]
 )
 """What is learnt of one listing. The reference is the price found at import."""

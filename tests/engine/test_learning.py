@@ -36,9 +36,8 @@ def shop(mode: str = "live", **policy: Any) -> World:
 def test_nothing_compiles_after_warming() -> None:
     learning.warm()
     compiled = learning.compiled_shapes()
-    world, draw = shop(), np.random.default_rng(3)
-    for day in range(1, 24):  # refits and decisions of several days
-        world.send(*sales(world, day, draw))
+    world = shop()
+    lived(world, 24)  # with fits and decisions of several days
     assert world.shard.learns
     assert learning.compiled_shapes() == compiled
 
@@ -232,3 +231,20 @@ def test_large_retailers_close_in_slices(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def _all(world: World) -> list[dict[str, Any] | None]:
     return [world.shard.learnt(world.key(sku)) for sku in SKUS]
+
+
+def test_a_season_that_is_cleared_teaches_no_elasticity_and_is_counted() -> None:
+    """Cuts answer poor sales, which recover by themselves: it would look like elasticity."""
+    told = {}
+    for name, season in {"usual": {}, "season": {"season_end_ms": T + 60 * DAY}}.items():
+        world = shop(**season)
+        for sku in SKUS:
+            world.send(world.stock(4_000, sku))
+        lived(world, 30)
+        told[name] = world.shard._memory.learnt.rows[: len(SKUS)]
+    evidence = {name: rows["own"][:, 0] + rows["history"][:, 0] for name, rows in told.items()}
+    assert evidence["usual"].sum() > 0.1
+    assert evidence["season"].sum() == 0.0
+    assert (told["season"]["season_units"] > 500).all()
+    assert (told["season"]["season_days"] >= 20).all()
+    assert told["usual"]["season_units"].sum() == 0.0

@@ -72,6 +72,8 @@ def sit_season(seed: int, listings: int, policy: dict[str, object] | None = None
             )
             for row in np.flatnonzero(sold).tolist()
         ]
+        if day == SEASON_DAYS:
+            break  # nothing is sold at what is decided once the season is over
         for quotes in decide_all(shard, sales, day * DAY_MS):
             for quote in quotes[quotes["in_force_minor"] > 0]:
                 row, asked = rows[int(quote["listing"])], int(quote["in_force_minor"])
