@@ -70,4 +70,4 @@ def least_cut_log(cuts_left: np.ndarray, share_left: np.ndarray) -> np.ndarray:
 
 
 def _by_cuts(figures: np.ndarray, cuts_left: np.ndarray) -> np.ndarray:
-    return figures[np.clip(cuts_left - 1, 0, len(figures) - 1)]
+    return np.asarray(figures[np.clip(cuts_left - 1, 0, len(figures) - 1)])
