@@ -5,10 +5,12 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from engine.learnt import RetailerLearning
+from engine.forms import curvature_of, form_of, make_room, take_form, told_forms
+from engine.learnt import RetailerLearning, sums_of
 from engine.memory import Memory
 from engine.promotion import informed_learnt, told_model
 from kernels.elasticities import MEANS, Evidence, moments
+from kernels.forms import FORMS
 from kernels.hierarchy import fit, pooled, posterior
 from kernels.limits import PRICE_MINOR_MAX
 from kernels.whitening import SUMS, lead_score
@@ -53,6 +55,7 @@ def categories_of(memory: Memory, held: RetailerLearning, listings: np.ndarray) 
     missing = len(held.categories) - held.sums.shape[1]
     if missing > 0:
         held.sums = np.pad(held.sums, ((0, 0), (0, missing)))
+    make_room(held)
     return np.asarray(found[inverse])
 
 
@@ -129,18 +132,10 @@ def _effective(
     return np.asarray(effective / reference)
 
 
-def sums_of(held: RetailerLearning, learnt: np.ndarray) -> dict[str, np.ndarray]:
-    """Return each row's sums: the engine's own prices, and history's where it is trusted."""
-    total = learnt["own"].astype(np.float64)
-    if held.history_trusted:
-        total = total + learnt["history"]
-    return {name: total[:, at] for at, name in enumerate(SUMS)}
-
-
 def evidence_of(held: RetailerLearning, learnt: np.ndarray, markup: np.ndarray) -> Evidence:
     """Return what rows say of elasticities, curvature and rivals taken out."""
     sums = sums_of(held, learnt)
-    moment = sums["bx"] + held.curvature * sums["xk"] - held.rival * sums["xc"]
+    moment = sums["bx"] + curvature_of(held, learnt) * sums["xk"] - held.rival * sums["xc"]
     piled = np.isfinite(markup) & (markup <= held.piled_log)
     ruled = _ruled(markup, held.ruled) & ~piled
     return Evidence(sums["xx"], moment, np.where(ruled, np.nan, markup), piled)
@@ -151,6 +146,7 @@ def refit(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> None:
     listings = memory.listings.listings.take(mine)
     learnt = memory.learnt.rows.take(mine)
     category = categories_of(memory, held, listings)
+    take_form(held, learnt, category)
     count = len(held.categories)
     markup = markups(memory, listings)
     held.history_trusted = _history_sound(held, learnt)
@@ -254,6 +250,7 @@ def told_listing(memory: Memory, row: int) -> dict[str, Any] | None:
         "elasticity_sd": float(of["elasticity_sd"]),
         "evidence": float(sums["xx"][0]),
         "own_evidence": float(of["own"][SUMS.index("xx")]),
+        "form": FORMS[int(form_of(learnt)[0])],
         "dither": float(of["dither"]),
         "decisions": int(of["turns"]),
         "next_decision_day": int(of["due_day"]),
@@ -269,6 +266,7 @@ def told_retailer(held: RetailerLearning) -> dict[str, Any]:
         "live": held.live_day >= 0,
         "curvature": held.curvature,
         "curvature_sd": held.curvature_sd,
+        "forms": told_forms(held),
         "rival_pull": held.rival,
         "rivals_follow": held.follow,
         "dispersion": held.dispersion,

@@ -15,7 +15,21 @@ from msgspec import Struct
 from engine.approvals import hard_bounds
 from engine.arms import may_decide, policies_of
 from engine.decided import State
-from engine.evidence import categories_of, effective_cost_ratio, evidence_of, markups, refit
+from engine.evidence import (
+    categories_of,
+    effective_cost_ratio,
+    evidence_of,
+    markups,
+    refit,
+)
+from engine.forms import (
+    choose_forms,
+    curvature_of,
+    forget_forms,
+    shown_forms,
+    take_form,
+    try_forms,
+)
 from engine.learnt import (
     BEGUN,
     DAY_MS,
@@ -48,6 +62,7 @@ from kernels.whitening import (
     LEVEL_SD,
     MEMORY_DAYS,
     SUMS,
+    WARM_DAYS,
     Belief,
     Foreseen,
     Level,
@@ -156,6 +171,8 @@ def _go_on(memory: Memory, work: Work, number: int, held: RetailerLearning) -> N
                 judge(memory, work, number, held.period_days)
             held.phase, held.cursor = follows[held.phase], 0
     work.changed.append(repr(held.state()["plain"]).encode())
+    for array in (held.form_scores, held.form_moments, held.form_precisions):
+        work.changed.append(array.tobytes())
 
 
 def _begin_phase(memory: Memory, number: int, held: RetailerLearning, mine: np.ndarray) -> None:
@@ -163,6 +180,7 @@ def _begin_phase(memory: Memory, number: int, held: RetailerLearning, mine: np.n
         # A period in which nobody sold anything is one of which nothing was told.
         held.sold = bool(held.sums[0].sum() > 0.0)
         held.moments *= 0.97
+        forget_forms(held)
     if held.phase == DECIDING and _is_live(memory, number):
         if held.live_day < 0:
             held.live_day = held.fit_day = held.day
@@ -170,6 +188,7 @@ def _begin_phase(memory: Memory, number: int, held: RetailerLearning, mine: np.n
             refit(memory, held, mine)
             budget = memory.groups.book.retailer_policy(memory.retailers.ids[number])
             held.dither_scale = _dither_scale(memory, held, mine, budget.exploration_budget_minor)
+        choose_forms(held)
 
 
 class _Period(Struct, frozen=True, eq=False):
@@ -192,7 +211,10 @@ def _period(memory: Memory, work: Work, held: RetailerLearning, rows: np.ndarray
     seen = _seen(memory, work, listings, learnt, rows)
     level = Level(*(learnt[name].astype(np.float64) for name in Level._fields))
     belief = Belief(
-        learnt["elasticity"].astype(np.float64), held.curvature, held.rival, held.dispersion
+        learnt["elasticity"].astype(np.float64),
+        curvature_of(held, learnt),
+        held.rival,
+        held.dispersion,
     )
     clears = memory.groups.policy["season_end_ms"][listings["group"]] > work.now_ms
     level_sd = np.where(clears, SEASON_LEVEL_SD, LEVEL_SD)
@@ -262,7 +284,7 @@ def _update(memory: Memory, work: Work, held: RetailerLearning, rows: np.ndarray
     learnt["units_closed"] = listings["units_sold"]
     learnt["started_minor"] = listings["in_force_minor"]
     out = np.where(stock_of(listings) == 0, OUT_OF_STOCK, 0).astype(np.uint8)
-    learnt["flags"] = (learnt["flags"] & BEGUN) | out
+    learnt["flags"] = (learnt["flags"] & (255 - OUT_OF_STOCK)) | out
     put(memory.learnt.rows, rows, learnt)
     memory.unsaved[rows] = True
     work.changed.append(learnt.tobytes())
@@ -297,12 +319,20 @@ def _learn_rows(memory: Memory, held: RetailerLearning, period: _Period) -> None
         day,
         CATEGORY_SD,
     )
-    taught = learn(
-        period.level, period.belief, seen, period.foreseen, day + beside, held.period_days
+    common = day + beside
+    taught = learn(period.level, period.belief, seen, period.foreseen, common, held.period_days)
+    own = _is_own(memory, period)
+    shown = shown_forms(
+        held,
+        learnt,
+        period.foreseen,
+        common,
+        seen.units,
+        counted & (period.level.days >= WARM_DAYS),
     )
+    try_forms(held, period.category, own, shown)
     for name in Level._fields:
         learnt[name] = getattr(taught.level, name)
-    own = _is_own(memory, period)
     forget = np.exp(-held.period_days / MEMORY_DAYS)
     # A cut answers poor sales, which recover by themselves: that would look like elasticity.
     tells = np.where(period.clears, 0.0, 1.0)
@@ -345,7 +375,7 @@ def _explored(held: RetailerLearning, period: _Period, own: np.ndarray) -> np.nd
     """Return what a period's dithers cost, as expected, and what all of it earned."""
     listings, learnt = period.listings, period.learnt
     slope = learnt["elasticity"].astype(np.float64)
-    bend = np.maximum(slope * (1.0 + slope) + 2.0 * held.curvature, 0.3)
+    bend = np.maximum(slope * (1.0 + slope) + 2.0 * period.belief.curvature, 0.3)
     margin = np.maximum(listings["in_force_minor"] - np.maximum(listings["cost_minor"], 0), 0)
     profit = np.where(own, period.foreseen.units * margin, 0.0)
     return np.array([(0.5 * bend * np.square(learnt["dither"]) * profit).sum(), profit.sum()])
@@ -391,6 +421,8 @@ def decide_rows(
     learnt = memory.learnt.rows.take(rows)
     policy = policies_of(memory, rows, listings)
     cost = effective_cost_ratio(memory, listings)
+    take_form(held, learnt, category)
+    curvature = curvature_of(held, learnt)
     evidence = evidence_of(held, learnt, markups(memory, listings))
     belief = posterior(held.table, evidence, category)
     anchor, place = _place(memory, rows, listings, learnt, cost)
@@ -401,7 +433,7 @@ def decide_rows(
         belief = informed_belief(belief, said[0])
     mean, variance = moments(belief)
     alike = np.ones(len(rows))
-    best = best_log(belief, place, held.curvature * alike, held.rival * held.follow * alike)
+    best = best_log(belief, place, curvature, held.rival * held.follow * alike)
     shifted = np.where(
         (learnt["turns"] > 0) & (learnt["cost"] > 0),
         np.abs(np.log(np.maximum(cost, 1e-6) / np.maximum(learnt["cost"], 1e-6))),
@@ -411,9 +443,7 @@ def decide_rows(
     moved = np.clip(best - anchor, -step, step)
     moved = np.where(np.abs(moved) < MOVE_MIN_LOG, 0.0, moved)
     noise = np.exp(-learnt["level"].astype(np.float64)) + held.dispersion
-    size = dither_size(
-        mean, variance, noise, held.curvature * alike, policy["dither"].astype(np.float64)
-    )
+    size = dither_size(mean, variance, noise, curvature, policy["dither"].astype(np.float64))
     pair = learnt["turns"] // 2
     sign = np.where(_coin(listings["key"], pair), 1.0, -1.0) * np.where(
         learnt["turns"] % 2 == 0, 1.0, -1.0
@@ -537,9 +567,8 @@ def _dither_scale(
 ) -> float:
     """Return what a retailer's budget leaves of each dither: their cost goes by its square."""
     learnt, listings = memory.learnt.rows.take(mine), memory.listings.listings.take(mine)
-    bend = np.maximum(
-        learnt["elasticity"] * (1.0 + learnt["elasticity"]) + 2.0 * held.curvature, 0.3
-    )
+    bend = learnt["elasticity"] * (1.0 + learnt["elasticity"]) + 2.0 * curvature_of(held, learnt)
+    bend = np.maximum(bend, 0.3)
     units = np.exp(np.clip(learnt["level"].astype(np.float64), -12.0, 16.0))
     margin = np.maximum(listings["in_force_minor"] - np.maximum(listings["cost_minor"], 0), 0)
     largest = memory.groups.policy["dither"][listings["group"]]

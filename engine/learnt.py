@@ -2,7 +2,8 @@
 
 A listing's record holds a filter's state, nine sums of history and nine of the prices that the
 engine itself drew, and the last decision made from them; DESIGN allows it 192 bytes. A retailer's
-record holds what listings share: dispersion, curvature, the pull of rivals, his categories' table.
+record holds what listings share: dispersion, curvature, the pull of rivals, his categories' table
+and the form of demand of each.
 """
 
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from engine.listing_table import put
 from kernels.elasticities import BIASES, MEANS, Config, Table
+from kernels.forms import TRIALS
 from kernels.whitening import LEADS, SUMS, Level
 
 LEARNT_DTYPE = np.dtype(
@@ -43,6 +45,9 @@ DAY_MS = 86_400_000
 
 OUT_OF_STOCK, BEGUN = 1, 2
 """Bits of ``flags``: at the last close nothing was left; rival_before is noted."""
+
+FORM_SHIFT = 2
+"""Two bits of ``flags`` from here on: the form of demand that the row's belief was found under."""
 
 
 def new_learnt() -> np.ndarray:
@@ -83,6 +88,11 @@ class RetailerLearning:
         self.follows = np.zeros(2)
         self.categories: list[str] = []
         self.sums = np.zeros((3, 0))  # of the running close, a column a category
+        self.forms: list[int] = []  # of demand, one a category: a place in FORMS
+        # [history and own prices, trials, categories]: log-likelihoods, and slopes of their own.
+        self.form_scores = np.zeros((2, TRIALS, 0))
+        self.form_moments = np.zeros((2, TRIALS, 0))
+        self.form_precisions = np.zeros((2, TRIALS, 0))
         self.pooled_sd = np.zeros(0)  # of each category's mean
         self.explored = np.zeros(2)  # profit given up to dithers, and all of it, as expected
         self.piled_log = -1.0  # markups up to it are bounds and no choices
@@ -119,6 +129,8 @@ class RetailerLearning:
         for name, value in state["arrays"].items():
             setattr(learning, name, np.frombuffer(value, dtype=np.float64).copy())
         learning.sums = learning.sums.reshape(3, -1)
+        for name in ("form_scores", "form_moments", "form_precisions"):
+            setattr(learning, name, getattr(learning, name).reshape(2, TRIALS, -1))
         table = state["table"]
         if table is not None:
             configs = tuple(Config(*config) for config in table["configs"])
@@ -129,6 +141,14 @@ class RetailerLearning:
                 parts.reshape(len(configs), -1, len(BIASES), len(MEANS)),
             )
         return learning
+
+
+def sums_of(held: RetailerLearning, learnt: np.ndarray) -> dict[str, np.ndarray]:
+    """Return each row's sums: the engine's own prices, and history's where it is trusted."""
+    total = learnt["own"].astype(np.float64)
+    if held.history_trusted:
+        total = total + learnt["history"]
+    return {name: total[:, at] for at, name in enumerate(SUMS)}
 
 
 class Learnt:

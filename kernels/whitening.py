@@ -242,6 +242,14 @@ def learn(
     return Whitened(after, sums, lead, moments)
 
 
+def believable(
+    units: np.ndarray, expected: np.ndarray, variance: np.ndarray, dispersion: float
+) -> np.ndarray:
+    """Return float64[rows], units sold, no more than :func:`learn` believes of a surprise."""
+    total = variance + 1.0 / np.maximum(expected, 1e-6) + dispersion
+    return np.asarray(np.minimum(units, expected * (1.0 + SURPRISE_SD_MAX * np.sqrt(total))))
+
+
 def _step(
     level: Level,
     seen: Seen,

@@ -165,9 +165,11 @@ class PricedWorld:
             value = slope * (seen / cut(self.today) - 1.0)
             odds = share / (1.0 - share) * np.exp(value)
             demand = cut(level + setting.rival_pull * rival) + np.log(odds / (1.0 + odds) / share)
-        elif setting.form == "exponential":
-            value = cut(self.elasticities()) * (seen / cut(self.today) - 1.0)
-            demand = cut(level + setting.rival_pull * rival) + value
+        elif setting.form in ("exponential", "mixed"):
+            value = seen / cut(self.today) - 1.0
+            if setting.form == "mixed":
+                value = np.where(cut(self.group % 2 == 0), move, value)
+            demand = cut(level + setting.rival_pull * rival) + cut(self.elasticities()) * value
         return np.asarray(np.exp(demand - setting.curvature * move**2))
 
     def profit(self, price: np.ndarray) -> np.ndarray:

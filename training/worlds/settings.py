@@ -20,7 +20,7 @@ class Setting(Struct, frozen=True, kw_only=True):
     listing_sd: float = 0.7
     law: str = "normal"  # normal, lognormal, uniform
     steepest: float = -6.0
-    form: str = "constant"  # constant, exponential, logit
+    form: str = "constant"  # constant, exponential, logit; mixed: by group, the first two in turn
     curvature: float = 0.0  # kappa: log demand falls by kappa x^2 as well
     charm: float = 0.0  # theta: the share of the cents that is not felt
     volume_median: float = 3.0
@@ -79,6 +79,7 @@ PERTURBED: dict[str, Setting] = {
     "quiet_history": replace(BASE, history_sd=0.01),
     "exponential": replace(BASE, form="exponential"),
     "logit": replace(BASE, form="logit"),
+    "mixed_forms": replace(BASE, form="mixed"),
     "endogenous_biased": replace(BASE, endogeneity=0.35, bias=0.06, bias_sd=0.1),
     "endogenous_lognormal": replace(BASE, endogeneity=0.35, law="lognormal", elasticity=-3.0),
     "all_at_once": replace(

@@ -50,6 +50,20 @@ def test_nobody_beats_the_clairvoyant(name: str) -> None:
         assert (world.profit(other) <= best * (1 + 1e-3) + 1e-6).all()
 
 
+def test_a_mixed_world_has_the_form_of_each_group() -> None:
+    """Even groups sell as a world of constant elasticity does, odd ones as an exponential one."""
+    mixed, constant, exponential = (
+        PricedWorld(PERTURBED.get(name, SCENARIOS["S1"]), 7, 100, 3)
+        for name in ("mixed_forms", "S1", "exponential")
+    )
+    price = 1.2 * mixed.today
+    odd = mixed.group % 2 == 1
+    assert 0 < odd.sum() < len(odd)
+    expected = np.where(odd, exponential.expected(price), constant.expected(price))
+    np.testing.assert_allclose(mixed.expected(price), expected)
+    assert (np.abs(constant.expected(price) / exponential.expected(price) - 1.0) > 0.01).all()
+
+
 def test_prices_in_force_are_what_the_world_sells_at() -> None:
     driven = Driven(PricedWorld(SCENARIOS["S1"], 3, 40, 3))
     driven.open()
