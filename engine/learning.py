@@ -328,7 +328,7 @@ def _learn_rows(memory: Memory, held: RetailerLearning, period: _Period) -> None
         period.foreseen,
         common,
         seen.units,
-        counted & (period.level.days >= WARM_DAYS),
+        counted & (period.level.days >= WARM_DAYS) & ~period.clears,
     )
     try_forms(held, period.category, own, shown)
     for name in Level._fields:
