@@ -13,7 +13,7 @@ from cluster.control import ControlClient, control_token
 from cluster.feeding import Router
 from cluster.launching import living_owners
 from cluster.settings import Settings
-from engine.decided import Outcome
+from engine.decided import Decided, Outcome
 from engine.deltas import ModelPromoted
 from engine.errors import FailedDependency
 from engine.promotion import MISSING
@@ -30,75 +30,123 @@ TRIES = 3
 async def promote(settings: Settings, logs: Logs, delta: ModelPromoted) -> list[Outcome]:
     """Give a promotion to every shard that holds a part of the retailer; return their answers.
 
+    It is given at the shards' own time, just after what they decided last: a cluster that is fed
+    with history lives at its event time, and a promotion of today would carry it years ahead.
+
     Raises:
         FailedDependency: a shard did not answer in time. The command stays given.
     """
     router = Router(settings.shards.count, settings.shards.spreads)
     places = router.of_delta(delta)
-    for tried in range(TRIES):
-        named = replace(
-            delta, command_id=f"model-{secrets.token_hex(8)}", observed_ms=_now_ms(), actor="cli"
-        )
-        outcomes = await asyncio.gather(
-            *(_give(settings, logs, named, key, partition) for key, partition in places)
-        )
-        if not any(outcome.detail == MISSING for outcome in outcomes) or tried == TRIES - 1:
-            return list(outcomes)
-        await asyncio.sleep(1.0)
+    ends = [await _end_of(settings, logs, partition) for _, partition in places]
+    try:
+        for tried in range(TRIES):
+            for end in ends:
+                await end.reach()
+            named = replace(
+                delta,
+                command_id=f"model-{secrets.token_hex(8)}",
+                observed_ms=max(end.decided_ms for end in ends) + 1,
+                actor="cli",
+            )
+            outcomes = await asyncio.gather(
+                *(_give(logs, named, key, end) for (key, _), end in zip(places, ends, strict=True))
+            )
+            if not any(outcome.detail == MISSING for outcome in outcomes) or tried == TRIES - 1:
+                return list(outcomes)
+            await asyncio.sleep(1.0)
+    finally:
+        for end in ends:
+            await end.log.close()
     raise AssertionError("unreachable")
 
 
-async def _give(
-    settings: Settings, logs: Logs, delta: ModelPromoted, key: str, partition: int
-) -> Outcome:
-    decisions = await logs.open(DECISIONS, partition)
-    commands = await logs.open(COMMANDS, partition)
+class _End:
+    """The end of one shard's decision log, and how far it is read."""
+
+    def __init__(self, log: Log, reader: DecisionReader, decided_ms: int) -> None:
+        self.log = log
+        self.decided_ms = decided_ms
+        self._reader = reader
+
+    @property
+    def shard(self) -> int:
+        """Return whose it is."""
+        return self._reader.shard
+
+    async def reach(self) -> None:
+        """Read what was decided until now."""
+        end = await self.log.end()
+        while self._reader.offset < end - 1:
+            await self._read()
+
+    async def outcome(self, command_id: str) -> Outcome:
+        """Wait for a command's outcome.
+
+        Raises:
+            FailedDependency: it did not come in time.
+        """
+        deadline = time.monotonic() + ANSWER_S
+        while time.monotonic() < deadline:
+            for decided in await self._read():
+                for outcome in decided.outcomes:
+                    if outcome.command_id == command_id:
+                        return outcome
+        raise FailedDependency(f"shard {self.shard} did not answer: is `repricer up` running?")
+
+    async def _read(self) -> list[Decided]:
+        found = []
+        for record in await self.log.read(self._reader.offset, limit=500, wait_ms=250):
+            accepted = self._reader.accept(record)
+            if accepted is not None and accepted.decided is not None:
+                found.append(accepted.decided)
+                self.decided_ms = accepted.decided.decided_ms
+        return found
+
+
+async def _give(logs: Logs, delta: ModelPromoted, key: str, end: _End) -> Outcome:
+    assert delta.command_id
+    commands = await logs.open(COMMANDS, end.shard)
     try:
-        reader = await _reader(settings, partition, decisions)
         appender = await commands.appender()
         await appender.append(
             encode_delta(delta), key=key.encode(), content_type="application/json"
         )
         await appender.close()
-        deadline = time.monotonic() + ANSWER_S
-        while time.monotonic() < deadline:
-            for record in await decisions.read(reader.offset, limit=500, wait_ms=250):
-                accepted = reader.accept(record)
-                if accepted is None or accepted.decided is None:
-                    continue
-                for outcome in accepted.decided.outcomes:
-                    if outcome.command_id == delta.command_id:
-                        return outcome
-        raise FailedDependency(f"shard {partition} did not answer: is `repricer up` running?")
+        return await end.outcome(delta.command_id)
     finally:
         await commands.close()
-        await decisions.close()
 
 
-async def _reader(settings: Settings, shard: int, decisions: Log) -> DecisionReader:
-    """Return a reader that begins at the newest checkpoint: the log may hold weeks."""
+async def _end_of(settings: Settings, logs: Logs, shard: int) -> _End:
+    """Return a shard's end, to be read from the newest checkpoint on: the log may hold weeks."""
     generation = settings.shards.generation
+    decisions = await logs.open(DECISIONS, shard)
     async for chain in make_checkpoints(settings, shard).candidates():
         if await stands_in_log(chain.position, decisions, shard=shard, generation=generation):
-            return DecisionReader(chain.position, shard=shard, generation=generation)
+            reader = DecisionReader(chain.position, shard=shard, generation=generation)
+            return _End(decisions, reader, chain.header.decided_ms)
     start = await decisions.start()
-    return DecisionReader(None, shard=shard, generation=generation, after=start - 1)
+    reader = DecisionReader(None, shard=shard, generation=generation, after=start - 1)
+    return _End(decisions, reader, 0)
 
 
 async def serving(settings: Settings) -> dict[str, dict[str, Any]] | None:
-    """Return what living owners say serves, by retailer and place; ``None``: no owner is up."""
-    owners = living_owners(settings.run_folder)
-    if not owners:
-        return None
+    """Return what the shards say serves, by retailer and place; ``None``: not all of them answer.
+
+    A standby does not answer, nor does an owner that still starts. Without the word of every shard
+    nobody knows what serves a retailer: a model must not look retired because its owner just died.
+    """
     found: dict[str, dict[str, Any]] = {}
+    heard = set()
     async with aiohttp.ClientSession() as session:
-        control = ControlClient(session, control_token(settings.run_folder))
-        for owner in owners:
-            told: dict[str, dict[str, Any]] = await control.act(owner.address, "models")
+        for owner in living_owners(settings.run_folder):
+            control = ControlClient(session, control_token(settings.run_folder))
+            try:
+                told: dict[str, dict[str, Any]] = await control.act(owner.address, "models")
+            except FailedDependency:
+                continue
+            heard.add(owner.start.shard)
             for retailer, places in told.items():
                 found.setdefault(retailer, {}).update(places)
-    return found
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+    return found if heard == set(range(settings.shards.count)) else None

@@ -5,6 +5,7 @@ backtest decides it by another policy. The owner is neither asked nor disturbed.
 """
 
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -30,6 +31,8 @@ From = Literal["oldest", "checkpoint", "newest"]
 """As far back as all of it reaches; at the newest checkpoint; there, or else as far back."""
 
 READ_RECORDS = 256
+SILENCE_S = 30.0
+"""So long may a log that holds more give nothing, before it counts as one that cannot be read."""
 
 LOGGER = logging.getLogger("repricer.recording")
 
@@ -66,8 +69,19 @@ class Recording:
         self._artefacts = artefacts
         self._end = end
 
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Return how far it is read, and how far it goes: offsets of the decision log."""
+        return self._reader.offset + 1, self._end
+
     async def microbatches(self) -> AsyncIterator[Recorded]:
-        """Yield what was decided, in order; the shard stays as it is until the caller decides."""
+        """Yield what was decided, in order; the shard stays as it is until the caller decides.
+
+        Raises:
+            FailedDependency: the log gives no more although it holds more. What ended here would
+                be taken for all there is: a replay without differences, a fork of the past.
+        """
+        heard_at = time.monotonic()
         while self._reader.offset < self._end - 1:
             records = await self._decisions.read(
                 self._reader.offset, limit=READ_RECORDS, wait_ms=1000
@@ -86,8 +100,14 @@ class Recording:
                 batch = await self._inbox.read_exactly(decided.last_command, decided.last_delta)
                 artefacts = await self._artefacts.again(batch, decided)
                 yield Recorded(batch, decided, self._domain, artefacts)
-            if not records:
-                return
+            # An empty read says that nothing came in time: a fetch that fails is repeated inside.
+            if records:
+                heard_at = time.monotonic()
+            elif time.monotonic() - heard_at > SILENCE_S:
+                raise FailedDependency(
+                    f"shard {self._reader.shard}: the decision log ends at "
+                    f"{self._end - 1} and gives nothing behind {self._reader.offset}"
+                )
 
 
 @asynccontextmanager

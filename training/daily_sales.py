@@ -5,11 +5,15 @@ A data set is dense, a row a listing and a column a day: training looks at days 
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv as csv
 import pyarrow.parquet as pq
 from msgspec import Struct
 
@@ -70,24 +74,39 @@ async def from_history(
     names = [str(newest[key]["category"] or "") for key in kept]
     row_of = {key: at for at, key in enumerate(kept)}
     shape = _checked(len(kept), int(last - first))
+    # History holds every retailer's rows: without the join the others' would all be fetched, too.
+    his = f"join (select distinct listing from listings where retailer = '{retailer}') l on "
     prices = await series.fetch(
-        f"select listing, decided_ms, in_force_minor from prices where decided_ms < {until_ms} "
-        "and in_force_minor > 0 order by decided_ms"
+        "select p.listing, p.decided_ms, p.in_force_minor from prices p "
+        f"{his} p.listing = l.listing where p.decided_ms < {until_ms} "
+        "and p.in_force_minor > 0 order by p.decided_ms"
     )
     # The same sale may be there twice only under another position: its key makes it one row.
     sales = await series.fetch(
-        f"select listing, observed_ms, units from sales_metrics where verdict = 'accepted' "
-        f"and observed_ms >= {first * DAY_MS} and observed_ms < {last * DAY_MS}"
+        "select s.listing, s.observed_ms, s.units from sales_metrics s "
+        f"{his} s.listing = l.listing where s.verdict = 'accepted' "
+        f"and s.observed_ms >= {first * DAY_MS} and s.observed_ms < {last * DAY_MS}"
     )
     price = _in_force(prices, row_of, first, shape)
-    units = np.where(np.isfinite(price), 0.0, np.nan)
+    units = _sold(sales, row_of, first, np.where(np.isfinite(price), 0.0, np.nan))
+    if sales and not np.isfinite(units).any():
+        problem = f"{len(sales)} sales of {retailer} lie before the first price decided for him"
+        fix = "`repricer train FILE` takes what was sold before; see docs/models.md"
+        raise RejectedInput("/days", problem, fix)
+    return _made(
+        retailer, np.array(kept, dtype=np.int64).view(np.uint64), names, first, units, price
+    )
+
+
+def _sold(
+    sales: Sequence[Mapping[str, Any]], row_of: Mapping[int, int], first: int, units: np.ndarray
+) -> np.ndarray:
+    """Return each day's units with those of sales; a day whose price is unknown stays NaN."""
     for sale in sales:
         row = row_of.get(int(sale["listing"]))
         if row is not None:
             units[row, int(sale["observed_ms"]) // DAY_MS - first] += float(sale["units"])
-    return _made(
-        retailer, np.array(kept, dtype=np.int64).view(np.uint64), names, first, units, price
-    )
+    return units
 
 
 def _in_force(
@@ -114,12 +133,13 @@ def _in_force(
 
 
 def from_file(path: Path, retailer: str, channel: str = "shop") -> DailySales:
-    """Read a Parquet or JSON table with columns sku, day, price_minor, units and perhaps category.
+    """Read a table with columns sku, day, price_minor, units and perhaps category.
 
-    Days are counted since 1970. JSON is a list of objects.
+    CSV with a header, Parquet, or JSON: a list of objects. A day is a date (2026-11-24), or counted
+    since 1970.
 
     Raises:
-        RejectedInput: a column is missing or the file is none of both.
+        RejectedInput: a column is missing or the file is none of these.
     """
     columns = _columns(path)
     for name in ("sku", "day", "price_minor", "units"):
@@ -129,7 +149,7 @@ def from_file(path: Path, retailer: str, channel: str = "shop") -> DailySales:
     kept = list(dict.fromkeys(skus))
     row_of = {sku: at for at, sku in enumerate(kept)}
     row = np.array([row_of[sku] for sku in skus], dtype=np.int64)
-    day = np.asarray(columns["day"], dtype=np.int64)
+    day = np.array([_day(each) for each in columns["day"]], dtype=np.int64)
     if not len(day):
         raise RejectedInput("/day", f"{path} holds no rows", "name another file")
     first = int(day.min())
@@ -144,11 +164,25 @@ def from_file(path: Path, retailer: str, channel: str = "shop") -> DailySales:
     return _made(retailer, keys, [str(category[sku]) for sku in kept], first, units, price)
 
 
+def _day(value: object) -> int:
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = datetime.fromisoformat(value)
+    if isinstance(value, date):  # a datetime is one, too
+        return value.toordinal() - date(1970, 1, 1).toordinal()
+    if isinstance(value, int):
+        return value
+    raise RejectedInput("/day", f"{value!r} is no day", "2026-11-24, or days since 1970")
+
+
 def _columns(path: Path) -> dict[str, list[Any]]:
     if not path.is_file():
-        raise RejectedInput("/file", f"{path} is no file", "name a Parquet or JSON file")
-    if path.suffix == ".parquet":
-        table = pq.read_table(path)
+        raise RejectedInput("/file", f"{path} is no file", "name a CSV, Parquet or JSON file")
+    if path.suffix in (".csv", ".parquet"):
+        try:
+            table = csv.read_csv(path) if path.suffix == ".csv" else pq.read_table(path)
+        except (pa.ArrowException, OSError) as error:
+            raise RejectedInput("/file", f"{path}: {error}", "mend the file") from None
         return {name: table.column(name).to_pylist() for name in table.column_names}
     try:
         rows = msgspec.json.decode(path.read_bytes(), type=list[dict[str, Any]])

@@ -1,5 +1,6 @@
 """A model is trained: from a data set to an artefact, with its scores on days it has not seen."""
 
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
@@ -52,15 +53,19 @@ class _Fitted(Struct, frozen=True, eq=False):
     base: np.ndarray
 
 
-def train(data: DailySales, *, seed: int = 1) -> Trained:
+def train(
+    data: DailySales, *, seed: int = 1, say: Callable[[str], None] = lambda _: None
+) -> Trained:
     """Train on all days, and score the same recipe on the last ones.
 
-    The same data and seed give the same bytes on one machine.
+    The same data and seed give the same bytes on one machine. ``say`` is told what is begun.
 
     Raises:
         RejectedInput: there is too little to learn from.
     """
+    say(f"scoring: fitted without the last {HELD_DAYS} days, and compared with them")
     scores = _scores(data, seed)
+    say(f"fitting all {data.days} days")
     fitted = _fit(data, seed)
     keys, predictions = _predictions(data, fitted)
     digest = blake2b(keys.tobytes() + predictions.tobytes(), digest_size=4).hexdigest()
@@ -146,11 +151,16 @@ def _information(fitted: _Fitted, listings: int) -> np.ndarray:
 
 
 def _scores(data: DailySales, seed: int) -> dict[str, float]:
-    """Return errors on the last days of a model fitted to those before, and of naive ones."""
+    """Return errors on the last days of a model fitted to those before, and of naive ones.
+
+    Nothing where those before are too few to fit one.
+    """
     held = data.days - HELD_DAYS
     if held < 2 * HELD_DAYS:
         return {}
     past = data.until(held)
+    if len(rows_of(past).units) < ROWS_MIN:
+        return {}
     fitted, state = _fit(past, seed), before(past)
     listings = np.flatnonzero(state.days[:, -1] >= 1)
     ahead = np.arange(held, data.days)

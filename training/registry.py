@@ -97,18 +97,9 @@ class Registry:
         blobs = await self._blobs.list("models")
         return sorted({blob.key.split("/")[1] for blob in blobs if blob.key.endswith("/card")})
 
-    async def card(self, retailer: str, model: str) -> ModelCard:
-        """Return one card.
-
-        Raises:
-            RejectedInput: there is none.
-        """
-        found = await self._card(f"{_folder(retailer, model)}/card")
-        if found is None:
-            raise RejectedInput(
-                "/model", f"{retailer} has no model {model}", "`repricer models list`"
-            )
-        return found
+    async def card(self, retailer: str, model: str) -> ModelCard | None:
+        """Return one card, ``None`` where there is none."""
+        return await self._card(f"{_folder(retailer, model)}/card")
 
     async def reconcile(
         self, retailer: str, serving: Mapping[str, Mapping[str, Any]], now_ms: int

@@ -2,18 +2,31 @@
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from msgspec.structs import asdict
 
 from cluster.assembly import make_logs
 from cluster.commands.planning import Changes, changes_in
-from cluster.commands.speaking import FAILURE, OK, Common, Voice, run, settings_of, table
+from cluster.commands.speaking import (
+    FAILURE,
+    OK,
+    Common,
+    Voice,
+    progress_of,
+    run,
+    settings_of,
+    table,
+)
 from cluster.settings import Settings
 from cluster.topics import recorded_generation
 from engine.deltas import ScopeChange
 from engine.errors import RejectedInput
+
+if TYPE_CHECKING:
+    from cluster.recording import Recording
+    from training.backtest import Backtest
 
 
 def backtest(
@@ -68,14 +81,14 @@ async def _backtest(
     try:
         settings = await as_recorded(settings)
         shards = range(settings.shards.count) if only is None else (only,)
+        if only is not None and not 0 <= only < settings.shards.count:
+            problem = f"there is no shard {only} among {settings.shards.count}"
+            raise RejectedInput("/shard", problem, "leave it out for all")
         for number in shards:
             voice.say(f"deciding shard {number} again")
             async with open_recording(settings, logs, number, "oldest") as recording:
                 testing = Backtest(recording.shard, changes)
-                domain = recording.shard.domain
-                async for each in recording.microbatches():
-                    same = each.domain in ("", domain)
-                    testing.decide(each.batch, each.decided, each.artefacts, same_domain=same)
+                await _decide_again(testing, recording, number, voice)
                 tested.append(testing.tested())
                 horizons.append(recording.horizon)
     finally:
@@ -92,6 +105,18 @@ async def _backtest(
             for number, horizon, part in zip(shards, horizons, tested, strict=True)
         ],
     }
+
+
+async def _decide_again(
+    testing: "Backtest", recording: "Recording", number: int, voice: Voice
+) -> None:
+    domain = recording.shard.domain
+    with progress_of(voice) as progress:
+        bar = progress.add_task(f"shard {number}", total=recording.progress[1])
+        async for each in recording.microbatches():
+            same = each.domain in ("", domain)
+            testing.decide(each.batch, each.decided, each.artefacts, same_domain=same)
+            progress.update(bar, completed=recording.progress[0])
 
 
 async def as_recorded(settings: Settings) -> Settings:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,14 +10,14 @@ import msgspec
 from cyclopts import Parameter
 
 from cluster.assembly import make_blobs, make_logs, make_series
-from cluster.commands.speaking import FAILURE, OK, Common, Voice, run, settings_of, table
+from cluster.commands.speaking import FAILURE, OK, Common, NotFound, Voice, run, settings_of, table
 from cluster.promoting import promote as give
 from cluster.promoting import serving
 from cluster.settings import Settings
 from engine.decided import Outcome
 from engine.deltas import ModelPromoted
-from engine.errors import RejectedInput
-from engine.serving import RULES
+from engine.errors import FailedDependency, RejectedInput
+from engine.serving import ERRORS, RULES
 from training.registry import ModelCard, Registry
 
 DAY_MS = 86_400_000
@@ -24,7 +25,8 @@ DAY_MS = 86_400_000
 
 def train(
     file: Annotated[
-        Path | None, Parameter(help="Parquet or JSON: sku, day, price_minor, units; else history")
+        Path | None,
+        Parameter(help="CSV, Parquet or JSON: sku, day, price_minor, units; else history"),
     ] = None,
     *,
     retailer: Annotated[str | None, Parameter(help="default: every one that history knows")] = None,
@@ -136,7 +138,7 @@ async def _train(
                     )
                 )
                 voice.say(f"training {each}: {len(data.keys)} listings, {data.days} days")
-                trained = fit(data, seed=seed)
+                trained = fit(data, seed=seed, say=voice.say)
             except RejectedInput as error:
                 if retailer is not None:
                     raise
@@ -145,15 +147,21 @@ async def _train(
             card = await registry.add(trained, _now_ms())
             answer = {**told(trained), "checksum": card.checksum, "stage": card.stage}
             if promote == "canary":
-                outcomes = await _promote(settings, card, "canary", 0.1, 7)
-                answer["stage"] = "canary"
-                refused = [of.detail for of in outcomes if of.status != "done"]
-                if refused:
-                    answer["stage"], answer["problem"] = card.stage, refused[0]
+                answer |= await _begun(settings, card)
             answers.append(answer)
     finally:
         await series.close()
     return answers
+
+
+async def _begun(settings: Settings, card: ModelCard) -> dict[str, Any]:
+    """Let a new model serve; what is wrong is told of this one: others are trained all the same."""
+    try:
+        outcomes = await _promote(settings, card, "canary", 0.1, 7)
+    except FailedDependency as error:
+        return {"problem": f"trained, not promoted: {error}"}
+    refused = [of.detail for of in outcomes if of.status != "done"]
+    return {"problem": refused[0]} if refused else {"stage": "canary"}
 
 
 async def _known(series: Any) -> list[str]:
@@ -188,7 +196,7 @@ def listed(
             _day(card.trained_ms),
             f"{card.scores['wape']:.3f}" if "wape" in card.scores else "-",
         )
-    note = "" if fresh else "no owner is up: stages are as they were last seen"
+    note = "" if fresh else "not every shard has a live owner: stages are as they were last seen"
     voice.answer(
         {"models": msgspec.to_builtins(cards), "fresh": fresh}, shown, *([note] if note else [])
     )
@@ -219,15 +227,37 @@ def show(
     card, places = run(_shown(settings, retailer, model))
     answer = {**msgspec.to_builtins(card), "serving": places}
     shown = table(model, "", "")
-    for name, value in answer.items():
-        shown.add_row(name.replace("_", " "), str(value))
+    for name, value in _told(card, places).items():
+        shown.add_row(name, value)
     voice.answer(answer, shown)
     return OK
 
 
+def _told(card: ModelCard, places: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return what a person is told of a model and its places."""
+    told = {
+        "retailer": card.retailer,
+        "stage": f"{card.stage}, since {_day(card.stage_ms)}",
+        "trained": f"{_day(card.trained_ms)}, seed {card.seed}",
+        "on": f"{card.listings:,} listings, {card.rows:,} listing-days, "
+        f"{_day(card.first_day * DAY_MS)[:10]} to {_day(card.last_day * DAY_MS)[:10]}",
+        "last served": _day(card.served_ms) if card.served_ms else "never",
+        "checksum": card.checksum,
+    }
+    told |= {name.replace("_", " "): f"{score:.3f}" for name, score in card.scores.items()}
+    for place, of in places.items():
+        errors = dict(zip(ERRORS, of["errors"], strict=True))
+        told[f"as {place}"] = (
+            f"{of['share']:.0%} of the listings since {_day(of['since_ms'])}; foreseen for "
+            f"{errors['row_days']:.0f} listing-days, wrong by {errors['with']:.1f} units with it "
+            f"and {errors['without']:.1f} without"
+        )
+    return told
+
+
 async def _shown(settings: Settings, retailer: str, model: str) -> tuple[ModelCard, dict[str, Any]]:
     await _listed(settings, retailer)
-    card = await make_registry(settings).card(retailer, model)
+    card = await _card(settings, retailer, model)
     told = await serving(settings) or {}
     places = {place: of for place, of in told.get(retailer, {}).items() if of.get("model") == model}
     return card, places
@@ -246,7 +276,7 @@ def promote(
     voice, settings = Voice(common), settings_of(common)
 
     async def work() -> list[Outcome]:
-        card = await make_registry(settings).card(retailer, model)
+        card = await _card(settings, retailer, model)
         return await _promote(settings, card, stage, share, days)
 
     return _answer(voice, model, run(work()))
@@ -263,7 +293,7 @@ def rollback(
 
     async def work() -> list[Outcome]:
         if to != RULES:
-            card = await make_registry(settings).card(retailer, to)
+            card = await _card(settings, retailer, to)
             return await _promote(settings, card, "champion", 1.0, 7)
         logs = make_logs(settings)
         try:
@@ -277,6 +307,18 @@ def rollback(
     return _answer(voice, to, run(work()))
 
 
+async def _card(settings: Settings, retailer: str, model: str) -> ModelCard:
+    """Return one model's card.
+
+    Raises:
+        NotFound: there is none.
+    """
+    card = await make_registry(settings).card(retailer, model)
+    if card is None:
+        raise NotFound(f"{retailer} has no model {model}: `repricer models list` names them")
+    return card
+
+
 async def _promote(
     settings: Settings,
     card: ModelCard,
@@ -284,8 +326,10 @@ async def _promote(
     share: float,
     days: int,
 ) -> list[Outcome]:
-    if not 0.0 < share <= 1.0 or not 1 <= days <= 365:
-        raise RejectedInput("/share", "a share is above 0 and at most 1, days 1 to 365", "mend it")
+    if not 0.0 < share <= 1.0:
+        raise RejectedInput("/share", f"{share} is no share", "above 0 and at most 1: --share 0.1")
+    if not 1 <= days <= 365:
+        raise RejectedInput("/days", f"{days} is out of bounds", "1 to 365: --days 7")
     delta = ModelPromoted(
         retailer=card.retailer,
         model=card.model,

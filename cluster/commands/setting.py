@@ -1,6 +1,6 @@
 """``config`` and ``servers``: what is set, and the real servers for a trial."""
 
-import subprocess
+import os
 import sys
 from typing import Annotated, Any
 
@@ -41,4 +41,5 @@ def schema(*, common: Common | None = None) -> int:
 def servers(*, common: Common | None = None) -> int:
     """Start the real Kafka, Postgres, QuestDB and Redis for a trial, until interrupted."""
     Voice(common).say("starting Kafka, Postgres, QuestDB and Redis; Ctrl-C ends them")
-    return subprocess.run([sys.executable, "-m", "cluster.servers", "up"], check=False).returncode
+    # In place of this process: whoever ends it by a signal ends the servers, too.
+    os.execv(sys.executable, [sys.executable, "-m", "cluster.servers", "up"])

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
 from actors.shard_actor import ShardActor
 from actors.starts import Start
@@ -15,6 +16,8 @@ from cluster import promoting
 from cluster.__main__ import main
 from cluster.assembly import make_logs, make_owner
 from cluster.commands.modelling import make_registry
+from cluster.control import ControlServer, control_token
+from cluster.launching import Launched
 from cluster.roles import seconds_to_hour
 from cluster.settings import Settings, load
 from cluster.topics import prepare_logs
@@ -22,7 +25,9 @@ from engine.deltas import ListingChanged, ModelPromoted, PolicyChanged, Retailer
 from engine.errors import FailedDependency
 from persistence.ports import DELTAS
 from persistence.wire import encode_delta
+from tests.cluster.site import site
 from tests.training.shops import shop
+from training.worlds.market import Market, World
 
 
 def sales_file(path: Path) -> Path:
@@ -68,7 +73,7 @@ def test_a_file_becomes_a_candidate_that_is_listed_and_shown(
     assert [(card["model"], card["stage"]) for card in listed["models"]] == [(model, "candidate")]
     code, shown = answered(capsys, "models", "show", model, "--retailer", "acme", *folder)
     assert (code, shown["checksum"], shown["serving"]) == (0, trained[0]["checksum"], {})
-    assert answered(capsys, "models", "show", "m-0", "--retailer", "acme", *folder)[0] == 2
+    assert answered(capsys, "models", "show", "m-0", "--retailer", "acme", *folder)[0] == 3
     assert answered(capsys, "train", file, *folder)[0] == 2, "whose sales are they?"
 
 
@@ -125,6 +130,61 @@ async def test_a_promotion_goes_through_the_log_and_its_outcome_comes_back(tmp_p
         living.cancel()
         await asyncio.wait({living})
         await logs.close()
+
+
+async def test_a_promotion_is_given_at_the_shards_own_time(tmp_path: Path) -> None:
+    """On event time one of today would carry the shard years ahead, or be refused for it."""
+    async with site(tmp_path / "data") as at:
+        await at.feed(Market(5, 4, World()).opening())
+        before_ms = at.shard.decided_ms
+
+        async def decide() -> None:
+            while True:
+                await at.actor.step()
+
+        deciding = asyncio.create_task(decide())
+        rules = ModelPromoted(retailer="demo", model="rules", stage="champion", observed_ms=0)
+        for _ in range(2):  # nothing comes between them that would move the time
+            outcomes = await promoting.promote(at.settings, at.logs, rules)
+            assert [of.status for of in outcomes] == ["done"], outcomes
+        deciding.cancel()
+        await asyncio.wait({deciding})
+        assert before_ms < at.shard.decided_ms < before_ms + 1000
+
+
+async def test_what_serves_is_known_only_when_every_shard_says_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A standby does not answer, and no model looks retired because its owner just died."""
+    settings = load({"folder": tmp_path, "shards": {"count": 2}})
+    champion = {"acme": {"champion": {"model": "m-1"}}}
+
+    async def live() -> dict[str, Any]:
+        return champion
+
+    async def idle() -> dict[str, Any]:
+        return {}
+
+    async def standing_by() -> dict[str, Any]:
+        raise FailedDependency("the shard is standing by, not live; ask again")
+
+    servers, owners = [], []
+    for shard, act in ((0, live), (0, standing_by), (1, idle)):
+        server = ControlServer(
+            control_token(settings.run_folder),
+            status=dict,
+            registry=CollectorRegistry(),
+            acts={"models": lambda _, act=act: act()},
+        )
+        start = Start(shard=shard, number=len(servers) + 1, owner=bytes(16))
+        servers.append(server)
+        owners.append(Launched(start=start, pid=0, address=await server.start()))
+    monkeypatch.setattr(promoting, "living_owners", lambda _: owners)
+    assert await promoting.serving(settings) == champion
+    del owners[0]
+    assert await promoting.serving(settings) is None
+    for server in servers:
+        await server.close()
 
 
 async def test_without_an_owner_nobody_answers(

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from cluster.__main__ import main
-from cluster.commands.speaking import CONFLICT, OK, USAGE
+from cluster.commands import planning
+from cluster.commands.speaking import CONFLICT, OK, UNAVAILABLE, USAGE
 from cluster.forking import Forks
 from cluster.tree import make_keys
 from cluster.watching import write_role
@@ -94,6 +95,37 @@ async def test_a_plan_is_shown_applied_once_and_then_a_conflict(
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
             await forks.close()
+
+
+@pytest.mark.parametrize(
+    ("becomes", "code"), [("done", OK), ("conflict", CONFLICT), ("refused", USAGE)]
+)
+def test_applying_waits_for_the_shards_word(
+    becomes: str,
+    code: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The gateway answers after two seconds that it knows nothing: that is no success."""
+    saved = tmp_path / "change.plan"
+    saved.write_bytes(msgspec.json.encode({"retailer": "demo", "plan": "p", "changes": []}))
+    asked = []
+
+    async def ask(settings: Any, path: str, *_: Any, **more: Any) -> dict[str, Any]:
+        asked.append(path)
+        status = becomes if len(asked) > 2 else "pending"
+        return {"operation_id": "op", "status": status, "kind": "PlanApplied", "detail": "so"}
+
+    monkeypatch.setattr(planning, "ask", ask)
+    monkeypatch.setattr(planning, "ASK_AGAIN_S", 0.0)
+    words = ["apply", str(saved), "--folder", str(tmp_path), "--json"]
+    assert main(words) == code
+    assert asked == ["/policies:apply", "/operations/op", "/operations/op"]
+    becomes = "pending"
+    monkeypatch.setattr(planning, "ANSWER_S", 0.0)
+    assert main(words) == UNAVAILABLE
+    assert "op was given" in json.loads(capsys.readouterr().out.splitlines()[-1])["error"]["detail"]
 
 
 async def _until_known(verb: Any) -> None:

@@ -5,14 +5,17 @@ from typing import Any, cast
 
 import pytest
 
+import cluster.recording
 from cluster.assembly import checkpoint_folder
-from cluster.recording import horizon_of
+from cluster.recording import horizon_of, open_recording
 from cluster.settings import Settings
-from engine.errors import LogTruncated, RejectedInput
+from engine.errors import FailedDependency, LogTruncated, RejectedInput
 from engine.shard import Shard
 from persistence.checkpoints import CheckpointFiles, Increment
 from persistence.decision_records import LogPosition
-from persistence.ports import Log
+from persistence.ports import DECISIONS, Log, Logs, Record
+from tests.cluster.site import site
+from training.worlds.market import Market, World
 
 DAY_MS = 86_400_000
 
@@ -105,3 +108,53 @@ async def test_the_newest_checkpoint_is_taken_where_there_is_one_and_else_the_lo
     chain, _ = await horizon_of(settings, 0, "newest", decisions, lanes)
     assert chain is not None
     assert chain.name == newest
+
+
+class Faltering:
+    """A decision log of which some reads bring nothing, as when a fetch from Kafka fails."""
+
+    def __init__(self, log: Log, gives_after: int) -> None:
+        self._log = log
+        self._gives_after = gives_after
+        self.reads = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    async def read(self, after: int, *, limit: int, wait_ms: int) -> list[Record]:
+        self.reads += 1
+        if self.reads % (self._gives_after + 1):
+            return []
+        return await self._log.read(after, limit=2, wait_ms=wait_ms)
+
+
+class FalteringLogs:
+    """Logs whose decision log falters."""
+
+    def __init__(self, logs: Logs, gives_after: int) -> None:
+        self._logs = logs
+        self._gives_after = gives_after
+
+    async def open(self, topic: str, partition: int) -> Log:
+        log = await self._logs.open(topic, partition)
+        return cast(Log, Faltering(log, self._gives_after)) if topic == DECISIONS else log
+
+
+async def test_a_read_that_brings_nothing_is_not_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a slow log makes a replay without differences, and a fork of the past."""
+    async with site(tmp_path / "data") as at:
+        await at.feed(Market(5, 4, World()).opening())
+        for _ in range(6):
+            await at.actor.step()
+        seq = at.shard.seq
+        logs = cast(Logs, FalteringLogs(at.logs, gives_after=1))
+        async with open_recording(at.settings, logs, 0, "oldest") as recording:
+            found = [each.decided.seq async for each in recording.microbatches()]
+        assert found == list(range(1, seq + 1))
+        monkeypatch.setattr(cluster.recording, "SILENCE_S", 0.05)
+        logs = cast(Logs, FalteringLogs(at.logs, gives_after=10**9))
+        async with open_recording(at.settings, logs, 0, "oldest") as recording:
+            with pytest.raises(FailedDependency, match="gives nothing behind -1"):
+                _ = [each async for each in recording.microbatches()]

@@ -4,6 +4,7 @@ One tree serves all of these tests, in their order, because a Ray node takes lon
 """
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -18,8 +19,10 @@ from cluster.launching import living_owners
 from cluster.processes import leftovers, tree_mark
 from cluster.ray_node import read_node, refuse_open_job_api
 from cluster.tree import role_card
+from engine.routing import key64, partition_of
 from perf.chaos_rows import audit, strike
-from perf.real_stack import EngineUnderTest
+from perf.real_stack import EngineUnderTest, decisions
+from tests.cluster.modelled import LEARNING, LISTINGS, LIVE, RETAILER, shop_files
 
 ROOT = Path(__file__).resolve().parents[2]
 EVENT_TIME = {
@@ -29,6 +32,9 @@ EVENT_TIME = {
     # Other tests keep the cores busy; what is tested is that somebody takes over, not how soon.
     "supervisor.silence_ms": 6000,
 }
+
+KEYS = {key64(RETAILER, "shop", f"S{number}") for number in range(LISTINGS)}
+SHARD = partition_of(RETAILER, 2)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -124,6 +130,78 @@ def test_prices_are_served_and_explained(engine: EngineUnderTest) -> None:
     assert told["exit_code"] == 0, told
     assert told["features"]["price"] > 0
     assert engine.verb("price", "no such thing", "--retailer", "dominicks")["exit_code"] == 3
+
+
+async def standing(engine: EngineUnderTest) -> tuple[str, dict[int, tuple[int, int]]]:
+    """Return the model that the modelled retailer's shard names, and his prices as recorded."""
+    model, prices = "", {}
+    async for accepted in decisions(engine.settings, SHARD):
+        if accepted.decided is not None:
+            model = accepted.decided.model
+            for quote in accepted.decided.quotes:
+                if int(quote["listing"]) in KEYS:
+                    price = (int(quote["in_force_minor"]), int(quote["proposed_minor"]))
+                    prices[int(quote["listing"])] = price
+    return model, prices
+
+
+def test_a_model_is_trained_serves_through_a_kill_and_is_rolled_back(
+    engine: EngineUnderTest,
+) -> None:
+    """From a file of before to prices, by the command lines of docs/models.md."""
+    words = shop_files(engine.folder, "first", range(60, 61), LEARNING, asked=True)
+    assert engine.verb(*words)["rejected"] == 0
+    table = shop_files(engine.folder, "before", range(60), LEARNING, asked=True)[1]
+    process = engine.begin_verb("train", table, "--retailer", RETAILER)
+    told, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, told
+    (trained,) = json.loads(told.splitlines()[-1])
+    model = trained["model"]
+    assert (trained["listings"], trained["rows"]) == (LISTINGS, LISTINGS * 53)
+
+    for stage in ("canary", "champion"):
+        words = ["models", "promote", model, "--retailer", RETAILER, "--stage", stage]
+        promoted = engine.verb(*words)
+        assert promoted["exit_code"] == 0, promoted
+        assert f"is {stage}; it knows {LISTINGS} listings" in promoted["outcomes"][0]["detail"]
+    words = shop_files(engine.folder, "days", range(61, 67), LIVE, asked=False)
+    assert engine.verb(*words)["rejected"] == 0
+    asyncio.run(engine.until_decided())
+    before = asyncio.run(standing(engine))
+    assert before[0] == model
+    assert set(before[1]) == KEYS
+
+    asyncio.run(strike(engine.settings, SHARD, "kill"))
+    assert asyncio.run(standing(engine)) == before
+    shown = engine.verb("models", "show", model, "--retailer", RETAILER)
+    assert (shown["stage"], shown["serving"]["champion"]["model"]) == ("champion", model)
+
+    rolled_back = engine.verb("models", "rollback", "--retailer", RETAILER)
+    assert rolled_back["exit_code"] == 0, rolled_back
+    listed = engine.verb("models", "list")
+    assert listed["fresh"]
+    assert [card["stage"] for card in listed["models"]] == ["retired"]
+    assert asyncio.run(standing(engine))[0] != model
+
+
+def test_a_plan_foresees_exactly_what_applying_it_moves(engine: EngineUnderTest) -> None:
+    policy, saved = engine.folder / "policy.json", engine.folder / "change.plan"
+    policy.write_text('[{"scope": "category", "key": "flat", "fields": {"min_margin": 0.5}}]')
+    _, before = asyncio.run(standing(engine))
+    words = ("--retailer", RETAILER, "--limit", "100")
+    planned = engine.verb("plan", str(policy), "--out", str(saved), *words)
+    assert planned["exit_code"] == 0, planned
+    foreseen = {
+        key64(RETAILER, each["channel"], each["sku"]): round(100 * float(each["after"]["amount"]))
+        for each in planned["effect"]["moves"]
+    }
+    assert len(foreseen) == planned["effect"]["moved"] > 0
+    applied = engine.verb("apply", str(saved))
+    assert applied["applied"], applied
+    _, after = asyncio.run(standing(engine))
+    moved = {key: now[0] for key, now in after.items() if now[0] != before[key][0]}
+    assert moved == foreseen
+    assert engine.verb("apply", str(saved))["exit_code"] == 4
 
 
 def test_replay_agrees_from_the_start_and_from_a_checkpoint(engine: EngineUnderTest) -> None:

@@ -1,4 +1,4 @@
-"""A data set says the same whether it comes from history, a Parquet file or JSON."""
+"""A data set says the same whether it comes from history, a CSV or Parquet file, or JSON."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ def signed(key: int) -> int:
     return int(np.array([key], dtype=np.uint64).view(np.int64)[0])
 
 
-async def history(path: Path) -> SqliteSeries:
+async def history(path: Path, *, priced_later_ms: int = 0) -> SqliteSeries:
     series = SqliteSeries(path)
     await series.migrate()
 
@@ -44,8 +44,8 @@ async def history(path: Path) -> SqliteSeries:
     await append(
         "prices",
         [
-            {"ts": n, "seq": n, "listing": signed(KEYS[sku]), "decided_ms": at + ms,
-             "in_force_minor": minor}
+            {"ts": n, "seq": n, "listing": signed(KEYS[sku]), "in_force_minor": minor,
+             "decided_ms": at + ms + priced_later_ms}
             for n, (sku, ms, minor) in enumerate(
                 (
                     ("A", -5, 1000),
@@ -96,7 +96,17 @@ async def test_history_becomes_days(tmp_path: Path) -> None:
     await series.close()
 
 
-@pytest.mark.parametrize("kind", ["parquet", "json"])
+async def test_sales_before_the_first_decided_price_are_told_apart_from_none(
+    tmp_path: Path,
+) -> None:
+    """Sales that were imported have no price that history knows: a file has it."""
+    series = await history(tmp_path / "series.sqlite", priced_later_ms=9 * DAY_MS)
+    with pytest.raises(RejectedInput, match=r"4 sales of acme .*`repricer train FILE`"):
+        await from_history(series, "acme", first_ms=FIRST * DAY_MS, until_ms=(FIRST + 3) * DAY_MS)
+    await series.close()
+
+
+@pytest.mark.parametrize("kind", ["parquet", "json", "csv"])
 def test_a_file_becomes_days(tmp_path: Path, kind: str) -> None:
     rows = [
         {"sku": "A", "day": FIRST, "price_minor": 1000, "units": 5, "category": "c"},
@@ -105,8 +115,12 @@ def test_a_file_becomes_days(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"sales.{kind}"
     if kind == "parquet":
         pq.write_table(pa.Table.from_pylist(rows), path)
-    else:
+    elif kind == "json":
         path.write_bytes(msgspec.json.encode(rows))
+    else:
+        path.write_text(
+            "sku,day,price_minor,units,category\nA,2024-10-04,1000,5,c\nB,2024-10-06,500,4,d\n"
+        )
     data = from_file(path, "acme")
     assert data.keys.tolist() == [KEYS["A"], KEYS["B"]]
     assert data.units[0][0] == 5.0 and data.units[1][2] == 4.0
@@ -119,6 +133,7 @@ def test_a_file_becomes_days(tmp_path: Path, kind: str) -> None:
     [
         [{"sku": "A", "day": 1, "units": 1}],
         [{"sku": "A", "day": 1, "units": 1, "price_minor": 0}],
+        [{"sku": "A", "day": "the first", "units": 1, "price_minor": 9}],
         [{"sku": "A", "day": 1, "units": -1, "price_minor": 9}],
         [{"sku": "A", "day": 1, "units": 1, "price_minor": 9}, {"sku": "B"}],
         [{"sku": s, "day": d, "units": 1, "price_minor": 9} for s, d in (("A", 1), ("B", 9000))],
