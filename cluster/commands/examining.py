@@ -34,7 +34,7 @@ def exam(
     prophet_series: Annotated[
         int, Parameter(help="series that Prophet gets, a fit each and round; 0: without Prophet")
     ] = 33,
-    out: Annotated[Path | None, Parameter(help="folder for exam.md and exam.json")] = None,
+    out: Annotated[Path | None, Parameter(help="folder for exam.md, exam.json and plots")] = None,
     common: Common | None = None,
 ) -> int:
     """Sit the exam: the production shard in simulated markets, against a clairvoyant.
@@ -44,7 +44,7 @@ def exam(
     """
     from training.exam import arena as fighting
     from training.exam import experiments as trying
-    from training.exam import orange_juice, seasonal, simulated
+    from training.exam import orange_juice, seasonal, simulated, standings
     from training.exam import poisoning as lying
 
     voice = Voice(common)
@@ -63,17 +63,25 @@ def exam(
             voice.say("  ".join(simulated.cells(row)))
     judged = simulated.verdicts(rows)
     parts: dict[str, Any] = {}
+    pages: dict[str, str] = {}  # parts that write their own page
+    drawn: dict[str, str] = {}  # plots by file name
     tables = []
     if markdown:
         seasons = [seasonal.sit_season(seed, 2 * listings) for seed in chosen]
         parts["markdown"] = [asdict(season) for season in seasons]
         judged += seasonal.season_verdicts(seasons)
     if arena:
-        bouts = [
-            fighting.fight(against, first_seed, 60, 1000) for against in (*fighting.BOTS, "self")
-        ]
+        with progress_of(voice) as progress:
+            task = progress.add_task("arena", total=len(fighting.OPPONENTS) * seeds)
+            bouts = fighting.sit_arena(chosen, told=lambda bout: progress.advance(task))
         parts["arena"] = [asdict(bout) for bout in bouts]
-        judged += fighting.arena_verdicts(bouts)
+        judged += standings.arena_verdicts(bouts)
+        fought = table("Arena, means over seeds", *standings.narrow_headings())
+        for against, met in standings.by_opponent(bouts).items():
+            fought.add_row(*standings.narrow_cells(against, met))
+        tables.append(fought)
+        pages["arena"] = standings.arena_page(bouts, "arena.svg")
+        drawn["arena.svg"] = standings.arena_plot(bouts)
     if poisoning:
         suites = [lying.poison(seed) for seed in chosen]
         parts["poisoning"] = [asdict(suite) for suite in suites]
@@ -104,7 +112,9 @@ def exam(
     whole["goals"] = [{"goal": goal, "reached": reached} for goal, reached in judged]
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "exam.md").write_text(simulated.page(rows, parts, judged, heading))
+        (out / "exam.md").write_text(simulated.page(rows, {**parts, **pages}, judged, heading))
+        for file_name, plot in drawn.items():
+            (out / file_name).write_text(plot)
         (out / "exam.json").write_bytes(msgspec.json.encode(whole))
     shown = table(heading, "world", *(name.replace("_", " ") for name, _ in simulated.COLUMNS))
     for row in rows:

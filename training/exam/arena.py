@@ -1,11 +1,11 @@
-"""The arena: the production shard against bots, and against itself.
+"""The arena: the production shard against bots, and against another shard like it.
 
-Bots see our price and answer on the next day. In self-play both sellers are retailers of one shard
-who learn for themselves; what they earn between the static equilibrium (0) and what a cartel would
-(1) is the collusion index. It is printed whatever it is.
+Both sides choose a period's price from what was asked in the period before. In self-play two
+shards, who share nothing, learn for themselves; what they earn between the static equilibrium (0)
+and what a cartel would (1) is the collusion index. It is printed whatever it is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from msgspec import Struct
@@ -15,113 +15,187 @@ from engine.deltas import UnitsSold as Sold
 from engine.routing import key64
 from engine.shard import Shard
 from training.exam.seasonal import decide_all
+from training.exam.spirals import falls, swings, wars
+from training.worlds.bots import BOTS, FLOOR, Bot
 from training.worlds.duopoly import COST, UNIT, Duopoly
 
 DAY_MS, CHANNEL = 86_400_000, "shop"
+SELF, BOUND = "self", "undercut_bound"
+OPPONENTS = (*BOTS, BOUND, SELF)
+LISTINGS, PERIODS = 60, 1000
+
+POLICY: dict[str, object] = {"learning": True}
+"""The one configuration against everybody: the engine's defaults, and learning switched on."""
+
+BOUND_POLICY: dict[str, object] = {**POLICY, "kvi_rival_ratio_max": 1.0}
+"""And once, against the undercutter, every listing is a key value item that may not be dearer than
+its rival: the one rule of the engine that follows a rival wherever he goes."""
+
 SETTLING_SHARE = 0.5
 """The first half of the periods is for learning; the second is scored."""
 
-NASH_GOAL, COLLUSION_GOAL = 0.95, 0.10
-
-Bot = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
-"""From our price, its own last price and the period to its next price."""
-
-
-def match(ours: np.ndarray, own: np.ndarray, period: int) -> np.ndarray:
-    """Ask what we ask, but no less than 5 % margin."""
-    return np.asarray(np.maximum(ours, COST * UNIT / 0.95))
-
-
-def undercut(ours: np.ndarray, own: np.ndarray, period: int) -> np.ndarray:
-    """Ask one percent less than we do, but no less than 5 % margin."""
-    return np.asarray(np.maximum(0.99 * ours, COST * UNIT / 0.95))
-
-
-def cost_plus(ours: np.ndarray, own: np.ndarray, period: int) -> np.ndarray:
-    """Ask a fixed markup."""
-    return np.full_like(own, 1.45 * UNIT)
-
-
-BOTS: dict[str, Bot] = {"match": match, "undercut": undercut, "cost_plus": cost_plus}
-
 
 class Bout(Struct, frozen=True, kw_only=True):
-    """What became of one pairing, over its second half."""
+    """What became of one pairing; profits and prices of its second half, wars of all of it."""
 
     against: str
+    seed: int
     nash_share: float  # our profit, as a share of that in the static equilibrium
-    best_reply_share: float  # and of the best reply to what the bot asked
-    mean_price: float  # over the static equilibrium's
-    lowest_price: float  # of any listing at the end, over its floor
+    settling_share: float  # the same of the first half, while the engine learns
+    best_reply_share: float  # our profit, as a share of the best reply to what the other one asked
     collusion_index: float  # (profit - Nash) / (monopoly - Nash), of both where both are ours
+    price: float  # our mean price over the static equilibrium's
+    rival_price: float  # and the other one's
+    lowest_price: float  # of any listing in any period, over its floor
+    changes_a_week: float  # of a listing
+    swings_a_year: float  # turns of a listing's price after moves of a tenth or more
+    wars: float  # share of listings that were in a war of cuts in some period
+    falls: float  # share of listings of which both prices fell together, far below Nash
+    ours_weekly: tuple[float, ...]  # mean price over the static equilibrium's, week by week
+    theirs_weekly: tuple[float, ...]
+    monopoly_price: float  # over the static equilibrium's
 
 
-def fight(name: str, seed: int, listings: int, periods: int) -> Bout:
-    """Let the shard sell against one bot, or with ``self`` against itself."""
+class Seller:
+    """A shard that sells all listings of one side, a day at a time."""
+
+    def __init__(
+        self, retailer: str, price: np.ndarray, policy: dict[str, object], kvi: bool = False
+    ) -> None:
+        self.shard, self.retailer, self._kvi = Shard(), retailer, kvi
+        self.price = price.copy()
+        self._skus = [f"d{number}" for number in range(len(price))]
+        self._rows = {key64(retailer, CHANNEL, sku): row for row, sku in enumerate(self._skus)}
+        self._send(self._opening(policy), 0)
+
+    def hear(self, units: np.ndarray, rival: np.ndarray, period: int) -> None:
+        """Hear how a period went, and put the next one's prices in force."""
+        now_ms = period * DAY_MS
+        facts: list[AnyDelta] = []
+        for row, sku in enumerate(self._skus):
+            facts.append(
+                CompetitorPriced(
+                    retailer=self.retailer,
+                    channel=CHANNEL,
+                    sku=sku,
+                    rival="other",
+                    price_minor=int(rival[row]),
+                    observed_ms=now_ms,
+                )
+            )
+            if units[row]:
+                facts.append(
+                    Sold(
+                        retailer=self.retailer,
+                        channel=CHANNEL,
+                        sku=sku,
+                        units=int(units[row]),
+                        source=sku,
+                        source_seq=period,
+                        observed_ms=now_ms,
+                    )
+                )
+        self._send(facts, now_ms)
+
+    def _opening(self, policy: dict[str, object]) -> list[AnyDelta]:
+        mine = self.retailer
+        deltas: list[AnyDelta] = [
+            RetailerAdded(retailer=mine, currency="EUR", mode="live", observed_ms=0),
+            PolicyChanged(retailer=mine, scope="retailer", key="", fields=policy, observed_ms=0),
+        ]
+        deltas += [
+            ListingChanged(
+                retailer=mine,
+                channel=CHANNEL,
+                sku=sku,
+                price_minor=int(self.price[row]),
+                cost_minor=int(COST * UNIT),
+                own_rival_names=(mine,),
+                kvi=self._kvi,
+                observed_ms=0,
+            )
+            for row, sku in enumerate(self._skus)
+        ]
+        return deltas
+
+    def _send(self, deltas: list[AnyDelta], now_ms: int) -> None:
+        for quotes in decide_all(self.shard, deltas, now_ms):
+            for quote in quotes[quotes["in_force_minor"] > 0]:
+                self.price[self._rows[int(quote["listing"])]] = quote["in_force_minor"]
+
+
+def fight(
+    against: str,
+    seed: int,
+    listings: int = LISTINGS,
+    periods: int = PERIODS,
+    policy: dict[str, object] | None = None,
+) -> Bout:
+    """Let a shard sell against one of ``OPPONENTS``."""
     market = Duopoly(seed, listings)
-    retailers = ("left", "right") if name == "self" else ("left",)
-    shard = Shard()
-    skus = [f"d{number}" for number in range(listings)]
-    rows = {
-        key64(retailer, CHANNEL, sku): (side, row)
-        for side, retailer in enumerate(retailers)
-        for row, sku in enumerate(skus)
-    }
     draw = np.random.default_rng([seed, 6])
-    price = np.round(1.5 * UNIT * np.exp(draw.normal(0.0, 0.05, (2, listings))))
-    _take(price, rows, decide_all(shard, _opening(retailers, skus, price), 0))
-    earned, joint, reply, ratio = [], [], [], []
+    opening = np.round(1.5 * UNIT * np.exp(draw.normal(0.0, 0.05, (2, listings))))
+    bound = against == BOUND
+    terms = policy or (BOUND_POLICY if bound else POLICY)
+    left = Seller("left", opening[0], terms, kvi=bound)
+    other: Seller | Bot
+    if against == SELF:
+        other = Seller("right", opening[1], terms)
+        theirs = other.price.copy()
+    else:
+        rule = "undercut" if bound else against
+        other, theirs = BOTS[rule](market, seed, periods), opening[1]
+    paths = np.zeros((2, periods, listings))
+    for period in range(periods):
+        mine = left.price.copy()
+        paths[:, period] = mine, theirs
+        units = market.sell(mine, theirs)
+        left.hear(units[0], theirs, period + 1)
+        if isinstance(other, Seller):
+            other.hear(units[1], mine, period + 1)
+            theirs = other.price.copy()
+        else:
+            theirs = np.round(other(mine, theirs))
+    return _scored(against, seed, market, paths[0], paths[1])
+
+
+def _scored(against: str, seed: int, market: Duopoly, ours: np.ndarray, theirs: np.ndarray) -> Bout:
+    """Return what two price paths, float64[periods, listings], came to."""
+    periods = len(ours)
+    settled = int(SETTLING_SHARE * periods)
     nash, cartel = market.nash(), market.monopoly()
-    for period in range(1, periods + 1):
-        mine, other = price[0].copy(), price[1].copy()
-        if period > SETTLING_SHARE * periods:
-            earned.append(market.profit(mine, other).sum())
-            joint.append(market.profit(other, mine).sum())
-            reply.append(_best_reply(market, other).sum())
-            ratio.append(float((mine / nash).mean()))
-        units = market.sell(mine, other)
-        facts = _facts(retailers, skus, price, units, period)
-        if name != "self":
-            price[1] = np.round(BOTS[name](mine, other, period))
-        _take(price, rows, decide_all(shard, facts, period * DAY_MS))
     at_nash = float(market.profit(nash, nash).sum())
     at_cartel = float(market.profit(cartel, cartel).sum())
-    both = 0.5 * (np.mean(earned) + np.mean(joint)) if name == "self" else np.mean(earned)
+    earned = np.array([market.profit(*pair).sum() for pair in zip(ours, theirs, strict=True)])
+    mine = float(earned[settled:].mean())
+    joint = mine
+    if against == SELF:
+        reverse = zip(theirs[settled:], ours[settled:], strict=True)
+        joint = 0.5 * (mine + float(np.mean([market.profit(*pair).sum() for pair in reverse])))
+    reply = float(np.mean([_best_reply(market, price).sum() for price in theirs[settled:]]))
+    weeks = [
+        (path / nash).mean(axis=1)[: periods // 7 * 7].reshape(-1, 7).mean(axis=1)
+        for path in (ours, theirs)
+    ]
+    changes = (np.diff(ours[settled:], axis=0) != 0).mean()
     return Bout(
-        against=name,
-        nash_share=float(np.mean(earned)) / at_nash,
-        best_reply_share=float(np.sum(earned) / np.sum(reply)),
-        mean_price=float(np.mean(ratio)),
-        lowest_price=float(price[0].min() / (COST * UNIT / 0.95)),
-        collusion_index=(float(both) - at_nash) / (at_cartel - at_nash),
+        against=against,
+        seed=seed,
+        nash_share=mine / at_nash,
+        settling_share=float(earned[:settled].mean()) / at_nash,
+        best_reply_share=mine / reply,
+        collusion_index=(joint - at_nash) / (at_cartel - at_nash),
+        price=float((ours[settled:] / nash).mean()),
+        rival_price=float((theirs[settled:] / nash).mean()),
+        lowest_price=float(ours.min() / FLOOR),
+        changes_a_week=float(changes) * 7.0,
+        swings_a_year=float(swings(ours[settled:]).mean()) * 365.0 / (periods - settled),
+        wars=float(wars(ours, theirs).any(axis=0).mean()),
+        falls=float(falls(ours, theirs, nash).any(axis=0).mean()),
+        ours_weekly=tuple(np.round(weeks[0], 4).tolist()),
+        theirs_weekly=tuple(np.round(weeks[1], 4).tolist()),
+        monopoly_price=float((cartel / nash).mean()),
     )
-
-
-def arena_verdicts(bouts: list[Bout]) -> list[tuple[str, bool]]:
-    """Return the arena's goals, and whether they are reached."""
-    judged = []
-    for bout in bouts:
-        if bout.against == "undercut":
-            judged.append(
-                (
-                    f"arena: {bout.nash_share:.3f} of Nash against undercutting >= {NASH_GOAL}",
-                    bout.nash_share >= NASH_GOAL,
-                )
-            )
-            judged.append(
-                (
-                    f"arena: lowest price {bout.lowest_price:.2f} of its floor > 1.1",
-                    bout.lowest_price > 1.1,
-                )
-            )
-        if bout.against == "self":
-            judged.append(
-                (
-                    f"arena: collusion index {bout.collusion_index:+.3f} within 0.10",
-                    abs(bout.collusion_index) <= COLLUSION_GOAL,
-                )
-            )
-    return judged
 
 
 def _best_reply(market: Duopoly, other: np.ndarray) -> np.ndarray:
@@ -129,66 +203,17 @@ def _best_reply(market: Duopoly, other: np.ndarray) -> np.ndarray:
     return np.asarray(market.profit(grid, other[:, None]).max(axis=1))
 
 
-def _opening(retailers: tuple[str, ...], skus: list[str], price: np.ndarray) -> list[AnyDelta]:
-    deltas: list[AnyDelta] = []
-    for side, retailer in enumerate(retailers):
-        fields: dict[str, object] = {"learning": True}
-        deltas.append(RetailerAdded(retailer=retailer, currency="EUR", mode="live", observed_ms=0))
-        deltas.append(
-            PolicyChanged(retailer=retailer, scope="retailer", key="", fields=fields, observed_ms=0)
-        )
-        deltas += [
-            ListingChanged(
-                retailer=retailer,
-                channel=CHANNEL,
-                sku=sku,
-                price_minor=int(price[side, row]),
-                cost_minor=int(COST * UNIT),
-                own_rival_names=(retailer,),
-                observed_ms=0,
-            )
-            for row, sku in enumerate(skus)
-        ]
-    return deltas
-
-
-def _facts(
-    retailers: tuple[str, ...],
-    skus: list[str],
-    price: np.ndarray,
-    units: tuple[np.ndarray, np.ndarray],
-    period: int,
-) -> list[AnyDelta]:
-    now_ms = period * DAY_MS
-    facts: list[AnyDelta] = []
-    for side, retailer in enumerate(retailers):
-        for row, sku in enumerate(skus):
-            facts.append(
-                CompetitorPriced(
-                    retailer=retailer,
-                    channel=CHANNEL,
-                    sku=sku,
-                    rival="other",
-                    price_minor=int(price[1 - side, row]),
-                    observed_ms=now_ms,
-                )
-            )
-            if units[side][row]:
-                facts.append(
-                    Sold(
-                        retailer=retailer,
-                        channel=CHANNEL,
-                        sku=sku,
-                        units=int(units[side][row]),
-                        source=sku,
-                        source_seq=period,
-                        observed_ms=now_ms,
-                    )
-                )
-    return facts
-
-
-def _take(price: np.ndarray, rows: dict[int, tuple[int, int]], quotes: list[np.ndarray]) -> None:
-    for quoted in quotes:
-        for quote in quoted[quoted["in_force_minor"] > 0]:
-            price[rows[int(quote["listing"])]] = quote["in_force_minor"]
+def sit_arena(
+    seeds: Sequence[int],
+    listings: int = LISTINGS,
+    periods: int = PERIODS,
+    opponents: Sequence[str] = OPPONENTS,
+    told: Callable[[Bout], None] = lambda bout: None,
+) -> list[Bout]:
+    """Meet each opponent on every seed; ``told`` hears of each bout when it is over."""
+    bouts = []
+    for against in opponents:
+        for seed in seeds:
+            bouts.append(fight(against, seed, listings, periods))
+            told(bouts[-1])
+    return bouts

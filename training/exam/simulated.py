@@ -149,6 +149,9 @@ def page(
         lines.append(f"* {row.world}: {told}")
     for name, part in parts.items():
         lines += ["", f"## {name.replace('_', ' ')}", ""]
+        if isinstance(part, str):  # a page of its own making
+            lines.append(part)
+            continue
         for each in part if isinstance(part, list) else [part]:
             lines += [f"* {key.replace('_', ' ')}: {value}" for key, value in each.items()]
             lines.append("")
