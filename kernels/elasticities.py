@@ -26,6 +26,9 @@ SPREADS = (0.15, 0.3, 0.5, 0.7, 0.95, 1.25)
 scatters so little, steep elasticities explain it instead, because they move markups least: 60
 listings at half above cost, five percent apart, were thought to have -3.4 to -4.1 and not -3."""
 
+SPREAD, SPREAD_SD_LOG = 0.7, 0.9
+"""Of the spread itself: without it a dozen listings that sold little were thought to be alike."""
+
 FAMILIES = ("floor", "normal", "lognormal")
 
 IMPLIED = np.log(ELASTICITIES / (1.0 + ELASTICITIES))

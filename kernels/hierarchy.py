@@ -21,6 +21,8 @@ import numpy as np
 
 from kernels.elasticities import (
     BIAS_SDS,
+    SPREAD,
+    SPREAD_SD_LOG,
     BIASES,
     ELASTICITIES,
     FAMILIES,
@@ -211,6 +213,7 @@ def fit(evidence: Evidence, category: np.ndarray, categories: int, kept: int = 1
             for bias_sd in BIAS_SDS:
                 joint = log + _bias_log(bias_sd)[None, :, None]
                 score = float(_log_sum(joint.reshape(categories, -1)).sum())
+                score -= 0.5 * float(np.square(np.log(key[1] / SPREAD) / SPREAD_SD_LOG))
                 scores[Config(sigma, key[1], key[0], bias_sd)] = score
     ordered = sorted(scores, key=lambda config: -scores[config])[:kept]
     weights = np.exp(np.array([scores[config] - scores[ordered[0]] for config in ordered]))
