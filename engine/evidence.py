@@ -167,10 +167,26 @@ def refit(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> None:
     parts = held.table.parts[0].sum(axis=1)
     centre = parts @ MEANS
     held.pooled_sd = np.sqrt(np.maximum(parts @ np.square(MEANS) - np.square(centre), 0.0))
-    held.follow = float(np.clip(held.follows[0] / (held.follows[1] + 0.5), 0.0, 1.0))
+    held.follow = followed(held.follows)
     held.fits += 1
     later = held.fits > len(FIT_DAYS)
     held.fit_day = held.day + (FIT_DAYS_LATER if later else FIT_DAYS[held.fits - 1])
+
+
+def followed(sums: np.ndarray) -> float:
+    """Return how much of our cuts rivals match: the slope of their moves on them, with a constant.
+
+    Rivals stand where history's cuts had left them: without the constant a retailer whose managers
+    had cut, too, was told of two thirds of it.
+    """
+    days, cuts, moves, square, product = (float(of) for of in sums)
+    apart = max(days, 1.0)
+    slope = (product - moves * cuts / apart) / (square - cuts * cuts / apart + FOLLOW_PRIOR)
+    return float(np.clip(slope, 0.0, 1.0))
+
+
+FOLLOW_PRIOR = 0.5
+"""Squared logs of cuts that no rival was seen to follow."""
 
 
 def _some(category: np.ndarray, count: int) -> np.ndarray:

@@ -103,9 +103,6 @@ DISPERSION_STEP_MAX = 1.1
 """Most that the dispersion moves in a day: all of a retailer's listings share it, and a day's
 invented sales of some would end the exploration of all."""
 
-FOLLOWED_LOG = 0.02
-"""Cuts below the reference deeper than this tell whether rivals follow."""
-
 
 def warm() -> None:
     """Compile every padded shape that learning needs: some seconds, spent where nobody waits."""
@@ -346,11 +343,11 @@ def _learn_rows(memory: Memory, held: RetailerLearning, period: _Period) -> None
     begin = own & ((learnt["flags"] & BEGUN) == 0)
     learnt["rival_before"][begin] = learnt["rival"][begin]
     learnt["flags"][begin] |= BEGUN
-    under = np.minimum(taught.level.price, 0.0)
-    told = own & (under < -FOLLOWED_LOG) & np.isfinite(learnt["rival_before"])
+    told = own & np.isfinite(learnt["rival_before"])
+    under = np.where(told, np.minimum(taught.level.price, 0.0), 0.0)
     moved = np.where(told, taught.level.rival - learnt["rival_before"], 0.0)
-    under = np.where(told, under, 0.0)
-    held.follows = held.follows + np.array([(moved * under).sum(), np.square(under).sum()])
+    sums = (told, under, moved, np.square(under), moved * under)
+    held.follows = held.follows + np.array([of.sum(dtype=np.float64) for of in sums])
 
 
 def _count_season(period: _Period, days: float) -> None:

@@ -85,7 +85,8 @@ class RetailerLearning:
         self.history_trusted = True
         self.moments = np.array([10.0, 50.0])
         self.lead = np.zeros(LEADS)
-        self.follows = np.zeros(2)
+        # Of days at our prices: their number, cuts, rivals' moves, cuts squared, moves times cuts.
+        self.follows = np.zeros(5)
         self.categories: list[str] = []
         self.sums = np.zeros((3, 0))  # of the running close, a column a category
         self.forms: list[int] = []  # of demand, one a category: a place in FORMS

@@ -21,8 +21,6 @@ import numpy as np
 
 from kernels.elasticities import (
     BIAS_SDS,
-    SPREAD,
-    SPREAD_SD_LOG,
     BIASES,
     ELASTICITIES,
     FAMILIES,
@@ -31,6 +29,8 @@ from kernels.elasticities import (
     MEAN_SD,
     MEANS,
     SIGMAS,
+    SPREAD,
+    SPREAD_SD_LOG,
     SPREADS,
     Config,
     Evidence,

@@ -9,6 +9,7 @@ from engine import learning
 from engine.checkpoint import merge_parts
 from engine.decided import Decided
 from engine.deltas import AnyDelta, ModeChanged
+from engine.evidence import followed
 from engine.learnt import LEARNT_DTYPE
 from engine.replay import Agreement
 from engine.shard import Shard
@@ -248,3 +249,15 @@ def test_a_season_that_is_cleared_teaches_no_elasticity_and_is_counted() -> None
     assert (told["season"]["season_units"] > 500).all()
     assert (told["season"]["season_days"] >= 20).all()
     assert told["usual"]["season_units"].sum() == 0.0
+
+
+def test_what_rivals_follow_is_told_from_where_history_left_them() -> None:
+    """Managers' cuts had drawn the rival down already, by as much for all."""
+    draw = np.random.default_rng(4)
+    cuts = np.minimum(draw.normal(0.0, 0.1, 5_000), 0.0)
+    moves = 0.7 * cuts + 0.04 + draw.normal(0.0, 0.05, len(cuts))
+    sums = np.array([len(cuts), cuts.sum(), moves.sum(), (cuts**2).sum(), (moves * cuts).sum()])
+    assert abs(followed(sums) - 0.7) < 0.05
+    assert (moves * cuts).sum() / (cuts**2).sum() < 0.55, "without a constant it is misjudged"
+    assert followed(np.zeros(5)) == 0.0
+    assert followed(np.array([100.0, 0.0, 3.0, 0.0, 0.0])) == 0.0, "who never cuts is told nothing"

@@ -204,18 +204,25 @@ def sit(
 ) -> Result:
     """Let the shard price a world to its end, and score it.
 
+    Who knows everything, and who never moves a price, meet the same chance in worlds of their own:
+    a rival who follows cuts answers each of them, and not the three together.
+
     Args:
         told: is called after each day, for a progress bar.
     """
     driven = Driven(world, policy)
     driven.open()
+    knowing, standing = _beside(world), _beside(world)
     fixed = np.clip(world.today, world.low, world.high)
     mine, best, still = (np.zeros(world.listings) for _ in range(3))
     changes = violations = 0
     before = driven.price.copy()
     for day in range(world.days):
-        best += world.profit(world.best_price())
-        still += world.profit(fixed)
+        wisest = knowing.best_price()
+        best += knowing.profit(wisest)
+        knowing.sell(wisest)
+        still += standing.profit(fixed)
+        standing.sell(fixed)
         asked = driven.price.astype(np.float64)
         mine += world.profit(asked)
         # A price found at import may lie outside; what the engine moved may not.
@@ -238,3 +245,11 @@ def sit(
         violations=violations,
         trips=driven.trips,
     )
+
+
+def _beside(world: PricedWorld) -> PricedWorld:
+    """Return the same world once more, its history behind it."""
+    other = PricedWorld(world.setting, world.seed, world.listings, world.days)
+    for _ in other.history():
+        pass
+    return other

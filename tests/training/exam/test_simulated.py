@@ -30,6 +30,16 @@ def test_without_learning_the_world_is_the_same() -> None:
     assert result.violations == 0
 
 
+def test_what_others_earn_does_not_hang_on_our_prices() -> None:
+    """A rival who follows cuts follows ours in our market alone, not in the clairvoyant's."""
+    still, cutting = (
+        sit(PricedWorld(SCENARIOS["S2"], 3, 60, 21), policy)
+        for policy in ({"min_margin": 0.05, "step_max": 0.0}, {"min_margin": 0.05, "step_max": 1.0})
+    )
+    assert still.share != cutting.share
+    assert still.fixed == cutting.fixed
+
+
 def test_a_world_repeats_and_policies_meet_the_same_chance() -> None:
     first, again = (PricedWorld(PERTURBED["all_at_once"], 5, 80, 10) for _ in range(2))
     for one, other in zip(first.history(), again.history(), strict=True):
