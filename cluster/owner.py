@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -229,13 +230,23 @@ class OwnerProcess:
     async def _warm_learning(self, actor: ShardActor) -> None:
         """Compile what learning needs as soon as a shard learns, beside its microbatches.
 
-        Few shards of a test learn, and none needs it before its first period closes.
+        Few shards of a test learn, and starts would take seconds longer. A live retailer whose
+        learning is switched on decides in that very microbatch, which then compiles what it needs.
+        The thread is a daemon: who ends does not wait for a compiler.
         """
         await actor.learning.wait()
-        try:
-            await asyncio.to_thread(learning.warm)
-        except Exception:
-            LOGGER.exception("%s could not compile what learning needs ahead", self._start.name)
+        loop, over = asyncio.get_running_loop(), asyncio.Event()
+
+        def warm() -> None:
+            try:
+                learning.warm()
+            except Exception:
+                LOGGER.exception("%s could not compile what learning needs ahead", self._start.name)
+            with suppress(RuntimeError):  # the loop is closed: the owner ended meanwhile
+                loop.call_soon_threadsafe(over.set)
+
+        threading.Thread(target=warm, name="warming", daemon=True).start()
+        await over.wait()
 
     async def _live_out(self, actor: ShardActor, draining: asyncio.Event) -> None:
         living = asyncio.ensure_future(actor.run())

@@ -21,7 +21,7 @@ from engine.decided import QUOTE_DTYPE
 from engine.deduplication import EventWindow, HighWaterMarks
 from engine.errors import CorruptCheckpoint, IncompatibleCheckpoint
 from engine.groups import Groups
-from engine.learnt import LEARNT_DTYPE
+from engine.learnt import learnt_of
 from engine.listing_table import LISTING_DTYPE, REMOVED, put
 from engine.memory import Memory
 from engine.retailers import RETAILER_DTYPE, Retailers
@@ -237,7 +237,7 @@ def _fill(memory: Memory, part: Part) -> None:
     put(memory.listings.listings, rows, np.frombuffer(part.listings, dtype=LISTING_DTYPE))
     put(memory.listings.quotes, rows, np.frombuffer(part.quotes, dtype=QUOTE_DTYPE))
     if part.learnt:
-        memory.learnt.fill(rows, np.frombuffer(part.learnt, dtype=LEARNT_DTYPE))
+        memory.learnt.fill(rows, learnt_of(part.learnt, len(rows)))
     if part.arms:
         memory.experiments.fill(rows, part.arms)
     if part.predicted:

@@ -276,7 +276,7 @@ def _update(memory: Memory, work: Work, held: RetailerLearning, rows: np.ndarray
         if memory.serving.any:
             _weigh(memory, held, rows, period)
         _learn_rows(memory, held, period)
-    _count_season(period, held.period_days)
+    _count_season(period, held)
     learnt["closed_ms"] = work.now_ms
     learnt["units_closed"] = listings["units_sold"]
     learnt["started_minor"] = listings["in_force_minor"]
@@ -350,14 +350,20 @@ def _learn_rows(memory: Memory, held: RetailerLearning, period: _Period) -> None
     held.follows = held.follows + np.array([of.sum(dtype=np.float64) for of in sums])
 
 
-def _count_season(period: _Period, days: float) -> None:
-    """Count what a season sold, and its days by what their prices do to demand."""
+def _count_season(period: _Period, held: RetailerLearning) -> None:
+    """Count what a season sold, and its days by what their prices do to demand.
+
+    A period of which nothing was told is none in which nothing was wanted.
+    """
     learnt, seen = period.learnt, period.seen
-    told = period.clears & ~seen.absent & ~seen.sold_out
+    told = period.clears & ~seen.absent & ~seen.sold_out & held.sold
+    # From its first day on a season's record counts cuts, and none was made yet.
+    learnt["turns"][told & (learnt["season_days"] == 0.0)] = 0
     demand = np.exp(learnt["elasticity"].astype(np.float64) * seen.price_log)
     learnt["season_units"] += np.where(told, seen.units, 0.0)
-    learnt["season_days"] += np.where(told, days * demand, 0.0)
-    for name in ("season_units", "season_days"):
+    learnt["season_demand"] += np.where(told, held.period_days * demand, 0.0)
+    learnt["season_days"] += np.where(told, held.period_days, 0.0)
+    for name in ("season_units", "season_demand", "season_days"):
         learnt[name][~period.clears] = 0.0
 
 
@@ -489,13 +495,13 @@ def _clear(
     at = np.flatnonzero(clears)
     of, rows, terms = told.take(at), listings.take(at), policy.take(at)
     days_left = (terms["season_end_ms"] - now_ms) / DAY_MS
-    stock, days = stock_of(rows), of["days"].astype(np.float64)
+    stock, days = stock_of(rows), of["season_days"].astype(np.float64)
     cuts = of["turns"] - 1
     left = terms["markdowns_max"] - cuts
     slope = np.minimum(of["elasticity"].astype(np.float64), -1.1)
     level, variance = season_level(
         learnt["season_units"][at].astype(np.float64),
-        learnt["season_days"][at].astype(np.float64),
+        learnt["season_demand"][at].astype(np.float64),
     )
     wanted = clearing_log(
         level,
@@ -512,7 +518,7 @@ def _clear(
     learnt["anchor"][at] = np.where(cut, wanted, now_log[at])
     learnt["dither"][at] = 0.0
     learnt["turns"][at] = cuts + cut
-    watched = np.maximum(SEASON_WATCHED_DAYS - days, 0.0).astype(np.int64)
+    watched = np.ceil(np.maximum(SEASON_WATCHED_DAYS - days, 0.0)).astype(np.int64)
     learnt["due_day"][at] = held.day + np.where(watched > 0, watched, LOOK_DAYS)
 
 

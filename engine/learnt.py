@@ -34,14 +34,32 @@ LEARNT_DTYPE = np.dtype(
         ("cost", "<f4"),  # effective cost over the reference price, at the decision
         # Of a season: what sold, and the days it lay in the shop, each by its price's demand.
         ("season_units", "<f4"),
-        ("season_days", "<f4"),
+        ("season_demand", "<f4"),
+        ("season_days", "<f4"),  # and how many days they were
     ]
 )
 """What is learnt of one listing. The reference is the price found at import."""
 
 assert LEARNT_DTYPE.itemsize <= 192
 
+BEFORE_SEASONS = np.dtype(LEARNT_DTYPE.descr[:-3])
+"""What checkpoints held before seasons were counted."""
+
+
+def learnt_of(encoded: bytes, rows: int) -> np.ndarray:
+    """Return LEARNT_DTYPE[rows] as a checkpoint holds them, of before seasons were counted, too."""
+    if len(encoded) != rows * BEFORE_SEASONS.itemsize:
+        return np.frombuffer(encoded, dtype=LEARNT_DTYPE)
+    before = np.frombuffer(encoded, dtype=BEFORE_SEASONS)
+    learnt = np.zeros(rows, dtype=LEARNT_DTYPE)
+    for name in BEFORE_SEASONS.names or ():
+        learnt[name] = before[name]
+    return learnt
+
+
 DAY_MS = 86_400_000
+
+FOLLOWS = 5
 
 OUT_OF_STOCK, BEGUN = 1, 2
 """Bits of ``flags``: at the last close nothing was left; rival_before is noted."""
@@ -86,7 +104,7 @@ class RetailerLearning:
         self.moments = np.array([10.0, 50.0])
         self.lead = np.zeros(LEADS)
         # Of days at our prices: their number, cuts, rivals' moves, cuts squared, moves times cuts.
-        self.follows = np.zeros(5)
+        self.follows = np.zeros(FOLLOWS)
         self.categories: list[str] = []
         self.sums = np.zeros((3, 0))  # of the running close, a column a category
         self.forms: list[int] = []  # of demand, one a category: a place in FORMS
@@ -130,6 +148,8 @@ class RetailerLearning:
         for name, value in state["arrays"].items():
             setattr(learning, name, np.frombuffer(value, dtype=np.float64).copy())
         learning.sums = learning.sums.reshape(3, -1)
+        if len(learning.follows) != FOLLOWS:  # of before it was told with a constant
+            learning.follows = np.zeros(FOLLOWS)
         for name in ("form_scores", "form_moments", "form_precisions"):
             setattr(learning, name, getattr(learning, name).reshape(2, TRIALS, -1))
         table = state["table"]

@@ -205,7 +205,7 @@ class Shard:
         return ours, agreed
 
     def warm(self) -> None:
-        """Compile every padded shape, so that nothing compiles while live.
+        """Compile every padded shape of pricing, so that nothing of it compiles while live.
 
         Learning's kernels (``engine.learning.warm``) are left out: most shards of a test or a
         benchmark learn nothing, and whoever hosts one that does compiles them beside it.

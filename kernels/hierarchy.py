@@ -61,14 +61,14 @@ def likelihoods(
     # Few rows, and mostly none, ran into a bound: then nobody works out its distribution.
     weighed = jax.lax.cond(
         one_sided.any(),
-        lambda: jnp.where(one_sided[:, None], _below(off), density),
+        lambda: jnp.where(one_sided[:, None], _below(off) + BOUND_LEAST, density),
         lambda: density,
     )
     return sales * jnp.where(known[:, None], weighed, 1.0)
 
 
 def _below(place: jax.Array) -> jax.Array:
-    """Return the normal distribution function, as :func:`_normal_below` does."""
+    """Return the normal distribution function, as ``elasticities._normal_below`` does."""
     size = jnp.abs(place)
     t = 1.0 / (1.0 + 0.2316419 * size)
     series = t * (
@@ -139,6 +139,9 @@ BIAS_MASS_MIN = 1e-5
 """A bias that no category believes in more than this is not worked out: a third of them are left
 after some weeks."""
 
+
+BOUND_LEAST = 1e-8
+"""Least likelihood of a bound: float32 has nothing left of it far away, and sales must count."""
 
 TINY = 1e-30
 """Least evidence of a row: beyond it, two beliefs exclude each other."""

@@ -172,7 +172,13 @@ def _day(value: object) -> int:
         return value.toordinal() - date(1970, 1, 1).toordinal()
     if isinstance(value, int):
         return value
+    if isinstance(value, float) and value.is_integer():  # of a column that lacked one somewhere
+        return int(value)
     raise RejectedInput("/day", f"{value!r} is no day", "2026-11-24, or days since 1970")
+
+
+TEXTS = csv.ConvertOptions(column_types=dict.fromkeys(("sku", "category"), pa.string()))
+"""Names that look like numbers: ``0010`` is another listing than ``10``."""
 
 
 def _columns(path: Path) -> dict[str, list[Any]]:
@@ -180,7 +186,11 @@ def _columns(path: Path) -> dict[str, list[Any]]:
         raise RejectedInput("/file", f"{path} is no file", "name a CSV, Parquet or JSON file")
     if path.suffix in (".csv", ".parquet"):
         try:
-            table = csv.read_csv(path) if path.suffix == ".csv" else pq.read_table(path)
+            table = (
+                csv.read_csv(path, convert_options=TEXTS)
+                if path.suffix == ".csv"
+                else pq.read_table(path)
+            )
         except (pa.ArrowException, OSError) as error:
             raise RejectedInput("/file", f"{path}: {error}", "mend the file") from None
         return {name: table.column(name).to_pylist() for name in table.column_names}

@@ -10,7 +10,7 @@ from engine.checkpoint import merge_parts
 from engine.decided import Decided
 from engine.deltas import AnyDelta, ModeChanged
 from engine.evidence import followed
-from engine.learnt import LEARNT_DTYPE
+from engine.learnt import BEFORE_SEASONS, LEARNT_DTYPE, RetailerLearning, learnt_of
 from engine.replay import Agreement
 from engine.shard import Shard
 from kernels import reasons
@@ -247,7 +247,8 @@ def test_a_season_that_is_cleared_teaches_no_elasticity_and_is_counted() -> None
     assert evidence["usual"].sum() > 0.1
     assert evidence["season"].sum() == 0.0
     assert (told["season"]["season_units"] > 500).all()
-    assert (told["season"]["season_days"] >= 20).all()
+    assert (told["season"]["season_days"] >= 29).all()
+    assert (told["season"]["season_demand"] > 20).all()
     assert told["usual"]["season_units"].sum() == 0.0
 
 
@@ -261,3 +262,53 @@ def test_what_rivals_follow_is_told_from_where_history_left_them() -> None:
     assert (moves * cuts).sum() / (cuts**2).sum() < 0.55, "without a constant it is misjudged"
     assert followed(np.zeros(5)) == 0.0
     assert followed(np.array([100.0, 0.0, 3.0, 0.0, 0.0])) == 0.0, "who never cuts is told nothing"
+
+
+def seasonal(days: int, stock: int) -> World:
+    """Return a shop that lived for some days before its season, which has thirty days left."""
+    world = shop()
+    lived(world, days)
+    world.send(*(world.stock(stock, sku) for sku in SKUS))
+    world.send(world.policy(learning=True, season_end_ms=world.now_ms + 30 * DAY, step_max=1.0))
+    return world
+
+
+def test_no_cut_is_spent_before_a_season_has_been_watched() -> None:
+    """Even where a cost changes, which has listings decide at once."""
+    world = seasonal(6, 60 * 30)
+    before = [world.price(sku) for sku in SKUS]
+    world.send(*(world.cost(1010, sku) for sku in SKUS))
+    assert [world.price(sku) for sku in SKUS] == before
+
+
+def test_a_listing_that_decided_often_before_its_season_is_cleared_too() -> None:
+    world = seasonal(60, 60 * 30 * 4)
+    before = {sku: world.price(sku) for sku in SKUS}
+    lived(world, 20, 60)
+    assert all(world.price(sku) < before[sku] for sku in SKUS)
+
+
+def test_a_silent_till_is_no_lack_of_demand() -> None:
+    world = seasonal(0, 60 * 30)
+    lived(world, 8)
+    before = {sku: world.price(sku) for sku in SKUS}
+    for _ in range(8):
+        world.send(after_ms=DAY)
+    assert {sku: world.price(sku) for sku in SKUS} == before
+
+
+def test_records_of_before_seasons_were_counted_are_read() -> None:
+    world = shop()
+    lived(world, 12)
+    rows = world.shard._memory.learnt.rows[: len(SKUS)]
+    old = np.zeros(len(rows), dtype=BEFORE_SEASONS)
+    for name in BEFORE_SEASONS.names or ():
+        old[name] = rows[name]
+    read = learnt_of(old.tobytes(), len(rows))
+    assert read.dtype == LEARNT_DTYPE
+    assert read.tobytes() == rows.tobytes()
+    assert learnt_of(rows.tobytes(), len(rows)).tobytes() == rows.tobytes()
+    held = world.shard._memory.learnt.retailers[0]
+    state = held.state()
+    state["arrays"]["follows"] = np.ones(2).tobytes()
+    assert RetailerLearning.restore(state).follows.tolist() == [0.0] * 5

@@ -106,6 +106,18 @@ def test_biases_that_nobody_believes_in_are_left_out_and_change_nothing(
     np.testing.assert_allclose(posterior(table, evidence, category), fewer, atol=1e-4)
 
 
+def test_a_belief_stays_one_where_a_bound_and_sales_exclude_each_other() -> None:
+    evidence, category, _ = catalogue(5, 0.02, known=120.0)
+    piled = evidence.markup <= np.quantile(evidence.markup, 0.03)
+    steep = np.where(piled, 150.0, evidence.slope)
+    moment = np.where(piled, -1.4 * 150.0, evidence.moment)
+    table = fit(evidence, category, GROUPS, 3)
+    told = Evidence(steep, moment, evidence.markup, piled)
+    belief = posterior(table, told, category)
+    np.testing.assert_allclose(belief.sum(axis=1), 1.0)
+    assert (moments(belief)[0] < -1.0).all()
+
+
 def test_one_listing_alone_is_not_counted_twice() -> None:
     """A retailer with one listing: its belief is the plain product of prior and likelihoods."""
     evidence = Evidence(np.array([4.0]), np.array([-12.0]), np.array([np.nan]), np.zeros(1, bool))

@@ -163,3 +163,15 @@ def test_what_is_known_before_a_day_never_holds_the_day_itself() -> None:
                                  "units": changed}))  # fmt: skip
     assert (other.recent[:, :31] == state.recent[:, :31]).all()
     assert (other.recent[:, 31:] != state.recent[:, 31:]).all()
+
+
+def test_names_that_look_like_numbers_keep_their_zeros(tmp_path: Path) -> None:
+    """``0010`` and ``10`` are two listings, and a day may have been written as 20000.0."""
+    path = tmp_path / "sales.csv"
+    path.write_text(
+        "sku,day,price_minor,units,category\n0010,20000.0,1000,3,07\n10,20000.0,1000,4,7\n"
+    )
+    told = from_file(path, "acme", "shop")
+    wanted = [key64("acme", "shop", sku) for sku in ("0010", "10")]
+    assert told.keys.tolist() == wanted
+    assert set(told.categories) == {"07", "7"}
