@@ -4,7 +4,7 @@ Imports no jax, so that whoever reads a checkpoint pays for none.
 """
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -70,29 +70,33 @@ def family_priors(family: str, spread: float) -> np.ndarray:
         scale = spread / np.abs(MEANS)
         centre = np.log(np.abs(MEANS)) - 0.5 * np.square(scale)
         place = (np.log(np.abs(edges))[None, :] - centre[:, None]) / scale[:, None]
-        mass = np.diff(_normal_below(place), axis=1)
+        mass = np.diff(normal_below(place), axis=1)
     else:
         place = (edges[None, :] - MEANS[:, None]) / spread
-        mass = -np.diff(_normal_below(place), axis=1)
+        mass = -np.diff(normal_below(place), axis=1)
         if family == "floor":
             flat = grid > FLOOR
             at = int(np.flatnonzero(~flat)[0])
-            above = mass[:, flat].sum(axis=1) + 1.0 - _normal_below((-1.0 - MEANS) / spread)
+            above = mass[:, flat].sum(axis=1) + 1.0 - normal_below((-1.0 - MEANS) / spread)
             mass[:, flat] = 0.0
             mass[:, at] += above
     mass = mass + 1e-6
     return np.asarray(mass / mass.sum(axis=1, keepdims=True))
 
 
-def _normal_below(place: np.ndarray) -> np.ndarray:
-    """Return the normal distribution function, by a fixed formula (Abramowitz, Stegun 26.2.17)."""
-    size = np.abs(place)
+def normal_below(place: Any, of: Any = np) -> Any:
+    """Return the normal distribution function, by a fixed formula (Abramowitz, Stegun 26.2.17).
+
+    Args:
+        of: the array library that ``place`` belongs to: numpy, or jax's.
+    """
+    size = of.abs(place)
     t = 1.0 / (1.0 + 0.2316419 * size)
     series = t * (
         0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429)))
     )
-    tail = np.exp(-0.5 * np.square(size)) / np.sqrt(2.0 * np.pi) * series
-    return np.asarray(np.where(place >= 0.0, 1.0 - tail, tail))
+    tail = of.exp(-0.5 * of.square(size)) / of.sqrt(2.0 * of.pi) * series
+    return of.where(place >= 0.0, 1.0 - tail, tail)
 
 
 def moments(belief: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

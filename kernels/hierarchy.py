@@ -36,6 +36,7 @@ from kernels.elasticities import (
     Evidence,
     Table,
     family_priors,
+    normal_below,
 )
 from kernels.ladder import LADDER, compiled, padded, pieces, product
 
@@ -61,21 +62,10 @@ def likelihoods(
     # Few rows, and mostly none, ran into a bound: then nobody works out its distribution.
     weighed = jax.lax.cond(
         one_sided.any(),
-        lambda: jnp.where(one_sided[:, None], _below(off) + BOUND_LEAST, density),
+        lambda: jnp.where(one_sided[:, None], normal_below(off, jnp) + BOUND_LEAST, density),
         lambda: density,
     )
     return sales * jnp.where(known[:, None], weighed, 1.0)
-
-
-def _below(place: jax.Array) -> jax.Array:
-    """Return the normal distribution function, as ``elasticities._normal_below`` does."""
-    size = jnp.abs(place)
-    t = 1.0 / (1.0 + 0.2316419 * size)
-    series = t * (
-        0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429)))
-    )
-    tail = jnp.exp(-0.5 * jnp.square(size)) / jnp.sqrt(2.0 * jnp.pi) * series
-    return jnp.where(place >= 0.0, 1.0 - tail, tail)
 
 
 @jax.jit
@@ -188,6 +178,7 @@ def fit(evidence: Evidence, category: np.ndarray, categories: int, kept: int = 1
         kept: how many configurations to average over.
     """
     order = np.argsort(category, kind="stable")
+    by_category = category[order]
     ordered_pieces = _pieces(Evidence(*(column[order] for column in evidence)))
     keys = [(family, spread) for family in FAMILIES for spread in SPREADS]
     stacked = np.concatenate([family_priors(*key) for key in keys]).T.astype(np.float32)
@@ -208,7 +199,7 @@ def fit(evidence: Evidence, category: np.ndarray, categories: int, kept: int = 1
                     for log, (where, _) in zip(told, ordered_pieces, strict=True)
                 ]
             )
-            by_bias[at] = _summed(rows, category[order], categories)
+            by_bias[at] = _summed(rows, by_category, categories)
         shaped = by_bias.reshape(len(BIASES), categories, len(keys), len(MEANS))
         for index, key in enumerate(keys):
             log = shaped[:, :, index, :].transpose(1, 0, 2) + mean_log

@@ -22,13 +22,11 @@ def pieces(rows: int) -> Iterator[tuple[slice, int]]:
         yield slice(start, stop), next(size for size in LADDER if size >= stop - start)
 
 
-def padded(columns: np.ndarray, size: int, axis: int = 0) -> np.ndarray:
-    """Return columns with their rows along ``axis``, as float32 or bool, followed by nothing."""
+def padded(columns: np.ndarray, size: int) -> np.ndarray:
+    """Return columns with their rows, as float32 or bool, followed by rows of nothing."""
     kind = np.bool_ if columns.dtype == np.bool_ else np.float32
-    shape = list(columns.shape)
-    rows, shape[axis] = shape[axis], size
-    longer: np.ndarray = np.zeros(shape, dtype=kind)
-    longer[(slice(None),) * axis + (slice(0, rows),)] = columns
+    longer: np.ndarray = np.zeros((size, *columns.shape[1:]), dtype=kind)
+    longer[: len(columns)] = columns
     return longer
 
 
