@@ -22,6 +22,7 @@ from engine.errors import (
     LogRegressed,
     LogTruncated,
 )
+from persistence import sqlite_files
 from persistence.ports import (
     Appended,
     Record,
@@ -310,15 +311,7 @@ class _Session:
             raise CorruptRecord(f"{self._path.name}: {error}") from error
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._path,
-            timeout=self._deadline_ms / 1000,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA fullfsync=ON")
+        connection = sqlite_files.connect(self._path, busy_ms=self._deadline_ms)
         connection.execute("PRAGMA journal_size_limit=67108864")
         connection.execute(self._schema)
         return connection

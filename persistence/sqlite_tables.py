@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from engine.errors import CursorFenced, FailedDependency, RejectedInput, WriteInDoubt
+from persistence import sqlite_files
 from persistence.migrations import Migration, migrations, missing
 from persistence.ports import Statement
 
@@ -86,12 +87,8 @@ class SqliteFile:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FailedDependency(f"sqlite: {error}") from error
-        connection = sqlite3.connect(
-            self.path, timeout=self._busy_ms / 1000, isolation_level=None, check_same_thread=False
-        )
+        connection = sqlite_files.connect(self.path, busy_ms=self._busy_ms)
         connection.row_factory = sqlite3.Row
-        connection.execute("pragma journal_mode = wal")
-        connection.execute("pragma synchronous = full")
         return connection
 
     async def close(self) -> None:
