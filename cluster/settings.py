@@ -7,7 +7,7 @@ a file. Everything below ``cluster`` receives plain values.
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +21,7 @@ from pydantic_settings import (
 from pydantic_settings.exceptions import SettingsError
 
 from engine.errors import RejectedInput
+from engine.routing import EVEN_SHARE_MAX, SLOTS_MAX, even_spread, shares_of
 
 PREFIX = "REPRICER_"
 FILE_NAME = "repricer.toml"
@@ -118,7 +119,7 @@ class ShardSettings(_Part):
     generation: Annotated[int, Field(ge=1, le=2**31 - 1)] = Field(
         default=1, description="number of this cut; a new one needs new topics"
     )
-    spreads: dict[str, Annotated[int, Field(ge=1, le=1024)]] = Field(
+    spreads: dict[str, Annotated[int, Field(ge=1, le=SLOTS_MAX)]] = Field(
         default_factory=dict,
         description="retailer -> slots, for a retailer too big for one shard; others have 1",
     )
@@ -136,6 +137,22 @@ class ShardSettings(_Part):
     checkpoint_s: Annotated[float, Field(gt=0)] = Field(
         default=300, description="seconds between two checkpoints of a shard"
     )
+
+
+def uneven_spreads(shards: ShardSettings) -> Iterator[str]:
+    """Yield a warning for each retailer whose slots do not reach the shards evenly."""
+    for retailer, spread in shards.spreads.items():
+        shares = shares_of(retailer, spread, shards.count)
+        wanted = min(spread, shards.count)
+        if spread > 1 and max(shares) * wanted > EVEN_SHARE_MAX:
+            owners = ", ".join(
+                f"shard {shard} {share:.0%}" for shard, share in enumerate(shares) if share
+            )
+            yield (
+                f"shards.spreads: {retailer}'s {spread} slots fall unevenly ({owners}); "
+                f"{even_spread(retailer, shards.count)} slots would be even. Slots are fixed "
+                "with the first start: a change needs a new generation"
+            )
 
 
 class TrainingSettings(_Part):

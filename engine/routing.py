@@ -11,6 +11,12 @@ ROUTING_SLOT = "#"
 """Separates the retailer from the slot; a retailer's id may not hold it."""
 
 
+SLOTS_MAX = 1024
+
+EVEN_SHARE_MAX = 1.25
+"""How many times its fair share a partition may own of a retailer that counts as evenly spread."""
+
+
 def key64(retailer: str, channel: str, sku: str) -> int:
     """Return the 64-bit key of a listing: blake2b-64, little-endian."""
     text = f"{retailer}\x1f{channel}\x1f{sku}".encode()
@@ -71,3 +77,29 @@ def routing_key(retailer: str, sku: str, spread: int) -> str:
     if spread == 1:
         return retailer
     return f"{retailer}{ROUTING_SLOT}{(murmur2(sku.encode()) & 0x7FFFFFFF) % spread}"
+
+
+def shares_of(retailer: str, spread: int, partitions: int) -> list[float]:
+    """Return the share of a retailer's SKUs that each partition owns; they add up to 1."""
+    shares = [0.0] * partitions
+    for slot in range(spread):
+        key = retailer if spread == 1 else f"{retailer}{ROUTING_SLOT}{slot}"
+        shares[partition_of(key, partitions)] += 1 / spread
+    return shares
+
+
+def even_spread(retailer: str, partitions: int) -> int:
+    """Return the fewest slots that spread a retailer evenly, or the most even number of slots.
+
+    Slots are hashed as Kafka hashes keys, so two slots may well fall on one partition.
+    """
+    slots = [0] * partitions
+    best, best_excess = 1, float("inf")
+    for spread in range(1, SLOTS_MAX + 1):
+        slots[partition_of(f"{retailer}{ROUTING_SLOT}{spread - 1}", partitions)] += 1
+        excess = max(slots) * partitions / spread
+        if spread >= partitions and excess < best_excess:
+            best, best_excess = spread, excess
+            if excess <= EVEN_SHARE_MAX:
+                break
+    return best

@@ -24,8 +24,10 @@ from perf.real_stack import EngineUnderTest, decisions
 from persistence.frames import FRAME, FRAME_FACTS_MAX, FrameColumns, encode_frame
 from persistence.ports import DELTAS, Appended, Log
 
-RETAILER, CHANNEL = "shop", "web"
+RETAILER, CHANNEL = "store", "web"
 SPREAD = 2
+"""Slots of this retailer; they fall on two shards, where those of many other names fall on one."""
+
 TICK_S = 0.02
 RIVAL_NAMES = tuple(f"rival-{number}" for number in range(4))
 FILL_PIECE = 5_000

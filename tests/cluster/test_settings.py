@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.settings import load, origins, read_secret
+from cluster.settings import ShardSettings, load, origins, read_secret, uneven_spreads
 from engine.errors import RejectedInput
 
 
@@ -75,3 +75,15 @@ def test_a_secret_open_to_others_is_refused(tmp_path: Path) -> None:
         read_secret(secret)
     secret.chmod(0o600)
     assert read_secret(secret) == "hush"
+
+
+def test_slots_that_fall_on_one_shard_are_told_with_a_number_that_is_even() -> None:
+    shards = ShardSettings(count=2, spreads={"shop": 2, "store": 2, "small": 1})
+    (warning,) = uneven_spreads(shards)
+    assert "shop's 2 slots fall unevenly (shard 1 100%)" in warning
+    assert "24 slots would be even" in warning
+    assert not list(uneven_spreads(ShardSettings(count=2, spreads={"shop": 24})))
+
+
+def test_fewer_slots_than_shards_need_not_reach_all() -> None:
+    assert not list(uneven_spreads(ShardSettings(count=8, spreads={"store": 2})))
