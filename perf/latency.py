@@ -42,8 +42,10 @@ from engine.deltas import (
     CompetitorPriced,
     CostChanged,
     ListingChanged,
+    PolicyChanged,
     RetailerAdded,
     StockCounted,
+    UnitsSold,
 )
 from perf.open_loop import OpenLoop, Planned
 from perf.probes import Probe, Reader, judged, recorded, subscribe, watch
@@ -60,6 +62,9 @@ PROBED = "probed"
 PROBED_COST = 1000
 """At their price of 1700 no guardrail binds. Where the largest step does, another cost leaves the
 price as it is, and nothing new is quoted."""
+
+SOLD = 0.1
+"""Share of sales among the deltas, where demand is learnt."""
 
 WARM_S = 5.0
 """What the first deltas warm is not the question."""
@@ -85,13 +90,19 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def opening(listings: int, probed: int = 0) -> Iterator[list[AnyDelta]]:
+def opening(listings: int, probed: int = 0, *, learning: bool = False) -> Iterator[list[AnyDelta]]:
     """Yield the catalogue in pieces; the last ``probed`` listings are the probes'."""
-    yield [
-        RetailerAdded(
-            retailer=RETAILER, currency="EUR", observed_ms=now_ms(), mode="live", spread=2
-        )
+    at_ms = now_ms()
+    retailer: list[AnyDelta] = [
+        RetailerAdded(retailer=RETAILER, currency="EUR", observed_ms=at_ms, mode="live", spread=2)
     ]
+    if learning:
+        retailer.append(
+            PolicyChanged(
+                retailer=RETAILER, scope="retailer", fields={"learning": True}, observed_ms=at_ms
+            )
+        )
+    yield retailer
     for begin in range(0, listings, 5000):
         numbers = range(begin, min(begin + 5000, listings))
         yield [
@@ -110,9 +121,18 @@ def opening(listings: int, probed: int = 0) -> Iterator[list[AnyDelta]]:
 
 
 def background(
-    draw: np.random.Generator, listings: int, begin_ms: int, per_s: int, seconds: float
+    draw: np.random.Generator,
+    listings: int,
+    begin_ms: int,
+    per_s: int,
+    seconds: float,
+    *,
+    sales: float = 0.0,
 ) -> list[Planned]:
-    """Return what the world says meanwhile: rivals and stock of random listings, evenly."""
+    """Return what the world says meanwhile: rivals and stock of random listings, evenly.
+
+    ``sales`` is the share of units sold among it, at most .2.
+    """
     count = int(per_s * seconds)
     numbers = draw.integers(0, listings, count).tolist()
     kinds = draw.random(count).tolist()
@@ -129,6 +149,16 @@ def background(
                 sku=sku_of(number),
                 rival=f"rival-{int(kind * 10)}",
                 price_minor=1500 + number % 700 + move,
+                observed_ms=observed_ms,
+            )
+        elif kind >= 1.0 - sales:
+            delta = UnitsSold(
+                retailer=RETAILER,
+                channel=CHANNEL,
+                sku=sku_of(number),
+                units=1,
+                source="till",
+                source_seq=begin_ms * 1000 + place,
                 observed_ms=observed_ms,
             )
         else:
@@ -169,13 +199,15 @@ def probing(
     return planned, probes
 
 
-async def fill(under_test: EngineUnderTest, listings: int, probed: int = 0) -> float:
+async def fill(
+    under_test: EngineUnderTest, listings: int, probed: int = 0, *, learning: bool = False
+) -> float:
     """Send the catalogue and wait until every listing is priced; return the seconds it took."""
     began = time.monotonic()
     settings = under_test.settings
     logs = make_logs(settings)
     sender = Feed(logs, Router(settings.shards.count, settings.shards.spreads))
-    for piece in opening(listings, probed):
+    for piece in opening(listings, probed, learning=learning):
         await sender.send(piece)
     await sender.close()
     await logs.close()
@@ -205,6 +237,7 @@ async def measure(
         int(begin_ms),
         options.per_s,
         seconds,
+        sales=SOLD if options.learning else 0.0,
     )
     load.plan(sorted([*noise, *planned], key=lambda each: each.due_s))
     del noise, planned
@@ -333,6 +366,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--linger-ms", type=float, default=5.0, help="the sender gathers so long")
     parser.add_argument("--find-rate", action="store_true", help="the highest rates within limits")
     parser.add_argument("--flood", type=int, default=200_000, help="deltas of the own maximum")
+    parser.add_argument("--learning", action="store_true", help="learn demand, from sales too")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--embedded", action="store_true")
     parser.add_argument("--json", action="store_true", help="one line of JSON (it always is)")
@@ -350,7 +384,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         under_test.start()
         try:
             say(f"live; filling {options.listings} listings")
-            filled_s = asyncio.run(fill(under_test, options.listings, options.probed))
+            filled_s = asyncio.run(
+                fill(under_test, options.listings, options.probed, learning=options.learning)
+            )
             if options.find_rate:
                 found = uvloop.run(find_rate(under_test, options))
             else:
@@ -365,6 +401,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "listings": options.listings,
             **({} if options.find_rate else {"per_s": options.per_s}),
             "settings": tried,
+            "learning": options.learning,
             "fill_s": round(filled_s, 1),
             **found,
             "follower_lag_ms": max((each["lag_ms"] for each in state["followers"]), default=None),

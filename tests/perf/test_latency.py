@@ -4,9 +4,19 @@ import time
 from collections.abc import Mapping
 from math import inf
 
+import numpy as np
+
 from cluster.feeding import Router
-from engine.deltas import CostChanged, StockCounted
-from perf.latency import PROBED_COST, WARM_S, probing, whole_p99_ms
+from engine.deltas import CostChanged, PolicyChanged, StockCounted, UnitsSold
+from perf.latency import (
+    PROBED_COST,
+    RETAILER,
+    WARM_S,
+    background,
+    opening,
+    probing,
+    whole_p99_ms,
+)
 from perf.open_loop import OpenLoop, Planned, Sent
 from perf.probes import Probe, Recorded, judged
 from persistence.memory_log import MemoryLogs
@@ -95,3 +105,21 @@ def test_a_run_that_lost_a_probe_keeps_no_limit() -> None:
     assert whole_p99_ms({"probes": {"readable": 9}, "p99_ms": 12.5}) == 12.5
     for probes in ({"readable": 9, "never_readable": 1}, {"never_decided": 1}, {"same_price": 3}):
         assert whole_p99_ms({"probes": probes, "p99_ms": 12.5 if len(probes) > 1 else None}) == inf
+
+
+def test_its_retailer_is_served_by_both_shards() -> None:
+    router = Router(2, {RETAILER: 2})
+    assert {router.of_sku(RETAILER, f"sku-{number:06d}")[1] for number in range(50)} == {0, 1}
+
+
+def test_where_demand_is_learnt_things_are_sold() -> None:
+    def kinds(sales: float) -> list[type]:
+        draw = np.random.default_rng(1)
+        return [type(p.delta) for p in background(draw, 10, 1_000_000, 1_000, 2.0, sales=sales)]
+
+    assert UnitsSold not in kinds(0.0)
+    assert 100 < kinds(0.1).count(UnitsSold) < 300
+    (named, *_) = opening(1, learning=True)
+    (policy,) = [delta for delta in named if isinstance(delta, PolicyChanged)]
+    assert policy.fields == {"learning": True}
+    assert not any(isinstance(delta, PolicyChanged) for delta in next(opening(1)))
