@@ -21,6 +21,7 @@ A shard is a pure state machine. Feed it deltas, read what it decided, feed it t
 
 from collections.abc import Iterable
 
+from engine.checking import checked
 from engine.decided import (
     QUOTE_DTYPE,
     Cause,
@@ -148,7 +149,13 @@ def batch_of(
     """Return a microbatch of deltas, one record each, that follows what ``after`` has consumed.
 
     Facts that stand together become one block of columns, as they do when they come from a log.
+
+    Raises:
+        RejectedInput: a delta would be refused on the wire, too: a field is missing, of another
+            type, or out of its bounds. It names the delta's place and the field. No shard has taken
+            anything of the batch.
     """
+    deltas = checked(deltas)
     last_command = -1 if after is None else after.last_command
     last_delta = -1 if after is None else after.last_delta
     first = 1 + (last_command if lane == 0 else last_delta)

@@ -107,6 +107,7 @@ def report(memory: Memory, work: Work, position: Position, delta: PriceReported)
     ):
         raise Refused("duplicate", "says what is known; nothing to do", listing=key)
     set_price_in_force(listing, delta.price_minor, delta.observed_ms)
+    memory.learnt.report(row, int(listing["units_sold"]))
     work.touch_row(row, position)
     return Answer(listing=key, price_minor=delta.price_minor)
 

@@ -255,9 +255,12 @@ def listing_row(memory: Memory, retailer: str, channel: str, sku: str) -> tuple[
     key = key64(retailer, channel, sku)
     row = memory.listings.live_row(key)
     if row < 0:
+        is_known = retailer in memory.retailers.numbers
         raise Refused(
             "unknown_listing",
-            "/sku: no such listing on this channel; send ListingChanged first",
+            "/sku: no such listing on this channel; send ListingChanged first"
+            if is_known
+            else "/retailer: no such retailer here; send RetailerAdded first",
             listing=key,
         )
     return row, key

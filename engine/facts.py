@@ -36,6 +36,14 @@ COSTS_SHOCKED = (
     "send PublishingResumed and then these costs again"
 )
 
+AMOUNT_FIELDS = {
+    COMPETITOR_PRICED: "price_minor",
+    STOCK_COUNTED: "units",
+    UNITS_SOLD: "units",
+    COST_CHANGED: "cost_minor",
+}
+"""What a fact's amount is called in its delta, by kind."""
+
 
 def apply_facts(memory: Memory, work: Work, facts: FactColumns) -> None:
     """Apply a block of facts, and note rows touched and facts refused."""
@@ -125,7 +133,11 @@ def _sound(memory: Memory, work: Work, facts: FactColumns, rows: np.ndarray) -> 
             facts,
             np.flatnonzero(known & early & ~possible),
             "rejected",
-            lambda fact: f"amount {int(facts.amount[fact])} is not possible for its kind",
+            lambda fact: (
+                f"/{AMOUNT_FIELDS[int(facts.kind[fact])]}: {int(facts.amount[fact])} is not "
+                "possible; send a positive price, or units and costs of 0 and more (what comes "
+                "back is no sale: tell the stock by StockCounted)"
+            ),
         )
     return _within_quota(memory, work, facts, rows, sound)
 

@@ -38,6 +38,7 @@ from engine.learnt import (
     LEARNT_DTYPE,
     OUT_OF_STOCK,
     SUMMING,
+    TOLD_AHEAD,
     UPDATING,
     RetailerLearning,
 )
@@ -226,14 +227,17 @@ def _seen(
 ) -> Seen:
     """Return units, price and rival of the running period.
 
-    A price that was reported with the period's own sales is taken to be the one they were made at.
+    Sales are paired with the price that was in force meanwhile, by the times of both. A price told
+    with the very time at which the period ends is the one that its sales were made at where it came
+    before them, and the next period's where it came after.
     """
     now_ms, start_ms = work.now_ms, learnt["closed_ms"]
     units = np.maximum(listings["units_sold"] - learnt["units_closed"], 0).astype(np.float64)
     status_quo = listings["status_quo_minor"].astype(np.float64)
     price, before = listings["in_force_minor"], learnt["started_minor"]
     known = (status_quo > 0) & (price > 0) & (start_ms >= 0)
-    changed_ms = np.where(listings["price_ms"] >= now_ms, start_ms, listings["price_ms"])
+    ahead = (listings["price_ms"] >= now_ms) & ((learnt["flags"] & TOLD_AHEAD) != 0)
+    changed_ms = np.where(ahead, start_ms, listings["price_ms"])
     span = np.maximum(now_ms - start_ms, 1).astype(np.float64)
     late = np.clip((changed_ms - start_ms) / span, 0.0, 1.0)
     late = np.where((before > 0) & (before != price), late, 0.0)
@@ -281,7 +285,7 @@ def _update(memory: Memory, work: Work, held: RetailerLearning, rows: np.ndarray
     learnt["units_closed"] = listings["units_sold"]
     learnt["started_minor"] = listings["in_force_minor"]
     out = np.where(stock_of(listings) == 0, OUT_OF_STOCK, 0).astype(np.uint8)
-    learnt["flags"] = (learnt["flags"] & (255 - OUT_OF_STOCK)) | out
+    learnt["flags"] = (learnt["flags"] & (255 - OUT_OF_STOCK - TOLD_AHEAD)) | out
     put(memory.learnt.rows, rows, learnt)
     memory.unsaved[rows] = True
     work.changed.append(learnt.tobytes())

@@ -61,8 +61,9 @@ DAY_MS = 86_400_000
 
 FOLLOWS = 5
 
-OUT_OF_STOCK, BEGUN = 1, 2
-"""Bits of ``flags``: at the last close nothing was left; rival_before is noted."""
+OUT_OF_STOCK, BEGUN, TOLD_AHEAD = 1, 2, 16
+"""Bits of ``flags``: at the last close nothing was left; rival_before is noted; a price was
+reported before anything of the running period was sold, so the period's sales were made at it."""
 
 FORM_SHIFT = 2
 """Two bits of ``flags`` from here on: the form of demand that the row's belief was found under."""
@@ -200,6 +201,12 @@ class Learnt:
             longer = np.repeat(new_learnt(), rows)
             longer[:before] = self.rows
             self.rows = longer
+
+    def report(self, row: int, units_sold: int) -> None:
+        """Note whether a price that is reported now came before the running period's sales."""
+        if row < len(self.rows):
+            ahead = TOLD_AHEAD if units_sold <= self.rows["units_closed"][row] else 0
+            self.rows["flags"][row] = self.rows["flags"][row] & (255 - TOLD_AHEAD) | ahead
 
     def forget(self, row: int) -> None:
         """Forget one listing: its row begins anew."""

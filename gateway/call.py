@@ -9,6 +9,7 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from actors.clock import Clock
+from engine.checking import DECODE_ERRORS, explained
 from engine.errors import RejectedInput
 from gateway.commands import CommandSender
 from gateway.feeds import Streams
@@ -32,12 +33,7 @@ from gateway.ready import Heads
 from gateway.replica import Replica
 from gateway.retailers import Product
 from gateway.routed import AskFork, RoutedFeatures, RoutedReads
-from persistence.json_documents import (
-    DECODE_ERRORS,
-    explained,
-    refuse_depth,
-    refuse_duplicate_keys,
-)
+from persistence.json_documents import refuse_depth, refuse_duplicate_keys
 
 BODY_BYTES_MAX = 256 * 1024
 BODY_WAIT_S = 10

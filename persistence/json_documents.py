@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from engine.checking import DECODE_ERRORS, explained
 from engine.deltas import AnyDelta
 from engine.errors import RejectedInput
 
@@ -21,27 +22,7 @@ JSON_BYTES_MAX = 262_144
 DEPTH_MAX = 16
 """Deepest nesting of objects and arrays, the document itself being 1."""
 
-DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
-"""What ``msgspec`` raises on hostile bytes: bad UTF-8 is a ``ValueError``."""
-
 _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
-_PLACE = re.compile(r" - at `(\$[^`]*)`$")
-_NAMED = re.compile(r"(?:unknown|required) field `([^`]*)`")
-_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
-_FIXES = (
-    ("unknown field", "leave it out: this type has no such field"),
-    ("missing required", "add it"),
-    ("malformed", "send one JSON object in UTF-8"),
-    ("truncated", "send one whole JSON object in UTF-8"),
-    ("codec can't decode", "send one JSON object in UTF-8"),
-    ("Invalid value", "use a documented name, spelt as documented"),
-    ("Invalid enum value", "use a documented name, spelt as documented"),
-    ("matching regex", "use the documented characters"),
-    ("Expected `int", "send a whole number within the bounds, money in minor units, time in ms"),
-    ("Expected `float", "send a number within the bounds"),
-    ("Expected `str", "send a string of the documented length"),
-    ("Expected", "send a value of the documented type"),
-)
 _ANY = msgspec.json.Decoder(AnyDelta)
 
 
@@ -108,21 +89,6 @@ def has_duplicate_keys(value: bytes) -> bool:
     except RejectedInput:
         return True
     return False
-
-
-def explained(error: Exception) -> RejectedInput:
-    """Return a decoding error as what the sender can act on."""
-    text = str(error)[:300] if not isinstance(error, RecursionError) else "nested too deeply"
-    place, pointer = _PLACE.search(text), ""
-    if place is not None:
-        text = text[: place.start()]
-        for step in _STEP.finditer(place.group(1)):
-            pointer += "/" + (step.group(1) or step.group(2))
-    named = _NAMED.search(text)
-    if named is not None:
-        pointer += "/" + named.group(1).replace("~", "~0").replace("/", "~1")
-    fix = next((fix for sign, fix in _FIXES if sign in text), "send the documented object")
-    return RejectedInput(pointer, text, fix)
 
 
 class _Pairs(list[tuple[str, Any]]):

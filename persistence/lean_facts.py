@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, Struct, field
 
+from engine.checking import DECODE_ERRORS
 from engine.deltas import (
     CostMinor,
     ListingDelta,
@@ -27,7 +28,7 @@ from engine.microbatch import (
     STOCK_COUNTED,
     UNITS_SOLD,
 )
-from persistence.json_documents import DECODE_ERRORS, JSON_BYTES_MAX, has_duplicate_keys
+from persistence.json_documents import JSON_BYTES_MAX, has_duplicate_keys
 
 # A field that was left out must show, to count what is present: its default is a value that JSON
 # cannot bring. (The bounds hold when decoding, not for defaults.)

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from engine.checking import DECODE_ERRORS
 from engine.deltas import CompetitorPriced, CostChanged, StockCounted, UnitsSold
 from engine.errors import RejectedInput
 from engine.microbatch import (
@@ -18,7 +19,6 @@ from engine.microbatch import (
 )
 from engine.routing import key64
 from persistence.frames import FRAME, judge_rows, open_frame
-from persistence.json_documents import DECODE_ERRORS
 from persistence.ports import Record
 
 _FACTS = msgspec.json.Decoder(CompetitorPriced | StockCounted | UnitsSold | CostChanged)

@@ -4,12 +4,23 @@ import re
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 
 import repricer
 from engine.deltas import AnyDelta
 from engine.microbatch import VERDICTS
-from repricer import CostChanged, ListingChanged, RetailerAdded, Shard, batch_of
+from repricer import (
+    CompetitorPriced,
+    CostChanged,
+    FeesChanged,
+    ListingChanged,
+    RejectedInput,
+    RetailerAdded,
+    Shard,
+    UnitsSold,
+    batch_of,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -85,3 +96,61 @@ def test_every_delta_and_verdict_is_documented() -> None:
     page = (ROOT / "docs" / "engine.md").read_text()
     for name in (*(kind.__name__ for kind in get_args(AnyDelta)), *VERDICTS):
         assert f"`{name}`" in page, name
+
+
+LISTING = {"retailer": "acme", "channel": "shop", "sku": "A1"}
+
+
+@pytest.mark.parametrize(
+    ("delta", "pointer", "problem"),
+    [
+        (FeesChanged(retailer="acme", channel="shop", vat=19, observed_ms=1), "/1/vat", "< 1.0"),
+        (CostChanged(**LISTING, cost_minor=12.99, observed_ms=1), "/1/cost_minor", "got `float`"),
+        (CostChanged(**LISTING, cost_minor=-5, observed_ms=1), "/1/cost_minor", ">= 0"),
+        (CostChanged(**LISTING, cost_minor="9", observed_ms=1), "/1/cost_minor", "got `str`"),
+        (CostChanged(**LISTING, cost_minor=2**31, observed_ms=1), "/1/cost_minor", "<= "),
+        (RetailerAdded(retailer="a b", currency="EUR", observed_ms=1), "/1/retailer", "regex"),
+        (RetailerAdded(retailer="a", currency="eur", observed_ms=1), "/1/currency", "regex"),
+        (
+            RetailerAdded(retailer="a", currency="EUR", mode="Live", observed_ms=1),
+            "/1/mode",
+            "enum",
+        ),
+        (
+            CompetitorPriced(**LISTING, rival="r", price_minor=float("nan"), observed_ms=1),
+            "/1/price_minor",
+            "got `float`",
+        ),
+        (UnitsSold(**LISTING, units=-1, event_id="e", observed_ms=1), "/1/units", ">= 0"),
+    ],
+)
+def test_a_delta_that_the_wire_would_refuse_is_refused_here(
+    delta: AnyDelta, pointer: str, problem: str
+) -> None:
+    good = CostChanged(**LISTING, cost_minor=900, observed_ms=1)
+    with pytest.raises(RejectedInput, match=problem) as caught:
+        batch_of([good, delta])
+    assert caught.value.pointer == pointer
+    assert type(delta).__name__ in caught.value.problem
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize("thing", [{"type": "CostChanged"}, None, "CostChanged"])
+def test_what_is_no_delta_is_refused_by_its_place(thing: object) -> None:
+    with pytest.raises(RejectedInput, match="is no delta") as caught:
+        batch_of([thing])  # type: ignore[list-item]
+    assert caught.value.pointer == "/0"
+
+
+def test_numbers_of_numpy_and_whole_floats_are_taken_as_they_are_meant() -> None:
+    delta = CostChanged(**LISTING, cost_minor=np.int64(900), observed_ms=np.float64(5.0))  # type: ignore[arg-type]
+    fees = FeesChanged(retailer="acme", channel="shop", vat=np.float32(0.25), observed_ms=1)  # type: ignore[arg-type]
+    batch = batch_of([fees, delta])
+    assert batch.deltas == 2
+    first, second = batch.runs
+    assert isinstance(first, repricer.ObjectDelta)
+    assert isinstance(first.delta, FeesChanged)
+    assert type(first.delta.vat) is float
+    assert isinstance(second, repricer.FactColumns)
+    assert second.amount.tolist() == [900]
+    assert second.observed_ms.tolist() == [5]
