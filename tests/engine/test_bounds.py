@@ -59,6 +59,13 @@ def test_a_listing_of_few_rivals_has_no_place_for_many() -> None:
     assert table.offers_of(np.array([0, 999])).shape == (2, 0)
 
 
+def test_a_new_listings_text_is_kept_once() -> None:
+    world = World()
+    world.send(world.listing(title="A thing with a name", tags=("new",)))
+    table = world.shard._memory.listings
+    assert table.texts.buffer_bytes == sum(len(table.texts[row]) for row in range(table.rows))
+
+
 @pytest.mark.parametrize("kind", [PublishingHalted, PublishingResumed])
 def test_a_halt_of_a_channel_without_a_listing_is_refused(kind: type) -> None:
     world = World()
