@@ -2,7 +2,7 @@
 
 ``python -m perf.scaling [--sizes 10000,100000,1000000] [--full] [--json]``; ``--full`` adds ten
 million, which takes about half an hour and 8 GiB. Every size is filled by deltas in a process of
-its own. Bytes are the growth of its proportional set size, so what the allocator wastes counts.
+its own. Bytes are the growth of its anonymous memory, so what the allocator wastes counts.
 It is measured from a process that has filled and dropped a small shard: what deciding itself takes,
 whatever the number of listings, is told apart (``fixed_bytes``), since it is no listing's.
 """
@@ -27,7 +27,7 @@ from engine.listing_table import LISTING_DTYPE
 from engine.rivals import OFFER_DTYPE
 from engine.shard import Shard
 from perf.filled import PIECE, RETAILER, RIVALS, fill, id_bytes, keys_of
-from perf.measuring import Progress, arguments_of, pss_bytes, run_command, significant
+from perf.measuring import Progress, anonymous_bytes, arguments_of, run_command, significant
 from perf.shard import Clock, mixed
 from repricer import batch_of
 
@@ -60,10 +60,10 @@ def _child(listings: int, pipe: Connection) -> None:
 
 
 def settled_bytes() -> int:
-    """Return this process' memory once what is free is given back."""
+    """Return this process' own memory once what is free is given back."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    return pss_bytes()
+    return anonymous_bytes()
 
 
 def figures_of(listings: int, say: Progress) -> dict[str, float]:
