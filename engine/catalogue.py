@@ -122,11 +122,14 @@ def change_listing(memory: Memory, work: Work, position: Position, delta: Listin
             _check_cost(memory, work, row, delta, key)
     if delta.currency is not None:
         _currency(memory, retailer, delta.currency)  # or refuse, before anything of it is taken
+    text = _changed_text(text, delta)
     if new:
         row = table.add(key, text, work.now_ms)
-        memory.fit()
+        memory.fit(table.rows)
         _begin_listing(memory, row, retailer)
     before = None if new else _snapshot(memory, row)
+    if not new:
+        table.set_text(row, text)
     _set_listing(memory, work, row, text, delta)
     if before is not None and _snapshot(memory, row) == before:
         if delta.observed_ms == known_ms:
@@ -157,19 +160,21 @@ def _snapshot(memory: Memory, row: int) -> tuple[bytes, bytes]:
     return listing.tobytes(), memory.listings.texts[row]
 
 
-def _set_listing(
-    memory: Memory, work: Work, row: int, text: ListingText, delta: ListingChanged
-) -> None:
-    table, listing = memory.listings, memory.listings.listings[row]
-    observed = np.array([delta.observed_ms])
-    text = ListingText(
+def _changed_text(text: ListingText, delta: ListingChanged) -> ListingText:
+    return ListingText(
         text.channel,
         text.sku,
         text.title if delta.title is None else delta.title,
         text.category if delta.category is None else delta.category,
         text.tags if delta.tags is None else delta.tags,
     )
-    table.set_text(row, text)
+
+
+def _set_listing(
+    memory: Memory, work: Work, row: int, text: ListingText, delta: ListingChanged
+) -> None:
+    listing = memory.listings.listings[row]
+    observed = np.array([delta.observed_ms])
     listing["group"] = memory.group_of(int(listing["retailer"]), text)
     if delta.currency is not None:
         listing["currency"] = _currency(memory, int(listing["retailer"]), delta.currency)
@@ -311,8 +316,7 @@ def change_rate(memory: Memory, work: Work, position: Position, delta: RateChang
     if change not in (0.0, 1.0):
         memory.retailers.table[retailer]["rate_ms"] = work.now_ms
     rows = _rows_of(memory, retailer)
-    offers = memory.rivals.places[rows, 0] >= 0
-    memory.mark(rows[offers])
+    memory.mark(rows[memory.rivals.known(rows)])
     fields = {"currency": delta.currency, "into": delta.into, "rate": delta.rate}
     tell(work, position, "rate", delta.retailer, fields)
     return Answer()

@@ -232,8 +232,9 @@ def _fill(memory: Memory, part: Part) -> None:
     rows = np.frombuffer(part.rows, dtype=np.uint32).astype(np.int64)
     if not len(rows):
         return
-    memory.listings.reserve(int(rows.max()) + 1)
-    memory.fit()
+    used = int(rows.max()) + 1
+    memory.listings.reserve(used)
+    memory.fit(used)
     put(memory.listings.listings, rows, np.frombuffer(part.listings, dtype=LISTING_DTYPE))
     put(memory.listings.quotes, rows, np.frombuffer(part.quotes, dtype=QUOTE_DTYPE))
     if part.learnt:

@@ -156,8 +156,8 @@ def suppose(memory: Memory, rows: np.ndarray, case: Case, now_ms: int) -> None:
         cost = np.clip(cost, 0, PRICE_MINOR_MAX).astype(np.int32)
         set_cost(memory, known, cost, np.maximum(listings["cost_ms"][known], now_ms))
     if case.rival_ratio != 1.0:
-        blocks = memory.rivals.places[rows]
-        blocks = np.unique(blocks[blocks >= 0])
+        blocks = memory.rivals.blocks_of(rows)
+        blocks = np.unique(blocks[blocks > 0])
         landed = memory.rivals.offers["landed_minor"][blocks] * case.rival_ratio
         memory.rivals.offers["landed_minor"][blocks] = np.clip(np.rint(landed), 0, PRICE_MINOR_MAX)
     if case.rival_minor:
@@ -174,14 +174,14 @@ def suppose(memory: Memory, rows: np.ndarray, case: Case, now_ms: int) -> None:
 def _set_lowest(memory: Memory, rows: np.ndarray, landed_minor: int, now_ms: int) -> None:
     """Let one rival of each row ask a price, and all others be out of stock."""
     rivals = memory.rivals
-    blocks = rivals.places[rows]
-    held = np.unique(blocks[blocks >= 0])
+    blocks = rivals.blocks_of(rows)
+    held = np.unique(blocks[blocks > 0])
     rivals.offers["flags"][held] &= 255 - OFFER_IN_STOCK
     offered = np.zeros(len(rows), dtype=OFFER_DTYPE)
     offered["rival"], offered["observed_ms"] = name64("what-if"), now_ms
     offered["landed_minor"] = landed_minor
     offered["flags"] = OFFER_USED | OFFER_IN_STOCK | OFFER_NEW
-    fresh = blocks[:, 0] < 0
+    fresh = ~rivals.known(rows)
     names = offered["rival"][fresh]
     # A row without offers gets a block; in the others the first offer speaks for all.
     at = np.zeros(len(rows), dtype=np.int64)

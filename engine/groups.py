@@ -11,9 +11,10 @@ import numpy as np
 from msgspec import Struct
 
 from engine.deltas import FeesChanged, ScopeKind
-from engine.listing_table import ListingText, grown
+from engine.listing_table import ListingText
 from engine.policy import POLICY_DTYPE, Policy, PolicyBook, policy_row
 from engine.retailers import Retailers
+from engine.room import grown
 
 SWEEP_MIN = 1024
 """Fewest groups at which it is looked for those that no listing is in any more."""

@@ -16,6 +16,7 @@ import numpy as np
 from msgspec import Struct
 
 from engine.decided import QUOTE_DTYPE, State
+from engine.room import grown, room
 from engine.texts import Texts
 
 SALES_KEPT = 4
@@ -114,95 +115,114 @@ def new_row() -> np.ndarray:
 EMPTY, FORGOTTEN = -1, -2
 """What a place of the key index holds that names no row; a forgotten one is probed past."""
 
+ONE_BY_ONE_MAX = 8
+"""So few keys are faster looked for alone than in one more round of array calls."""
+
 
 class KeyIndex:
-    """Row numbers by 64-bit key: open addressing in two arrays, looked up as a block.
+    """Row numbers by 64-bit key: open addressing in one array, looked up as a block.
 
-    Keys are blake2b, hence already mixed. A dictionary would take four times the memory.
+    Keys are blake2b, hence already mixed. They are compared with the column that holds them anyway:
+    a second copy would weigh twice as much as the numbers, and its cache lines, too, would have to
+    come from memory. A dictionary would take ten times as much.
     """
 
-    def __init__(self, capacity: int = 1024) -> None:
+    def __init__(self, keys: np.ndarray, capacity: int = 1024) -> None:
         assert capacity & (capacity - 1) == 0
-        self._keys = np.zeros(capacity, dtype=np.uint64)
-        self._rows = np.full(capacity, EMPTY, dtype=np.int32)
-        self._used = 0
+        self.keys = keys  # uint64[rows], the owner's column; he sets it again when his table moves
+        self._rows = _no_rows(capacity)
+        self._used = 0  # places that are not empty
+        self._forgotten = False  # whether any place was forgotten
 
     def rows(self, keys: np.ndarray) -> np.ndarray:
         """Return int32[n], the row of each key or -1."""
-        mask = np.uint64(len(self._keys) - 1)
-        place = (keys & mask).astype(np.int64)
+        mask = len(self._rows) - 1
+        place = (keys & np.uint64(mask)).astype(np.int64)
         found = self._rows[place]
-        at = np.flatnonzero((found != EMPTY) & (self._keys[place] != keys))
-        while len(at):
-            place[at] = (place[at] + 1) & int(mask)
-            found[at] = self._rows[place[at]]
-            at = at[(found[at] != EMPTY) & (self._keys[place[at]] != keys[at])]
-        return np.maximum(found, EMPTY)
+        at = self._others(found, keys)
+        place, wanted = place[at], keys[at]
+        while len(at) > ONE_BY_ONE_MAX:
+            place = (place + 1) & mask
+            found[at] = there = self._rows[place]
+            on = self._others(there, wanted)
+            at, place, wanted = at[on], place[on], wanted[on]
+        for last, key in zip(at.tolist(), wanted.tolist(), strict=True):
+            found[last] = self.row(key)
+        return found
 
     def row(self, key: int) -> int:
         """Return the row of one key, or -1."""
-        return max(int(self._rows[self._place(key)]), EMPTY)
+        return int(self._rows[self._place(key)])
 
-    def insert(self, key: int, row: int) -> None:
-        """Let ``key`` name ``row``; a key that is known moves."""
+    def insert(self, row: int) -> None:
+        """Let the key that the column holds for ``row`` name it."""
         assert row >= 0
-        if 2 * (self._used + 1) > len(self._keys):
-            self._grow()
-        place = self._place(key)
+        if 2 * (self._used + 1) > len(self._rows):
+            taken = self._rows[self._rows >= 0]
+            self.rebuild(taken[taken != row])
+        place = self._place(int(self.keys[row]))
         self._used += int(self._rows[place] == EMPTY)
-        self._keys[place] = key
         self._rows[place] = row
 
     def forget(self, key: int) -> None:
-        """Let ``key`` name no row."""
+        """Let ``key`` name no row. The column must hold it still."""
         place = self._place(key)
         assert self._rows[place] >= 0
         self._rows[place] = FORGOTTEN
+        self._forgotten = True
 
-    def rebuild(self, keys: np.ndarray, rows: np.ndarray) -> None:
-        """Forget everything and index these."""
+    def rebuild(self, rows: np.ndarray) -> None:
+        """Forget everything and let the keys of these rows name them: int32[n], distinct keys."""
         capacity = 1024
-        while capacity <= 2 * len(keys):
+        while capacity <= 2 * len(rows):
             capacity *= 2
-        self._keys = np.zeros(capacity, dtype=np.uint64)
-        self._rows = np.full(capacity, EMPTY, dtype=np.int32)
-        self._used = len(keys)
+        self._rows = _no_rows(capacity)
+        self._used, self._forgotten = len(rows), False
         mask = capacity - 1
-        place = (keys & np.uint64(mask)).astype(np.int64)
-        waiting = np.arange(len(keys))
+        place = (self.keys[rows] & np.uint64(mask)).astype(np.int64)
+        waiting = np.arange(len(rows))
         claims = np.empty(capacity, dtype=np.int32)
         while len(waiting):
             # Of several keys that want one place one gets it; the others look further.
             want = place[waiting]
             claims[want] = waiting
             wins = (claims[want] == waiting) & (self._rows[want] < 0)
-            self._keys[want[wins]] = keys[waiting[wins]]
             self._rows[want[wins]] = rows[waiting[wins]]
             waiting = waiting[~wins]
             place[waiting] = (place[waiting] + 1) & mask
 
+    def _others(self, found: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        """Return which places hold something else than was looked for there, int64[n]."""
+        other = self.keys[found] != keys  # of a place without a row that says nothing
+        if self._forgotten:
+            other |= found == FORGOTTEN
+        other &= found != EMPTY
+        return np.flatnonzero(other)
+
     def _place(self, key: int) -> int:
-        mask = len(self._keys) - 1
+        mask = len(self._rows) - 1
         place = key & mask
-        while self._rows[place] != EMPTY and int(self._keys[place]) != key:
+        while (row := self._rows[place]) != EMPTY:
+            if row >= 0 and int(self.keys[row]) == key:
+                break
             place = (place + 1) & mask
         return place
 
-    def _grow(self) -> None:
-        taken = self._rows >= 0
-        self.rebuild(self._keys[taken], self._rows[taken])
+
+def _no_rows(capacity: int) -> np.ndarray:
+    return np.full(capacity, EMPTY, dtype=np.int32)
 
 
 class ListingTable:
     """The listings of one shard. Arrays grow by doubling; ``rows`` of them are in use."""
 
     def __init__(self, capacity: int = 256) -> None:
-        self.listings = np.zeros(capacity, dtype=LISTING_DTYPE)
-        self.quotes = np.zeros(capacity, dtype=QUOTE_DTYPE)
+        self.listings = room(capacity, LISTING_DTYPE)
+        self.quotes = room(capacity, QUOTE_DTYPE)
         self.texts = Texts(capacity)
         self.rows = 0
         self.live = 0  # rows that are not tombstones
-        self.index = KeyIndex()
+        self.index = KeyIndex(self.listings["key"])
         self._tombstones: list[tuple[int, int]] = []  # (removed at, row), oldest first
         self._text_encoder = msgspec.msgpack.Encoder()
         self._new_row = new_row()
@@ -231,7 +251,7 @@ class ListingTable:
         self.listings["key"][row] = key
         put(self.quotes, np.array([row]), np.zeros(1, dtype=QUOTE_DTYPE))
         self.set_text(row, text)
-        self.index.insert(key, row)
+        self.index.insert(row)
         self.live += 1
         return row
 
@@ -272,7 +292,7 @@ class ListingTable:
         self.rows = rows
         self._tombstones = [(int(at), int(row)) for at, row in tombstones]
         self.live = rows - len(self._tombstones)
-        self.index.rebuild(self.listings["key"][:rows].copy(), np.arange(rows, dtype=np.int32))
+        self.index.rebuild(np.arange(rows, dtype=np.int32))
 
     def reserve(self, rows: int) -> None:
         """Make room for ``rows`` rows."""
@@ -281,6 +301,7 @@ class ListingTable:
 
     def _grow(self) -> None:
         self.listings = grown(self.listings)
+        self.index.keys = self.listings["key"]
         self.quotes = grown(self.quotes)
         self.texts.fit(self.capacity)
 
@@ -294,12 +315,3 @@ def put(table: np.ndarray, rows: np.ndarray, records: np.ndarray) -> None:
     assert table.dtype == records.dtype
     raw = np.dtype((np.void, table.dtype.itemsize))
     table.view(raw)[rows] = records.view(raw)
-
-
-def grown(array: np.ndarray, fill: Any = None) -> np.ndarray:
-    """Return ``array`` twice as long; new cells are zero or ``fill``."""
-    longer = np.zeros((2 * len(array), *array.shape[1:]), dtype=array.dtype)
-    if fill is not None:
-        longer[len(array) :] = fill
-    longer[: len(array)] = array
-    return longer

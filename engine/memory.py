@@ -12,10 +12,11 @@ from engine.deduplication import SOURCES_MAX, EventWindow, HighWaterMarks, lasts
 from engine.experiments import Experiments
 from engine.groups import Groups
 from engine.learnt import Learnt
-from engine.listing_table import REMOVED, ListingTable, ListingText, grown
+from engine.listing_table import REMOVED, ListingTable, ListingText
 from engine.microbatch import Position, Refusal
 from engine.retailers import Retailers
 from engine.rivals import OWN_NAMES_MAX, RivalTable
+from engine.room import grown, room
 from engine.routing import name64
 from engine.serving import Serving
 from engine.timers import Backlog, Timers
@@ -69,9 +70,7 @@ class Memory:
         self.learnt = Learnt()
         self.experiments = Experiments()
         self.serving = Serving()
-        self.unsaved = np.zeros(
-            self.listings.capacity, dtype=bool
-        )  # rows the next checkpoint needs
+        self.unsaved = room(self.listings.capacity, bool)  # rows the next checkpoint needs
 
     @property
     def sources_max(self) -> int:
@@ -97,13 +96,13 @@ class Memory:
         )
         return repr(sizes).encode() + self.retailers.changed()
 
-    def fit(self) -> None:
-        """Make room beside the listing table after it grew."""
+    def fit(self, rows: int) -> None:
+        """Make room beside the listing table, of which ``rows`` are in use."""
+        self.timers.fit(rows)
         rows = self.listings.capacity
         if len(self.unsaved) == rows:
             return
         self.rivals.fit(rows)
-        self.timers.fit(rows)
         self.backlog.fit(rows)
         self.learnt.fit(rows)
         self.experiments.fit(rows)

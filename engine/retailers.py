@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.listing_table import grown
 from engine.policy import Policy
+from engine.room import grown
 
 WINDOW_SLOTS = 60
 """Slots that a window of the breaker is counted in; the running one comes on top."""

@@ -12,8 +12,9 @@ from msgspec import Struct
 
 from engine.currencies import Currencies
 from engine.deduplication import pairs_of
-from engine.listing_table import NEVER, grown, put
+from engine.listing_table import NEVER, put
 from engine.narrow import any_in_row, count_in_row, first_in_row, least_in_row
+from engine.room import grown, room
 from kernels.limits import PRICE_MINOR_MAX
 
 OFFERS_A_BLOCK = 4
@@ -78,16 +79,32 @@ class RivalTable:
     """All offers of a shard. Block numbers are memory, never state: they decide nothing."""
 
     def __init__(self, capacity: int = 256) -> None:
-        self.offers = np.zeros((capacity, OFFERS_A_BLOCK), dtype=OFFER_DTYPE)
-        self.places = np.full((capacity, PLACES), -1, dtype=np.int32)  # by row of the listing
+        self.offers = room((capacity, OFFERS_A_BLOCK), OFFER_DTYPE)
+        # The block in each listing's first place, second place and so on, as far as any has one;
+        # 0: none. A listing's places are taken in order.
+        self._places = [room(capacity, np.int32)]
         self._next = 1  # block 0 stays empty
         self._free: list[int] = []
         self._sources: dict[int, dict[int, int]] = {}  # retailer -> name64 -> number, from 1
 
     def fit(self, rows: int) -> None:
         """Make room for ``rows`` listings."""
-        while len(self.places) < rows:
-            self.places = grown(self.places, -1)
+        while len(self._places[0]) < rows:
+            self._places = [grown(blocks) for blocks in self._places]
+
+    def known(self, rows: np.ndarray) -> np.ndarray:
+        """Return boolean[rows], whether any offer of a listing was ever told."""
+        return np.asarray(self._places[0][rows] > 0)
+
+    def blocks_of(self, rows: np.ndarray) -> np.ndarray:
+        """Return int32[rows, places], the blocks of each listing as far as any has one; 0: none."""
+        taken = []
+        for blocks in self._places:
+            of_rows = blocks[rows]
+            if not of_rows.any():
+                break
+            taken.append(of_rows)
+        return np.stack(taken, axis=1) if taken else np.zeros((len(rows), 0), dtype=np.int32)
 
     def source_numbers(
         self, retailers: np.ndarray, sources: np.ndarray, sources_max: int = SOURCES_MAX
@@ -101,15 +118,11 @@ class RivalTable:
 
     def offers_of(self, rows: np.ndarray) -> np.ndarray:
         """Return OFFER_DTYPE[rows, offers]; places that are not taken are zero."""
-        places = self.places[rows]
-        width = PLACES
-        while width and not (places[:, width - 1] >= 0).any():
-            width -= 1
-        places = places[:, :width]
+        places = self.blocks_of(rows)
         blocks = self.offers.view(BLOCK_DTYPE).reshape(-1)
         # Block 0 stays empty, for the places that are not taken.
-        offers = blocks.take(np.maximum(places, 0)).reshape(-1)
-        return np.asarray(offers.view(OFFER_DTYPE).reshape(len(rows), width * OFFERS_A_BLOCK))
+        offers = blocks.take(places).reshape(-1).view(OFFER_DTYPE)
+        return np.asarray(offers.reshape(len(rows), places.shape[1] * OFFERS_A_BLOCK))
 
     def find(self, offers: np.ndarray, rivals: np.ndarray, sources: np.ndarray) -> np.ndarray:
         """Return int64[n], where in its row of ``offers`` each offer stands, -1: nowhere."""
@@ -121,7 +134,12 @@ class RivalTable:
 
     def put(self, rows: np.ndarray, at: np.ndarray, offers: np.ndarray) -> None:
         """Write ``offers`` into place ``at`` of each row."""
-        block = self.places[rows, at // OFFERS_A_BLOCK]
+        place = at // OFFERS_A_BLOCK
+        block = self._places[0][rows]
+        for further in range(1, len(self._places)):
+            there = np.flatnonzero(place == further)
+            if len(there):
+                block[there] = self._places[further][rows[there]]
         assert (block > 0).all()
         put(self.offers.reshape(-1), block * OFFERS_A_BLOCK + at % OFFERS_A_BLOCK, offers)
 
@@ -132,17 +150,19 @@ class RivalTable:
         """
         distinct, counts = np.unique(rows, return_counts=True)
         blocks = self.offers.view(BLOCK_DTYPE).reshape(-1)
-        held = blocks.take(np.maximum(self.places[distinct], 0)).reshape(-1).view(OFFER_DTYPE)
+        block = np.zeros((len(distinct), PLACES), dtype=np.int32)
+        known = self.blocks_of(distinct)
+        block[:, : known.shape[1]] = known
+        held = blocks.take(block).reshape(-1).view(OFFER_DTYPE)
         free = (held["flags"] < OFFER_USED).reshape(len(distinct), OFFERS_MAX)
         crowded = free.sum(axis=1) < counts
         # The first free places of each row, as many as it has new offers, row by row.
         free &= (np.cumsum(free, axis=1) <= counts[:, None]) & ~crowded[:, None]
         of_row, places = np.nonzero(free)
         wanted = distinct[of_row]
-        made = np.flatnonzero(self.places[wanted, places // OFFERS_A_BLOCK] < 0)
+        made = np.flatnonzero(block[of_row, places // OFFERS_A_BLOCK] == 0)
         pairs = np.unique(wanted[made] * PLACES + places[made] // OFFERS_A_BLOCK)
-        numbers = self._new_blocks(len(pairs))
-        self.places[pairs // PLACES, pairs % PLACES] = numbers
+        self._set_places(pairs // PLACES, pairs % PLACES, self._new_blocks(len(pairs)))
         given = np.full(len(rows), -1, dtype=np.int64)
         roomy = ~np.repeat(crowded, counts)
         given[roomy] = places
@@ -151,35 +171,36 @@ class RivalTable:
 
     def room(self, row: int, older_than_ms: int) -> int:
         """Return a place of ``row`` for another offer; -1 when all hold offers that are fresh."""
-        places = self.places[row]
-        blocks = places[places >= 0]
+        blocks = self._blocks(row)
         held = self.offers[blocks].reshape(-1)
         free = np.flatnonzero(held["flags"] < OFFER_USED)
         if len(free):
             return int(free[0])
         if len(blocks) < PLACES:
-            places[len(blocks)] = self._block()
+            self._set_places(np.array([row]), np.array([len(blocks)]), self._new_blocks(1))
             return len(blocks) * OFFERS_A_BLOCK
         oldest = int(held["observed_ms"].argmin())
         return oldest if held["observed_ms"][oldest] < older_than_ms else -1
 
     def clear(self, row: int) -> None:
         """Forget the offers of a listing that was removed."""
-        blocks = [int(block) for block in self.places[row] if block >= 0]
+        blocks = self._blocks(row)
         self.offers[blocks] = np.zeros((), dtype=OFFER_DTYPE)
         self._free.extend(blocks)
-        self.places[row] = -1
+        for places in self._places[: len(blocks)]:
+            places[row] = 0
 
     def fill(self, rows: np.ndarray, counts: np.ndarray, offers: np.ndarray) -> None:
         """Replace all offers of ``rows`` by ``counts`` offers each, as a checkpoint holds them."""
-        for row in rows[self.places[rows, 0] >= 0].tolist():
+        for row in rows[self.known(rows)].tolist():
             self.clear(row)
         counts = counts.astype(np.int64)
         widths = -(-counts // OFFERS_A_BLOCK)
         blocks = self._new_blocks(int(widths.sum()))
         first = np.cumsum(widths) - widths  # the first of each row's blocks
         row_of_block = np.repeat(np.arange(len(rows)), widths)
-        self.places[rows[row_of_block], np.arange(len(blocks)) - first[row_of_block]] = blocks
+        places = np.arange(len(blocks)) - first[row_of_block]
+        self._set_places(rows[row_of_block], places, blocks)
         row_of_offer = np.repeat(np.arange(len(rows)), counts)
         at = np.arange(len(offers)) - (np.cumsum(counts) - counts)[row_of_offer]
         block = blocks[first[row_of_offer] + at // OFFERS_A_BLOCK]
@@ -217,13 +238,16 @@ class RivalTable:
         self._next += fresh
         return np.array([*reused, *range(self._next - fresh, self._next)], dtype=np.int32)
 
-    def _block(self) -> int:
-        if self._free:
-            return self._free.pop()
-        if self._next == len(self.offers):
-            self.offers = grown(self.offers)
-        self._next += 1
-        return self._next - 1
+    def _blocks(self, row: int) -> list[int]:
+        return [int(blocks[row]) for blocks in self._places if blocks[row]]
+
+    def _set_places(self, rows: np.ndarray, places: np.ndarray, blocks: np.ndarray) -> None:
+        """Let each block stand in a place of a row."""
+        for place in range(int(places.max(initial=-1)) + 1):
+            if place == len(self._places):
+                self._places.append(room(len(self._places[0]), np.int32))
+            there = places == place
+            self._places[place][rows[there]] = blocks[there]
 
 
 def unseen_offers(rivals: np.ndarray, sources: np.ndarray) -> np.ndarray:

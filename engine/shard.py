@@ -336,7 +336,7 @@ class Shard:
         """Return the shard that a base and its increments describe."""
         shard = cls(settings)
         shard._memory, mark = read_parts(parts)
-        shard._memory.unsaved[:] = False
+        shard._memory.unsaved[: shard._memory.listings.rows] = False
         shard.seq, shard.digest = mark["seq"], mark["digest"]
         shard.last_command, shard.last_delta = mark["last_command"], mark["last_delta"]
         shard.decided_ms = mark["decided_ms"]

@@ -10,14 +10,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from engine.room import grown, room
+
 
 class Texts:
     """Texts by row number; a row that was never set is empty."""
 
     def __init__(self, capacity: int = 256) -> None:
-        self._begins = np.zeros(capacity, dtype=np.int64)
-        self._sizes = np.zeros(capacity, dtype=np.int32)
-        self._rooms = np.zeros(capacity, dtype=np.int32)
+        self._begins = room(capacity, np.int64)
+        self._sizes = room(capacity, np.int32)
+        self._rooms = room(capacity, np.int32)
         self._buffer = bytearray()
 
     @property
@@ -28,9 +30,9 @@ class Texts:
     def fit(self, rows: int) -> None:
         """Make room for ``rows`` rows."""
         while len(self._begins) < rows:
-            self._begins = np.concatenate((self._begins, np.zeros_like(self._begins)))
-            self._sizes = np.concatenate((self._sizes, np.zeros_like(self._sizes)))
-            self._rooms = np.concatenate((self._rooms, np.zeros_like(self._rooms)))
+            self._begins = grown(self._begins)
+            self._sizes = grown(self._sizes)
+            self._rooms = grown(self._rooms)
 
     def __getitem__(self, row: int) -> bytes:
         begin, size = int(self._begins[row]), int(self._sizes[row])

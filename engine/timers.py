@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from engine.listing_table import NEVER, grown
+from engine.listing_table import NEVER
+from engine.room import grown, room
 
 BLOCK_ROWS = 1024
 
@@ -23,14 +24,21 @@ class Timers:
 
     def __init__(self, capacity: int = BLOCK_ROWS) -> None:
         assert capacity % BLOCK_ROWS == 0
-        self.due_ms = np.full(capacity, NEVER, dtype=np.int64)
+        self.due_ms = np.full(capacity, NEVER, dtype=np.int64)  # behind ``_ready``: nothing yet
         self._bounds = np.full(capacity // BLOCK_ROWS, NEVER, dtype=np.int64)
+        self._ready = capacity
 
     def fit(self, rows: int) -> None:
-        """Make room for ``rows`` rows."""
+        """Let ``rows`` rows have a time, which does not come until it is set."""
+        if rows <= self._ready:
+            return
         while len(self.due_ms) < rows:
-            self.due_ms = grown(self.due_ms, NEVER)
-            self._bounds = grown(self._bounds, NEVER)
+            self.due_ms = grown(self.due_ms)
+        ready = -(-rows // BLOCK_ROWS) * BLOCK_ROWS
+        self.due_ms[self._ready : ready] = NEVER
+        self._ready = ready
+        new = np.full(ready // BLOCK_ROWS - len(self._bounds), NEVER)
+        self._bounds = np.append(self._bounds, new)
 
     def set(self, rows: np.ndarray, due_ms: np.ndarray) -> None:
         """Let each row fall due at its time."""
@@ -59,7 +67,7 @@ class Timers:
 
     def restore(self) -> None:
         """Find the bounds of what a checkpoint has filled in."""
-        self._bounds = self.due_ms.reshape(-1, BLOCK_ROWS).min(axis=1)
+        self._bounds = self.due_ms[: self._ready].reshape(-1, BLOCK_ROWS).min(axis=1)
 
 
 class Backlog:
@@ -71,7 +79,7 @@ class Backlog:
     """
 
     def __init__(self, capacity: int = 256) -> None:
-        self.dirty = np.zeros(capacity, dtype=bool)
+        self.dirty = room(capacity, bool)
         self.rows = 0  # how many are dirty
         self._queue: np.ndarray | None = None  # None: to be sorted when next needed
         self._next = 0

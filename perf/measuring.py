@@ -179,12 +179,15 @@ def processor_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
-def pss_bytes(pid: int | str = "self") -> int:
-    """Return the memory of a process, what it shares counted by its share."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
+def anonymous_bytes() -> int:
+    """Return the memory of this process that is no file's.
+
+    Without the libraries' pages: of those its share changes as others begin and end.
+    """
+    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss_Anon:"):
             return int(line.split()[1]) * 1024
-    raise AssertionError("the kernel tells no Pss")
+    raise AssertionError("the kernel tells no Pss_Anon")
 
 
 def cpu_model() -> str:

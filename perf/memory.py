@@ -2,9 +2,10 @@
 
 ``python -m perf.memory [--listings 200000] [--json]``
 
-Ours is the growth of a process' proportional set size from an empty shard to a filled one, index,
-free room and the allocator's waste included. The peers hold the same: a dictionary from the key to
-a ``msgspec.Struct`` with a field a column and its offers as structs; Redis a hash a listing.
+Ours is the growth of a process' anonymous memory from a small shard that was dropped again to a
+filled one, index, free room and the allocator's waste included; see ``perf.scaling``. The peers
+hold the same: a dictionary from the key to a ``msgspec.Struct`` with a field a column and its
+offers as structs; Redis a hash a listing.
 """
 
 import argparse

@@ -2,7 +2,9 @@
 
 ``python -m perf.scaling [--sizes 10000,100000,1000000] [--full] [--json]``; ``--full`` adds ten
 million, which takes about half an hour and 8 GiB. Every size is filled by deltas in a process of
-its own. Bytes are the growth of its proportional set size, so what the allocator wastes counts.
+its own. Bytes are the growth of its anonymous memory, so what the allocator wastes counts.
+It is measured from a process that has filled and dropped a small shard: what deciding itself takes,
+whatever the number of listings, is told apart (``fixed_bytes``), since it is no listing's.
 """
 
 import argparse
@@ -24,8 +26,8 @@ from engine.deltas import PolicyChanged
 from engine.listing_table import LISTING_DTYPE
 from engine.rivals import OFFER_DTYPE
 from engine.shard import Shard
-from perf.filled import RETAILER, RIVALS, fill, id_bytes, keys_of
-from perf.measuring import Progress, arguments_of, pss_bytes, run_command, significant
+from perf.filled import PIECE, RETAILER, RIVALS, fill, id_bytes, keys_of
+from perf.measuring import Progress, anonymous_bytes, arguments_of, run_command, significant
 from perf.shard import Clock, mixed
 from repricer import batch_of
 
@@ -58,16 +60,18 @@ def _child(listings: int, pipe: Connection) -> None:
 
 
 def settled_bytes() -> int:
-    """Return this process' memory once what is free is given back."""
+    """Return this process' own memory once what is free is given back."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    return pss_bytes()
+    return anonymous_bytes()
 
 
 def figures_of(listings: int, say: Progress) -> dict[str, float]:
     """Fill a shard and return what it weighs and what an event costs."""
     shard = Shard()
     shard.warm()
+    warmed = settled_bytes()
+    fill(Shard(), PIECE, say)
     before = settled_bytes()
     began = time.perf_counter()
     clock = fill(shard, listings, say)
@@ -84,6 +88,7 @@ def figures_of(listings: int, say: Progress) -> dict[str, float]:
         "event_ns": significant(events),
         "scan_ns_a_listing": significant(scan),
         "bytes_a_listing": significant(grown / listings),
+        "fixed_bytes": significant(before - warmed),
         "raw_bytes_a_listing": significant(raw / listings),
         "of_raw": significant(grown / raw),
         "fill_us_a_listing": significant(fill_us),

@@ -43,6 +43,29 @@ def test_sources_beyond_the_most_share_a_number_and_are_not_remembered(
     assert restored.source_numbers(nobody, names).tolist() == numbers.tolist()
 
 
+def test_a_listing_of_few_rivals_has_no_place_for_many() -> None:
+    table = RivalTable()
+    rows, names = np.zeros(5, dtype=np.int64), np.arange(1, 6, dtype=np.uint64)
+    table.take_places(rows[:4], names[:4], rows[:4])
+    assert table.blocks_of(np.array([0, 1])).tolist() == [[1], [0]]
+    at = table.take_places(rows[4:], names[4:], rows[4:])
+    assert at.tolist() == [4]
+    assert table.blocks_of(np.array([1, 0])).tolist() == [[0, 0], [1, 2]]
+    assert table.blocks_of(np.array([1])).shape == (1, 0)
+    assert table.known(np.array([1, 0])).tolist() == [False, True]
+    assert table.offers_of(np.array([0]))["rival"].tolist() == [[1, 2, 3, 4, 5, 0, 0, 0]]
+    table.fit(1000)
+    table.clear(0)
+    assert table.offers_of(np.array([0, 999])).shape == (2, 0)
+
+
+def test_a_new_listings_text_is_kept_once() -> None:
+    world = World()
+    world.send(world.listing(title="A thing with a name", tags=("new",)))
+    table = world.shard._memory.listings
+    assert table.texts.buffer_bytes == sum(len(table.texts[row]) for row in range(table.rows))
+
+
 @pytest.mark.parametrize("kind", [PublishingHalted, PublishingResumed])
 def test_a_halt_of_a_channel_without_a_listing_is_refused(kind: type) -> None:
     world = World()

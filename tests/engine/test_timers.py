@@ -32,6 +32,18 @@ def test_timers_give_what_a_sorted_list_gives(
     assert timers.any_due(25) == any(at <= 25 for at in model.values())
 
 
+def test_rows_that_come_later_fall_due_when_they_are_set_and_not_before() -> None:
+    timers = Timers()
+    timers.fit(1025)
+    timers.set(np.array([1024]), np.array([9]))
+    timers.fit(5000)
+    assert timers.due(10, 10).tolist() == [1024]
+    assert (timers.due_ms[1025:5000] == NEVER).all()
+    timers.set(np.array([4999]), np.array([8]))
+    timers.restore()
+    assert timers.due(10, 10).tolist() == [4999, 1024]
+
+
 def test_the_backlog_takes_the_best_sellers_first_and_survives_marks_between() -> None:
     backlog = Backlog()
     revenue = np.array([0.0, 5000.0, 4100.0, 70.0, 0.0, 1e9])
