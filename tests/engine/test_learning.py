@@ -39,7 +39,7 @@ def test_nothing_compiles_after_warming() -> None:
     compiled = learning.compiled_shapes()
     world = shop()
     lived(world, 24)  # with fits and decisions of several days
-    assert world.shard.learns
+    assert world.shard.learning("acme") is not None
     assert learning.compiled_shapes() == compiled
 
 
