@@ -230,6 +230,21 @@ def test_large_retailers_close_in_slices(monkeypatch: pytest.MonkeyPatch) -> Non
     assert all(of is not None and of["decisions"] >= 1 for of in _all(world))
 
 
+def test_a_days_dispersion_moves_by_a_day_however_many_slices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("engine.learning.SLICE_ROWS", 2)
+    world = shop()
+    draw = np.random.default_rng(0)
+    for day in range(8):
+        (held,) = world.shard._memory.learnt.retailers.values()
+        before = held.dispersion
+        world.send(*sales(world, day, draw), after_ms=DAY)
+        world.drain()
+        assert abs(np.log(held.dispersion / before)) <= np.log(learning.DISPERSION_STEP_MAX) + 1e-9
+    assert held.dispersion != 0.2
+
+
 def _all(world: World) -> list[dict[str, Any] | None]:
     return [world.shard.learnt(world.key(sku)) for sku in SKUS]
 
