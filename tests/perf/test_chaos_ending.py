@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from perf import real_stack
 from perf.chaos import __main__ as program
 from perf.chaos.ending import ENDING, Ended, Ending
 from perf.chaos.run import Wish
@@ -150,8 +149,8 @@ def test_an_engine_under_test_leaves_signals_to_whoever_takes_them(
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError("no process today")
 
-    monkeypatch.setattr(real_stack.subprocess, "Popen", refuse)
-    taken = signal.default_int_handler if own else signal.SIG_DFL
+    monkeypatch.setattr("perf.real_stack.subprocess.Popen", refuse)
+    taken: Any = signal.default_int_handler if own else signal.SIG_DFL
     signal.signal(SIGTERM, taken)
     with pytest.raises(OSError, match="today"):
         EngineUnderTest(tmp_path, {}).start()
