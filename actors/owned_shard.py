@@ -33,11 +33,6 @@ class OwnedShard(Protocol):
         ...
 
     @property
-    def learns(self) -> bool:
-        """Whether any retailer's policy has learning switched on."""
-        ...
-
-    @property
     def backlog(self) -> int:
         """Return how many rows wait for a later microbatch."""
         ...

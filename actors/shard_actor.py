@@ -103,7 +103,7 @@ class ShardActor:
         self._owner = owner
         self._gate = Gate()
         self._seal_wanted = asyncio.Event()
-        self.learning = asyncio.Event()  # set once the shard learns, and needs its kernels warm
+        self.ready = asyncio.Event()  # set once it is live or stands by: what could wait may begin
         if not standby:
             self._seal_wanted.set()
         self._cautious = cautious
@@ -157,9 +157,9 @@ class ShardActor:
         self._enter("warming")
         self._shard.warm()
         self._warmed()
-        self._note_learning()
         self._enter("waiting")
         while not self._seal_wanted.is_set():
+            self.ready.set()
             await self._follow(wait_ms=self._settings.heartbeat_ms)
         self._enter("sealing")
         await self._seal()
@@ -168,16 +168,13 @@ class ShardActor:
             # owners that fell again and again would leave ever more.
             self._rounds.hasten()
         self._enter("live")
+        self.ready.set()
 
     def _enter(self, phase: str) -> None:
         now_ms = self._clock.monotonic_ms()
         took_ms, self._phase_ms = now_ms - self._phase_ms, now_ms
         LOGGER.info("shard %d: %s, after %d ms %s", self._shard_number, phase, took_ms, self.phase)
         self.phase = phase
-
-    def _note_learning(self) -> None:
-        if self._shard.learns:
-            self.learning.set()
 
     async def take_over(self) -> None:
         """Let a standby seal."""
@@ -214,7 +211,6 @@ class ShardActor:
         recorded = await self._reign.append(decided)
         self._shard.record(decided)
         self._gate.open()
-        self._note_learning()
         self._position = recorded.position
         self._last_mark_ms = self._clock.monotonic_ms()
         self._answer_strong_reads()

@@ -6,6 +6,7 @@ A backend is imported only when the settings choose it, so that a process pays f
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -99,18 +100,24 @@ def make_blobs(settings: Settings) -> Blobs:
     )
 
 
+class Closing(Protocol):
+    """What holds something open."""
+
+    async def close(self) -> None: ...
+
+
 class Stores(Struct, frozen=True, eq=False):
     """The stores that followers write into, and what else they hold open."""
 
     tables: TableStore
     series: SeriesStore
     cache: Cache
-    lanes: tuple[DeltaLanes, ...]
+    logs: tuple[Closing, ...]  # that sinks read or write
 
     async def close(self) -> None:
         """Close all of them."""
-        for lanes in self.lanes:
-            await lanes.close()
+        for logs in self.logs:
+            await logs.close()
         await self.tables.close()
         await self.series.close()
         await self.cache.close()
@@ -125,7 +132,10 @@ def make_sinks(settings: Settings, logs: Logs) -> tuple[Stores, dict[str, Sink]]
 
     generation = settings.shards.generation
     lanes = (DeltaLanes(logs), DeltaLanes(logs))
-    stores = Stores(make_tables(settings), make_series(settings), make_cache(settings), lanes)
+    letters = DeadLetters(logs, lanes[1], settings.folder / "cursors", generation=generation)
+    stores = Stores(
+        make_tables(settings), make_series(settings), make_cache(settings), (*lanes, letters)
+    )
 
     async def opening(shard: int) -> Opening | None:
         """Begin the cache at the newest checkpoint: retention may have cut the log's beginning."""
@@ -146,7 +156,7 @@ def make_sinks(settings: Settings, logs: Logs) -> tuple[Stores, dict[str, Sink]]
             opening=opening,
             ttl_ms=settings.cache.ttl_s * 1000,
         ),
-        DeadLetters(logs, lanes[1], settings.folder / "cursors", generation=generation),
+        letters,
     )
     return stores, {sink.name: sink for sink in sinks}
 

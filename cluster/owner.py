@@ -16,7 +16,6 @@ import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ import numpy as np
 import uvloop
 from msgspec import Struct
 
+from actors.pauses import keep
 from actors.shard_actor import ShardActor
 from actors.starts import Start
 from cluster.control import ControlServer, control_token
@@ -106,6 +106,7 @@ class OwnerProcess:
         self._name = name
         self._start: Start
         self._begun: Future[dict[str, Any]] = Future()
+        self._warming: threading.Thread | None = None
 
     def prepare(self) -> dict[str, Any]:
         """Import and compile what any owner needs, and say in the run folder that a spare waits.
@@ -115,6 +116,7 @@ class OwnerProcess:
         warm_process(self._settings)
         process = own_name()
         write_file(spare_file(self._settings.run_folder, self._name), process)
+        self._warm_learning()
         return {"pid": process.pid}
 
     def begin(self, start_json: str) -> dict[str, Any]:
@@ -221,32 +223,34 @@ class OwnerProcess:
 
     async def _until_drained(self, actor: ShardActor, draining: asyncio.Event) -> None:
         """Let the actor live until it ends by itself, or is told to: then with a checkpoint."""
-        warming = asyncio.ensure_future(self._warm_learning(actor))
+        warming = asyncio.ensure_future(self._warm_once_ready(actor))
         try:
             await self._live_out(actor, draining)
         finally:
             warming.cancel()
 
-    async def _warm_learning(self, actor: ShardActor) -> None:
-        """Compile what learning needs as soon as a shard learns, beside its microbatches.
+    async def _warm_once_ready(self, actor: ShardActor) -> None:
+        """Let a start that somebody waits for come first: this process was no spare."""
+        await actor.ready.wait()
+        self._warm_learning()
 
-        Few shards of a test learn, and starts would take seconds longer. A live retailer whose
-        learning is switched on decides in that very microbatch, which then compiles what it needs.
-        The thread is a daemon: who ends does not wait for a compiler.
+    def _warm_learning(self) -> None:
+        """Compile what learning needs, once, beside whatever this process does.
+
+        A retailer's learning may be switched on in any microbatch, which then decides by it: by
+        then it must be compiled, or that microbatch takes a second. The thread is a daemon: who
+        ends does not wait for a compiler.
         """
-        await actor.learning.wait()
-        loop, over = asyncio.get_running_loop(), asyncio.Event()
+        if self._warming is None:
+            self._warming = threading.Thread(target=self._compile, name="warming", daemon=True)
+            self._warming.start()
 
-        def warm() -> None:
-            try:
-                learning.warm()
-            except Exception:
-                LOGGER.exception("%s could not compile what learning needs ahead", self._start.name)
-            with suppress(RuntimeError):  # the loop is closed: the owner ended meanwhile
-                loop.call_soon_threadsafe(over.set)
-
-        threading.Thread(target=warm, name="warming", daemon=True).start()
-        await over.wait()
+    def _compile(self) -> None:
+        try:
+            learning.warm()
+        except Exception:
+            LOGGER.exception("%s could not compile what learning needs ahead", self._name)
+        keep()
 
     async def _live_out(self, actor: ShardActor, draining: asyncio.Event) -> None:
         living = asyncio.ensure_future(actor.run())
@@ -278,7 +282,7 @@ class OwnerProcess:
             "number": self._start.number,
             "pid": os.getpid(),
             "memory_bytes": memory_bytes(),
-            # Constant while it lives, but for the first seconds after learning is switched on.
+            # Constant while it lives, but for its first seconds.
             "compiled_shapes": pricing.compiled_shapes() + learning.compiled_shapes(),
             "tasks": len(asyncio.all_tasks()),
             **actor.status(),

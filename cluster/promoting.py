@@ -3,6 +3,8 @@
 import asyncio
 import secrets
 import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
@@ -23,6 +25,9 @@ from persistence.ports import COMMANDS, DECISIONS, Log, Logs
 from persistence.wire import encode_delta
 
 ANSWER_S = 15.0
+REACH_S = 60.0
+"""How long the decisions since the newest checkpoint may take to read: minutes of a busy shard."""
+
 TRIES = 3
 """An artefact that was not there in time is asked for again: by then it has come."""
 
@@ -30,35 +35,43 @@ TRIES = 3
 async def promote(settings: Settings, logs: Logs, delta: ModelPromoted) -> list[Outcome]:
     """Give a promotion to every shard that holds a part of the retailer; return their answers.
 
-    It is given at the shards' own time, just after what they decided last: a cluster that is fed
-    with history lives at its event time, and a promotion of today would carry it years ahead.
+    It is given at each shard's own time, just after what it decided last: a cluster that is fed
+    with history lives at its event time, and a promotion of today would carry it years ahead. One
+    shard may be far ahead of another, so the time of the fastest would carry the slower ones, too.
 
     Raises:
-        FailedDependency: a shard did not answer in time. The command stays given.
+        FailedDependency: a shard's log could not be read to its end in time: nothing was given. Or
+            a shard did not answer in time: the command stays given.
     """
     router = Router(settings.shards.count, settings.shards.spreads)
     places = router.of_delta(delta)
-    ends = [await _end_of(settings, logs, partition) for _, partition in places]
-    try:
+    async with AsyncExitStack() as opened:
+        ends = [await _end_of(settings, logs, partition, opened) for _, partition in places]
         for tried in range(TRIES):
             for end in ends:
                 await end.reach()
-            named = replace(
-                delta,
-                command_id=f"model-{secrets.token_hex(8)}",
-                observed_ms=max(end.decided_ms for end in ends) + 1,
-                actor="cli",
-            )
+            named = replace(delta, command_id=f"model-{secrets.token_hex(8)}", actor="cli")
+            # Every shard is waited for, also when another one fails: until all of them have ended,
+            # their logs stay open, and what is told is told after the last of them.
             outcomes = await asyncio.gather(
-                *(_give(logs, named, key, end) for (key, _), end in zip(places, ends, strict=True))
+                *(_give(logs, named, key, end) for (key, _), end in zip(places, ends, strict=True)),
+                return_exceptions=True,
             )
-            if not any(outcome.detail == MISSING for outcome in outcomes) or tried == TRIES - 1:
-                return list(outcomes)
+            answered = _unless_failed(outcomes)
+            if not any(outcome.detail == MISSING for outcome in answered) or tried == TRIES - 1:
+                return answered
             await asyncio.sleep(1.0)
-    finally:
-        for end in ends:
-            await end.log.close()
     raise AssertionError("unreachable")
+
+
+def _unless_failed(outcomes: Sequence[Outcome | BaseException]) -> list[Outcome]:
+    """Return outcomes, or raise the first error among them."""
+    answered = []
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        answered.append(outcome)
+    return answered
 
 
 class _End:
@@ -75,9 +88,19 @@ class _End:
         return self._reader.shard
 
     async def reach(self) -> None:
-        """Read what was decided until now."""
+        """Read what was decided until now.
+
+        Raises:
+            FailedDependency: the log did not hand it out in time.
+        """
         end = await self.log.end()
+        deadline = time.monotonic() + REACH_S
         while self._reader.offset < end - 1:
+            if time.monotonic() > deadline:
+                raise FailedDependency(
+                    f"shard {self.shard}: its decisions were read to offset {self._reader.offset} "
+                    f"of {end - 1} in {REACH_S:g} s; nothing was given, try again"
+                )
             await self._read()
 
     async def outcome(self, command_id: str) -> Outcome:
@@ -104,24 +127,32 @@ class _End:
         return found
 
 
-async def _give(logs: Logs, delta: ModelPromoted, key: str, end: _End) -> Outcome:
-    assert delta.command_id
+async def _give(logs: Logs, named: ModelPromoted, key: str, end: _End) -> Outcome:
+    """Give a command to one shard just after what it decided last, and wait for its outcome."""
+    assert named.command_id
+    delta = replace(named, observed_ms=end.decided_ms + 1)
     commands = await logs.open(COMMANDS, end.shard)
     try:
         appender = await commands.appender()
-        await appender.append(
-            encode_delta(delta), key=key.encode(), content_type="application/json"
-        )
-        await appender.close()
-        return await end.outcome(delta.command_id)
+        try:
+            await appender.append(
+                encode_delta(delta), key=key.encode(), content_type="application/json"
+            )
+        finally:
+            await appender.close()
+        return await end.outcome(named.command_id)
     finally:
         await commands.close()
 
 
-async def _end_of(settings: Settings, logs: Logs, shard: int) -> _End:
-    """Return a shard's end, to be read from the newest checkpoint on: the log may hold weeks."""
+async def _end_of(settings: Settings, logs: Logs, shard: int, opened: AsyncExitStack) -> _End:
+    """Return a shard's end, to be read from the newest checkpoint on: the log may hold weeks.
+
+    Its log is closed with ``opened``.
+    """
     generation = settings.shards.generation
     decisions = await logs.open(DECISIONS, shard)
+    opened.push_async_callback(decisions.close)
     async for chain in make_checkpoints(settings, shard).candidates():
         if await stands_in_log(chain.position, decisions, shard=shard, generation=generation):
             reader = DecisionReader(chain.position, shard=shard, generation=generation)

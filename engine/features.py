@@ -18,14 +18,11 @@ from engine.listing_table import CHANGE_SLOTS, SALES_KEPT
 from engine.memory import Memory
 from engine.quotes import SLOT_MS, stock_of
 from engine.rivals import (
-    OFFER_IN_STOCK,
-    OFFER_NEW,
-    OFFER_TENURE,
     OFFER_UNPROVEN,
     OFFER_USED,
+    comparable,
     converted,
     distinct_rivals,
-    outliers,
 )
 
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
@@ -53,16 +50,16 @@ def sight_of(memory: Memory, rows: np.ndarray, now_ms: int) -> Sight:
     offers = memory.rivals.offers_of(rows)
     rate, rate_ms = converted(offers, memory.currencies, listings["retailer"], listings["currency"])
     policy = memory.groups.policy.take(listings["group"])
-    told = offers["flags"] & (255 - OFFER_TENURE)
-    wanted = told == OFFER_USED | OFFER_IN_STOCK | OFFER_NEW
-    own = memory.own_names.names[listings["own"]]
-    wanted &= ~(offers["rival"][:, :, None] == own[:, None, :]).any(axis=2)
-    fresh = offers["observed_ms"] > now_ms - policy["rival_stale_ms"][:, None]
-    fresh &= (rate > 0.0) & (rate_ms + policy["rate_stale_ms"][:, None] > now_ms)
-    comparable = wanted & fresh
-    landed = np.where(comparable, np.maximum(np.rint(offers["landed_minor"] * rate), 1.0), np.inf)
-    comparable &= ~outliers(landed, comparable)
-    landed = np.where(comparable, landed, np.nan)
+    seen = comparable(
+        offers,
+        memory.own_names.names[listings["own"]],
+        rate,
+        rate_ms,
+        now_ms,
+        policy["rival_stale_ms"],
+        policy["rate_stale_ms"],
+    )
+    landed = np.where(seen.usable, seen.landed, np.nan)
     if memory.learnt.any:
         learnt = memory.learnt.rows.take(rows)
     else:
@@ -76,7 +73,7 @@ def sight_of(memory: Memory, rows: np.ndarray, now_ms: int) -> Sight:
         stock=stock_of(listings),
         offers=offers,
         used=offers["flags"] >= OFFER_USED,
-        comparable=comparable,
+        comparable=seen.usable,
         landed=landed,
         ordered=np.sort(landed, axis=1),
     )

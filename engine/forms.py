@@ -1,7 +1,9 @@
 """Which form of demand each category of a retailer has, and what it means for his listings.
 
-A listing keeps the form that its belief was found under until it decides again, so that elasticity
-and curvature always belong together; a category's form changes between decisions.
+A listing keeps the form that its belief was found under until it decides again, though its
+category's changes in between: its elasticity goes with no other form. The pooled curvature moves
+with every fit; a listing of that form is foreseen with the new one at once, and gets the elasticity
+that belongs to it when it decides.
 """
 
 import numpy as np
@@ -28,6 +30,7 @@ def make_room(held: RetailerLearning) -> None:
         held.form_scores = np.pad(held.form_scores, room)
         held.form_moments = np.pad(held.form_moments, room)
         held.form_precisions = np.pad(held.form_precisions, room)
+        held.form_slopes = np.pad(held.form_slopes, room)
 
 
 def form_of(learnt: np.ndarray) -> np.ndarray:
@@ -50,12 +53,14 @@ def curvature_of(held: RetailerLearning, learnt: np.ndarray) -> np.ndarray:
 def try_forms(held: RetailerLearning, category: np.ndarray, own: np.ndarray, shown: Shown) -> None:
     """Count what a day says of the forms, row by row in their order.
 
+    All slices of a large retailer are foreseen with the slopes of before the day: what the first
+    slice shows must not help to foresee the others.
+
     Args:
         own: bool[rows], which prices were the engine's.
     """
     part = np.where(own, OWN, HISTORY)
-    learnt = slopes(held.form_moments, held.form_precisions)
-    told = tried(shown, learnt[part, :, category].T)
+    told = tried(shown, held.form_slopes[part, :, category].T)
     count = len(held.categories)
     place = part * count + category
 
@@ -110,11 +115,12 @@ def shown_forms(
 
 
 def forget_forms(held: RetailerLearning) -> None:
-    """Let a period pass: evidence on forms fades as that on elasticities does."""
+    """Let a period pass: evidence on forms fades as that on elasticities does, and slopes stand."""
     held.form_scores = held.form_scores * np.exp(-held.period_days / MEMORY_DAYS)
     fades = np.exp(-held.period_days / SLOPE_MEMORY_DAYS)
     held.form_moments = held.form_moments * fades
     held.form_precisions = held.form_precisions * fades
+    held.form_slopes = slopes(held.form_moments, held.form_precisions)
 
 
 def choose_forms(held: RetailerLearning) -> None:

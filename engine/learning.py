@@ -165,8 +165,11 @@ def _go_on(memory: Memory, work: Work, number: int, held: RetailerLearning) -> N
             held.cursor = int(rows[-1]) + 1
             left -= len(rows)
         if not len(mine) or held.cursor > mine[-1]:
-            if held.phase == UPDATING and held.sold and memory.serving.of(number):
-                judge(memory, work, number, held.period_days)
+            if held.phase == UPDATING and held.sold:
+                # Not slice by slice: all of them are foreseen with what was known before the day.
+                held.dispersion = _dispersion(held)
+                if memory.serving.of(number):
+                    judge(memory, work, number, held.period_days)
             held.phase, held.cursor = follows[held.phase], 0
     work.changed.append(repr(held.state()["plain"]).encode())
     for array in (held.form_scores, held.form_moments, held.form_precisions):
@@ -342,7 +345,6 @@ def _learn_rows(memory: Memory, held: RetailerLearning, period: _Period) -> None
     learnt["history"] = learnt["history"] * forget + np.where(own[:, None], 0.0, added)
     held.lead = held.lead + np.where(own | period.clears, 0.0, taught.lead).sum(axis=1)
     held.moments = held.moments + taught.moments.sum(axis=1)
-    held.dispersion = _dispersion(held)
     held.explored = held.explored + _explored(held, period, own)
     begin = own & ((learnt["flags"] & BEGUN) == 0)
     learnt["rival_before"][begin] = learnt["rival"][begin]

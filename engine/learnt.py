@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.listing_table import put
 from kernels.elasticities import BIASES, MEANS, Config, Table
-from kernels.forms import TRIALS
+from kernels.forms import TRIALS, slopes
 from kernels.whitening import LEADS, SUMS, Level
 
 LEARNT_DTYPE = np.dtype(
@@ -113,6 +113,7 @@ class RetailerLearning:
         self.form_scores = np.zeros((2, TRIALS, 0))
         self.form_moments = np.zeros((2, TRIALS, 0))
         self.form_precisions = np.zeros((2, TRIALS, 0))
+        self.form_slopes = np.zeros((2, TRIALS, 0))  # as they stood when the running close began
         self.pooled_sd = np.zeros(0)  # of each category's mean
         self.explored = np.zeros(2)  # profit given up to dithers, and all of it, as expected
         self.piled_log = -1.0  # markups up to it are bounds and no choices
@@ -151,8 +152,10 @@ class RetailerLearning:
         learning.sums = learning.sums.reshape(3, -1)
         if len(learning.follows) != FOLLOWS:  # of before it was told with a constant
             learning.follows = np.zeros(FOLLOWS)
-        for name in ("form_scores", "form_moments", "form_precisions"):
+        for name in ("form_scores", "form_moments", "form_precisions", "form_slopes"):
             setattr(learning, name, getattr(learning, name).reshape(2, TRIALS, -1))
+        if learning.form_slopes.shape != learning.form_moments.shape:  # of before they were kept
+            learning.form_slopes = slopes(learning.form_moments, learning.form_precisions)
         table = state["table"]
         if table is not None:
             configs = tuple(Config(*config) for config in table["configs"])

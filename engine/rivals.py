@@ -6,6 +6,7 @@ rate; the lowest such landed price (price and shipping) is the reference.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from msgspec import Struct
@@ -297,6 +298,43 @@ def tenured(held: np.ndarray, stored: np.ndarray, believed: np.ndarray, now_ms: 
     return np.asarray(stored["flags"] & (255 - OFFER_TENURE) | days, dtype=np.uint8)
 
 
+class Comparable(NamedTuple):
+    """What some listings' offers are worth, an element an offer."""
+
+    landed: np.ndarray  # float64[rows, offers], in the listing's currency, infinite: not usable
+    usable: np.ndarray  # bool: may be compared
+    waits: np.ndarray  # bool: could be, with a fresh rate
+    rate_expiry: np.ndarray  # int64, when its rate goes stale
+
+
+def comparable(
+    offers: np.ndarray,
+    own_names: np.ndarray,
+    rate: np.ndarray,
+    rate_ms: np.ndarray,
+    now_ms: int,
+    stale_ms: np.ndarray,
+    rate_stale_ms: np.ndarray,
+) -> Comparable:
+    """Return which offers may be compared, and at what landed price: see :func:`reference`."""
+    wanted = offers["flags"] & (255 - OFFER_TENURE) == OFFER_USED | OFFER_IN_STOCK | OFFER_NEW
+    # Most listings do not say how they appear themselves, and then there is nothing to compare.
+    for column in range(OWN_NAMES_MAX):
+        names = own_names[:, column]
+        if not names.any():
+            break
+        wanted &= offers["rival"] != names[:, None]
+    fresh = wanted & (offers["observed_ms"] > now_ms - stale_ms[:, None])
+    rate_expiry = rate_ms + rate_stale_ms[:, None]
+    fresh_rate = (rate > 0.0) & (rate_expiry > now_ms)
+    usable = fresh & fresh_rate
+    landed = np.rint(offers["landed_minor"] * rate)
+    landed = np.where(usable, np.maximum(landed, 1.0), np.inf)
+    usable &= ~outliers(landed, usable)
+    landed[~usable] = np.inf
+    return Comparable(landed, usable, fresh & ~fresh_rate, rate_expiry)
+
+
 def reference(
     offers: np.ndarray,
     own_names: np.ndarray,
@@ -330,22 +368,9 @@ def reference(
             borne_out_minor=np.zeros(rows),
             told_minor=np.zeros(rows, dtype=np.int32),
         )
-    rival, flags = offers["rival"], offers["flags"]
-    wanted = flags & (255 - OFFER_TENURE) == OFFER_USED | OFFER_IN_STOCK | OFFER_NEW
-    # Most listings do not say how they appear themselves, and then there is nothing to compare.
-    for column in range(OWN_NAMES_MAX):
-        names = own_names[:, column]
-        if not names.any():
-            break
-        wanted &= rival != names[:, None]
-    fresh = wanted & (offers["observed_ms"] > now_ms - stale_ms[:, None])
-    rate_expiry = rate_ms + rate_stale_ms[:, None]
-    fresh_rate = (rate > 0.0) & (rate_expiry > now_ms)
-    usable = fresh & fresh_rate
-    landed = np.rint(offers["landed_minor"] * rate)
-    landed = np.where(usable, np.maximum(landed, 1.0), np.inf)
-    usable &= ~outliers(landed, usable)
-    landed[~usable] = np.inf
+    landed, usable, waits, rate_expiry = comparable(
+        offers, own_names, rate, rate_ms, now_ms, stale_ms, rate_stale_ms
+    )
     landed = np.minimum(landed, PRICE_MINOR_MAX)
     lowest = np.maximum(first_in_row(landed == least_in_row(landed)[:, None]), 0)
     each = np.arange(rows)
@@ -356,11 +381,11 @@ def reference(
     return Reference(
         landed_minor=told,
         told_minor=told,
-        rivals=distinct_rivals(rival, usable),
+        rivals=distinct_rivals(offers["rival"], usable),
         rate=np.where(any_usable, rate[each, lowest], 0.0).astype(np.float32),
         currency=np.where(any_usable, offers["currency"][each, lowest], 0).astype(np.uint8),
-        stale_rate=any_in_row(fresh & ~fresh_rate),
-        all_stale=any_in_row(flags >= OFFER_USED) & ~any_usable,
+        stale_rate=any_in_row(waits),
+        all_stale=any_in_row(offers["flags"] >= OFFER_USED) & ~any_usable,
         stale_ms=expiry,
         borne_out_minor=lowest_borne_out(landed, usable, offers, leashed),
     )

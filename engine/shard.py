@@ -208,14 +208,9 @@ class Shard:
         """Compile every padded shape of pricing, so that nothing of it compiles while live.
 
         Learning's kernels (``engine.learning.warm``) are left out: most shards of a test or a
-        benchmark learn nothing, and whoever hosts one that does compiles them beside it.
+        benchmark learn nothing, and whoever hosts a shard compiles them when nobody waits.
         """
         pricing.warm()
-
-    @property
-    def learns(self) -> bool:
-        """Whether any retailer's policy has learning switched on."""
-        return self._memory.learnt.any
 
     # ----- reading -------------------------------------------------------------------------------
 

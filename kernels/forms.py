@@ -5,10 +5,13 @@ All forms agree at the reference price and have the same slope there; they diffe
 ``exponential`` demand, which falls by the same share for each cent, it is ``-e / 2`` to second
 order. ``pooled`` lets the whole retailer's sales say it.
 
-Each day's sales are foreseen before they are known under a few fixed forms, the *trials*: three
-curvatures and exponential demand. What a trial's forecasts were worth is a log-likelihood held out
-by construction. The pooled curvature changes from fit to fit, so what it would have foreseen is
-read off the parabola through the three: a likelihood of one curvature is a parabola, nearly.
+Each day's sales are foreseen under a few fixed forms, the *trials*: three curvatures and
+exponential demand, from levels, elasticities and slopes of before that day. Only the factors by
+which a retailer and a category sold more than foreseen are the day's own; they are found with the
+belief in use and are the same for every trial. So what a trial's forecasts were worth is a
+log-likelihood held out but for these factors. The pooled curvature changes from fit to fit, so what
+it would have foreseen is read off the parabola through the three: a likelihood of one curvature is
+a parabola, nearly.
 
 Two things must not look like curvature. A listing's elasticity was found under one form: under
 another the same sales say another one. And where all prices of a category lie on one side of the

@@ -48,15 +48,18 @@ def sales_likelihood(evidence: Evidence) -> np.ndarray:
     return np.asarray(np.exp(log - log.max(axis=1, keepdims=True)))
 
 
-def likelihoods(
-    sales: jax.Array,
-    markup: jax.Array,
-    known: jax.Array,
-    one_sided: jax.Array,
-    sigma: jax.Array,
-    bias: jax.Array,
-) -> jax.Array:
+class Piece(NamedTuple):
+    """Rows as the kernels take them, padded; NumPy's arrays serve as well."""
+
+    sales: jax.Array  # float32[rows, elasticities]
+    markup: jax.Array  # float32[rows]
+    known: jax.Array  # bool[rows], whether it is
+    one_sided: jax.Array  # bool[rows], whether it is a bound
+
+
+def likelihoods(rows: Piece, sigma: jax.Array, bias: jax.Array) -> jax.Array:
     """Return float32[rows, elasticities]: sales times markup, which counts where it is known."""
+    sales, markup, known, one_sided = rows
     off = (markup[:, None] - _IMPLIED_32 - bias) / sigma
     density = jnp.exp(-0.5 * jnp.square(off)) / sigma + 1e-4
     # Few rows, and mostly none, ran into a bound: then nobody works out its distribution.
@@ -69,30 +72,19 @@ def likelihoods(
 
 
 @jax.jit
-def evidence_logs(
-    sales: jax.Array,
-    markup: jax.Array,
-    known: jax.Array,
-    one_sided: jax.Array,
-    sigma: jax.Array,
-    bias: jax.Array,
-    priors: jax.Array,
-) -> jax.Array:
+def evidence_logs(rows: Piece, sigma: jax.Array, bias: jax.Array, priors: jax.Array) -> jax.Array:
     """Return float32[rows, priors], the logarithm of each row's evidence for each prior.
 
     Args:
         priors: float32[elasticities, priors].
     """
-    weighed = product(likelihoods(sales, markup, known, one_sided, sigma, bias), priors)
+    weighed = product(likelihoods(rows, sigma, bias), priors)
     return jnp.log(jnp.maximum(weighed, TINY))
 
 
 @jax.jit
 def mixture(
-    sales: jax.Array,
-    markup: jax.Array,
-    known: jax.Array,
-    one_sided: jax.Array,
+    rows: Piece,
     sigma: jax.Array,
     prior: jax.Array,
     biases: jax.Array,
@@ -108,11 +100,11 @@ def mixture(
     """
 
     def add(at: jax.Array, total: jax.Array) -> jax.Array:
-        likelihood = likelihoods(sales, markup, known, one_sided, sigma, biases[at])
+        likelihood = likelihoods(rows, sigma, biases[at])
         evidence = jnp.maximum(product(likelihood, prior.T), TINY)
         return total + likelihood * product(parts[at] / evidence, prior)
 
-    total: jax.Array = jax.lax.fori_loop(0, count, add, jnp.zeros_like(sales))
+    total: jax.Array = jax.lax.fori_loop(0, count, add, jnp.zeros_like(rows.sales))
     return total
 
 
@@ -152,20 +144,11 @@ def compiled_shapes() -> int:
     return compiled(evidence_logs, mixture)
 
 
-class _Piece(NamedTuple):
-    """Rows as the kernels take them, padded."""
-
-    sales: np.ndarray
-    markup: np.ndarray
-    known: np.ndarray
-    one_sided: np.ndarray
-
-
-def _pieces(evidence: Evidence) -> list[tuple[slice, _Piece]]:
+def _pieces(evidence: Evidence) -> list[tuple[slice, Piece]]:
     sales, known = sales_likelihood(evidence), np.isfinite(evidence.markup)
     columns = (sales, np.where(known, evidence.markup, 0.0), known, evidence.one_sided)
     return [
-        (at, _Piece(*(padded(column[at], size) for column in columns)))
+        (at, Piece._make(padded(column[at], size) for column in columns))
         for at, size in pieces(len(sales))
     ]
 
@@ -190,7 +173,7 @@ def fit(evidence: Evidence, category: np.ndarray, categories: int, kept: int = 1
         by_bias = np.empty((len(BIASES), categories, stacked.shape[1]))
         for at, bias in enumerate(BIASES.astype(np.float32)):
             told = [
-                evidence_logs(*piece, np.float32(sigma), bias, stacked)
+                evidence_logs(piece, np.float32(sigma), bias, stacked)
                 for _, piece in ordered_pieces
             ]
             rows = np.concatenate(
@@ -251,7 +234,7 @@ def posterior(table: Table, evidence: Evidence, category: np.ndarray) -> np.ndar
     for at, piece in _pieces(evidence):
         size, rows = len(piece.sales), at.stop - at.start
         for weight, config in zip(table.weights, told, strict=True):
-            of = mixture(*piece, *config.arguments(category[at], size))
+            of = mixture(piece, *config.arguments(category[at], size))
             total[at] += weight * np.asarray(of)[:rows]
     return np.asarray(total / np.maximum(total.sum(axis=1, keepdims=True), TINY))
 

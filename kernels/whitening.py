@@ -194,10 +194,10 @@ def learn(
 ) -> Whitened:
     """Return the level after a day (or so many), and what it adds to the sums."""
     expected = foreseen.units * np.exp(factor)
-    noise = 1.0 / np.maximum(expected, 1e-6) + belief.dispersion
+    noise = _noise(expected, belief.dispersion)
     total = foreseen.variance + noise
     surprise = (seen.units - expected) / np.maximum(expected, 1e-6)
-    limit = SURPRISE_SD_MAX * np.sqrt(total)
+    limit = _surprise_max(total)
     surprise = np.clip(surprise, -1.0, limit)
     # What sold out might have sold more: only a good surprise counts.
     surprise = np.where(seen.sold_out, np.maximum(surprise, 0.0), surprise)
@@ -246,8 +246,18 @@ def believable(
     units: np.ndarray, expected: np.ndarray, variance: np.ndarray, dispersion: float
 ) -> np.ndarray:
     """Return float64[rows], units sold, no more than :func:`learn` believes of a surprise."""
-    total = variance + 1.0 / np.maximum(expected, 1e-6) + dispersion
-    return np.asarray(np.minimum(units, expected * (1.0 + SURPRISE_SD_MAX * np.sqrt(total))))
+    limit = _surprise_max(variance + _noise(expected, dispersion))
+    return np.asarray(np.minimum(units, expected * (1.0 + limit)))
+
+
+def _noise(expected: np.ndarray, dispersion: float | np.ndarray) -> np.ndarray:
+    """Return the variance of a day's log sales at a known level: of counting, and of scatter."""
+    return np.asarray(1.0 / np.maximum(expected, 1e-6) + dispersion)
+
+
+def _surprise_max(variance: np.ndarray) -> np.ndarray:
+    """Return how large a good surprise counts at most, as a share of what was expected."""
+    return np.asarray(SURPRISE_SD_MAX * np.sqrt(variance))
 
 
 def _step(

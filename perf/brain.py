@@ -17,7 +17,7 @@ from engine import pricing
 from kernels import whitening
 from kernels.choice import Place, best_log, best_of, dither_size
 from kernels.elasticities import ELASTICITIES, Evidence, Table, moments
-from kernels.hierarchy import TINY, ConfigParts, fit, mixture, posterior
+from kernels.hierarchy import TINY, ConfigParts, Piece, fit, mixture, posterior
 
 CATEGORIES, FITTED, CONFIGS = 40, 2_400, 3
 CANDIDATES = np.linspace(-0.2, 0.2, 21)
@@ -103,12 +103,12 @@ class Brain:
         ) -> jax.Array:
             log = grid * moment[:, None] - 0.5 * jnp.square(grid) * slope[:, None]
             sales = jnp.exp(log - log.max(axis=1, keepdims=True))
-            known = jnp.isfinite(markup)
+            rows = Piece(sales, markup, jnp.isfinite(markup), one_sided)
             total = jnp.zeros_like(sales)
             for weight, config in zip(weights, told, strict=True):
                 share = jnp.asarray(config.parts)[:, category]
                 rest = (config.sigma, config.prior, config.biases, share, config.count)
-                total = total + weight * mixture(sales, markup, known, one_sided, *rest)
+                total = total + weight * mixture(rows, *rest)
             belief = total / jnp.maximum(total.sum(axis=1, keepdims=True), TINY)
             best: jax.Array = best_of(belief, *place)
             return best

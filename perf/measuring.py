@@ -13,6 +13,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -205,9 +206,12 @@ def governor() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what is measured."""
-    installed = {each.metadata["Name"].lower() for each in metadata.distributions()}
-    return {name: metadata.version(name) for name in PACKAGES if name in installed}
+    """Return the versions of what is measured, as far as it is installed."""
+    found = {}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def pin(core: int) -> None:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -82,7 +82,8 @@ class EngineUnderTest:
         measured then is not a start.
         """
         began = time.monotonic()
-        if threading.current_thread() is threading.main_thread():
+        ends = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        if ends and threading.current_thread() is threading.main_thread():
             # Whoever ends a measurement ends its engine and servers, too.
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         with (self.folder / "up.log").open("ab") as log:
@@ -336,10 +337,14 @@ async def compare_stores(settings: Settings) -> Comparison:
     facts: Counter[str] = Counter()
     verdicts: Counter[str] = Counter()
     unequal: list[str] = []
-    try:
+    async with AsyncExitStack() as opened:
+        opened.push_async_callback(logs.close)
+        opened.push_async_callback(stores.close)
         for shard in range(settings.shards.count):
             log = await logs.open(DECISIONS, shard)
             lanes = DeltaLanes(logs)
+            opened.push_async_callback(log.close)
+            opened.push_async_callback(lanes.close)
             for name, sink in sinks.items():
                 if name == "cache":
                     continue
@@ -353,11 +358,6 @@ async def compare_stores(settings: Settings) -> Comparison:
                 if name == "dead_letters":
                     letters += told.letters.rows
                     verdicts.update(told.by_verdict)
-            await lanes.close()
-            await log.close()
-    finally:
-        await stores.close()
-        await logs.close()
     return Comparison(
         equal=not unequal,
         prices=prices,

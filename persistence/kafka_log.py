@@ -468,6 +468,7 @@ async def _drop_producer(producer: AIOKafkaProducer) -> None:
         # It waits for requests that were in flight, and they for metadata that will not come.
         await asyncio.wait([sender], timeout=0.1)
         sender.cancel()
+    await producer.client.close()  # what a request in flight connected to meanwhile
 
 
 async def _partitions(admin: AIOKafkaAdminClient, topics: list[str]) -> dict[str, int]:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from cluster.commands.asking import ask
-from cluster.commands.speaking import Common, Conflict, Voice, run, settings_of, table
+from cluster.commands.speaking import Common, Conflict, NotFound, Voice, run, settings_of, table
 from cluster.settings import Settings
 from engine.deltas import ScopeChange
 from engine.errors import FailedDependency, RejectedInput
@@ -96,17 +96,27 @@ async def _applied(
 ) -> dict[str, Any]:
     """Give a plan and wait for what the shards say, also while an owner is being replaced.
 
+    A question that fails is asked again: a gateway that was just started knows no operation until
+    it has read the shard's decision, and none answers while it is replaced itself.
+
     Raises:
         Conflict, RejectedInput: they refuse it.
-        FailedDependency: nobody said anything in time. It stays given.
+        FailedDependency: nobody said in time what became of it. It stays given.
     """
     done = await ask(settings, "/policies:apply", chosen, body, deadline_s=ANSWER_S)
     operation, deadline = done["operation_id"], time.monotonic() + ANSWER_S
+    heard = done["status"]
     while done["status"] == "pending":
         if time.monotonic() > deadline:
-            raise FailedDependency(f"operation {operation} was given, and no shard decided it yet")
+            raise FailedDependency(
+                f"operation {operation} was given, and no shard decided it yet; last heard: {heard}"
+            )
         await asyncio.sleep(ASK_AGAIN_S)
-        done = await ask(settings, f"/operations/{operation}", {})
+        try:
+            done = await ask(settings, f"/operations/{operation}", {})
+            heard = done["status"]
+        except (FailedDependency, NotFound) as error:
+            heard = str(error)
     if done["status"] == "done":
         return done
     detail = done.get("detail") or done["status"]

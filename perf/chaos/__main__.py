@@ -5,13 +5,12 @@ import asyncio
 import logging
 import os
 import shutil
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -20,6 +19,7 @@ from cluster.commands.speaking import FAILURES, fail
 from cluster.processes import end_all, leftovers, tree_mark
 from cluster.ray_node import session_folder
 from engine.errors import RejectedInput
+from perf.chaos.ending import Ended, Ending
 from perf.chaos.plan import KINDS
 from perf.chaos.report import write_report
 from perf.chaos.run import Run, Told, Wish
@@ -80,86 +80,59 @@ def wish_of(options: argparse.Namespace) -> Wish:
     )
 
 
-class Ended(BaseException):
-    """A signal told us to end."""
-
-
-def _end(number: int, _: Any) -> NoReturn:
-    raise Ended(f"told to end by {signal.Signals(number).name}")
-
-
-@contextmanager
-def told_to_end() -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into an exception, so that everything is tidied up."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, _end) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Let nobody interrupt the tidying up."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def chaos(
-    wish: Wish, say: Callable[[str], None], shown: Callable[[Told], None]
+    wish: Wish, ending: Ending, say: Callable[[str], None], shown: Callable[[Told], None]
 ) -> tuple[Told, int]:
-    """Live through one wish; return all that was heard, and how many processes were left."""
-    site = Site(shards=wish.shards, standby=wish.standby, disks="disk" in wish.kinds)
-    say(f"starting Kafka, Postgres, QuestDB and Redis behind fault proxies in {site.root}")
+    """Live through one wish; return all that was heard, and how many processes were left.
+
+    Raises:
+        Ended: a signal ended it. Nothing is left behind, whatever ended it.
+    """
     left = 0
-    with site:
+    with ExitStack() as stack:
+        with ending.held():  # a server that has half started cannot be stopped
+            site = Site(shards=wish.shards, standby=wish.standby, disks="disk" in wish.kinds)
+            say(f"starting Kafka, Postgres, QuestDB and Redis behind fault proxies in {site.root}")
+            stack.enter_context(site)
         try:
             say("starting the engine")
             site.engine.start()
-            told = asyncio.run(_live(site, wish, say, shown))
-        except Ended:
+            told = asyncio.run(_live(site, wish, ending, say, shown))
+        except Ended as ended:
+            say(f"{ended}; stopping everything, which takes up to two minutes")
             raise
         except BaseException:
             say(site.engine.last_words())
             raise
         finally:
-            with undisturbed():
-                say("stopping everything")
-                left = stop_engine(site)
+            ending.deafen()
+            say("stopping everything")
+            left = stop_engine(site)
     judge_left(told.checker, left)
     return told, left
 
 
 async def _live(
-    site: Site, wish: Wish, say: Callable[[str], None], shown: Callable[[Told], None]
+    site: Site,
+    wish: Wish,
+    ending: Ending,
+    say: Callable[[str], None],
+    shown: Callable[[Told], None],
 ) -> Told:
     """Run on a loop of its own; a signal cancels the run, which undoes its faults first."""
     run = Run(site, wish, say=say, shown=shown)
     living = asyncio.ensure_future(run.live())
     loop = asyncio.get_running_loop()
-    ended: list[signal.Signals] = []
-
-    def end(number: signal.Signals) -> None:
-        ended.append(number)
-        living.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, end, number)
-    try:
-        return await living
-    except asyncio.CancelledError:
-        if ended:
-            raise Ended(f"told to end by {ended[0].name}") from None
-        raise
-    finally:
-        await run.close()
+    with ending.told(lambda: loop.call_soon_threadsafe(living.cancel)):
+        try:
+            return await living
+        except asyncio.CancelledError:
+            if ending.signal is not None:
+                say(f"{ending}; undoing the faults that are in force")
+                raise Ended(str(ending)) from None
+            raise
+        finally:
+            await run.close()
 
 
 def stop_engine(site: Site) -> int:
@@ -224,8 +197,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"[{time.monotonic() - began:4.0f} s] {line}", markup=False, highlight=False)
 
     try:
-        with told_to_end(), Bar(console, wish) as bar:
-            told, left = chaos(wish, say, bar.show)
+        with Ending() as ending, Bar(console, wish) as bar:
+            told, left = chaos(wish, ending, say, bar.show)
     except Ended as ended:
         say(f"{ended}; everything was stopped")
         return BROKEN

@@ -275,8 +275,10 @@ class Run:
 
         for truth in self.told.checker.truths:
             log = await self._logs.open(DECISIONS, truth.shard)
-            end = await log.end()
-            await log.close()
+            try:
+                end = await log.end()
+            finally:
+                await log.close()
             deadline = time.monotonic() + 30
             while truth.offset < end - 1 and time.monotonic() < deadline:
                 await asyncio.sleep(0.1)

@@ -143,13 +143,16 @@ async def test_a_standby_waits_and_is_at_the_end_when_called(place: Home) -> Non
     first = await live(place.owner(), 2)
     standby = place.owner(standby=True)
     starting = asyncio.create_task(standby.start())
+    assert first.ready.is_set()
     while standby.phase != "waiting":
+        assert not standby.ready.is_set(), "its start comes first"
         await asyncio.sleep(0.001)
     await place.send(count("a", 9, 1))
     await first.step()
     await asyncio.sleep(0.05)
     assert standby._shard.seq == 3
     assert not starting.done()
+    assert standby.ready.is_set(), "it has leisure now"
     await standby.take_over()
     await starting
     await standby.step()

@@ -119,7 +119,6 @@ async def test_a_promotion_goes_through_the_log_and_its_outcome_comes_back(tmp_p
         )
         given = msgspec.structs.replace(named, stage="champion")
         await until_decided(owner, len(deltas))
-        assert owner.learning.is_set(), "whoever hosts it compiles what learning needs"
         outcomes = await promoting.promote(settings, logs, given)
         assert [of.status for of in outcomes] == ["done"], outcomes
         assert owner.models()["acme"]["champion"]["model"] == card.model

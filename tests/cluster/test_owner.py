@@ -48,16 +48,19 @@ def test_an_owner_that_can_write_nothing_ends_all_the_same(tmp_path: Path) -> No
     assert "leaves no word" in done.stderr
 
 
-async def test_what_learning_needs_is_compiled_once_a_shard_learns(tmp_path: Path) -> None:
-    """And not before: most shards learn nothing, and starts would take seconds longer."""
+async def test_what_learning_needs_is_compiled_once_an_owner_is_ready(tmp_path: Path) -> None:
+    """Not before, as somebody waits for it; nor first when a retailer's learning is switched on."""
     settings = load({"folder": str(tmp_path / "data")}, environment={})
     process = OwnerProcess(settings.model_dump_json(), "it")
     process._start = Start(shard=0, number=1, owner=bytes(16))
-    actor = cast(Any, SimpleNamespace(learning=asyncio.Event()))
+    actor = cast(Any, SimpleNamespace(ready=asyncio.Event()))
     jax.clear_caches()
-    warming = asyncio.create_task(process._warm_learning(actor))
+    warming = asyncio.create_task(process._warm_once_ready(actor))
     await asyncio.sleep(0.05)
-    assert learning.compiled_shapes() == 0
-    actor.learning.set()
+    assert process._warming is None
+    actor.ready.set()
     await warming
+    assert process._warming is not None
+    process._warming.join(120)
     assert learning.compiled_shapes() == 3 * len(LADDER)
+    assert process._warming.daemon, "who ends does not wait for it"

@@ -11,11 +11,12 @@ import pytest
 
 from cluster.__main__ import main
 from cluster.commands import planning
-from cluster.commands.speaking import CONFLICT, OK, UNAVAILABLE, USAGE
+from cluster.commands.speaking import CONFLICT, OK, UNAVAILABLE, USAGE, NotFound
 from cluster.forking import Forks
 from cluster.tree import make_keys
 from cluster.watching import write_role
 from engine.deltas import ScopeChange
+from engine.errors import FailedDependency
 from gateway.keys import load_keys
 from gateway.server import ServerSettings, serve
 from tests.cluster.site import site, traded
@@ -126,6 +127,40 @@ def test_applying_waits_for_the_shards_word(
     monkeypatch.setattr(planning, "ANSWER_S", 0.0)
     assert main(words) == UNAVAILABLE
     assert "op was given" in json.loads(capsys.readouterr().out.splitlines()[-1])["error"]["detail"]
+
+
+@pytest.mark.parametrize("error", [FailedDependency, NotFound])
+def test_a_question_that_fails_does_not_end_the_waiting(
+    error: type[Exception],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A gateway that was just started knows no operation; the plan is given all the same."""
+    saved = tmp_path / "change.plan"
+    saved.write_bytes(msgspec.json.encode({"retailer": "demo", "plan": "p", "changes": []}))
+    asked = 0
+
+    async def ask(settings: Any, path: str, *_: Any, **more: Any) -> dict[str, Any]:
+        nonlocal asked
+        asked += 1
+        if 2 <= asked <= fails + 1:
+            raise error("who is that?")
+        status = "done" if asked > 5 else "pending"
+        return {"operation_id": "op", "status": status, "kind": "PlanApplied", "detail": "so"}
+
+    monkeypatch.setattr(planning, "ask", ask)
+    monkeypatch.setattr(planning, "ASK_AGAIN_S", 0.01)
+    words = ["apply", str(saved), "--folder", str(tmp_path), "--json"]
+    fails = 2
+    assert main(words) == OK
+    assert asked == 6
+    asked, fails = 0, 10**9
+    monkeypatch.setattr(planning, "ANSWER_S", 0.1)
+    assert main(words) == UNAVAILABLE
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])["error"]["detail"]
+    assert "op was given" in told
+    assert told.endswith("last heard: who is that?")
 
 
 async def _until_known(verb: Any) -> None:

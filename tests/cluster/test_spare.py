@@ -11,6 +11,7 @@ from cluster.launching import RayLauncher
 from cluster.owner import spare_cards, spare_file
 from cluster.processes import ProcessName, lives, name_of, write_file
 from cluster.settings import load
+from kernels.ladder import LADDER
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,6 +42,37 @@ def test_after_a_spare_was_prepared_no_shard_compiles_or_imports_pandas() -> Non
     assert found["compiled"] == found["ladder"]
     assert found["compiled_later"] == 0
     assert not found["pandas"]
+
+
+WAITING = """
+import json, sys
+from cluster.owner import OwnerProcess, spare_cards
+from cluster.settings import load
+from engine import learning
+
+settings = load({"folder": sys.argv[1]}, environment={})
+spare = OwnerProcess(settings.model_dump_json(), "spare-it")
+spare.prepare()
+warming = spare._warming
+spare._warm_learning()  # as an owner does once it is live
+cards = list(spare_cards(settings.run_folder))
+print(json.dumps({"cards": cards, "alike": spare._warming is warming}))
+warming.join()
+print(json.dumps(learning.compiled_shapes()))
+"""
+
+
+def test_a_spare_compiles_what_learning_needs_while_it_waits(tmp_path: Path) -> None:
+    """A policy may switch learning on in an owner's first microbatch."""
+    done = subprocess.run(
+        [sys.executable, "-c", WAITING, str(tmp_path / "data")],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    prepared, compiled = (json.loads(line) for line in done.stdout.splitlines())
+    assert prepared == {"cards": ["spare-it"], "alike": True}
+    assert compiled == 3 * len(LADDER)
 
 
 async def test_a_supervisor_that_begins_anew_ends_the_spares_it_finds(tmp_path: Path) -> None:

@@ -3,13 +3,15 @@
 from typing import Any
 
 import numpy as np
+import pytest
 
 from engine.checkpoint import merge_parts
 from engine.decided import Decided
 from engine.deltas import AnyDelta, ModeChanged, PriceReported
+from engine.learnt import RetailerLearning
 from engine.replay import Agreement
 from engine.shard import Shard
-from kernels.forms import exponential
+from kernels.forms import exponential, slopes
 from repricer import batch_of
 from tests.engine.builders import DAY, World
 
@@ -127,6 +129,52 @@ def test_a_checkpoint_holds_forms_and_what_spoke_for_them() -> None:
         lived(other, days)
     assert other.shard.learning("acme") == world.shard.learning("acme")
     assert other.shard.digest == world.shard.digest
+
+
+def test_slices_of_a_day_do_not_teach_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of a large retailer's rows are foreseen with what was known before the day."""
+    told: list[RetailerLearning] = []
+    for slice_rows in (len(SKUS), len(SKUS) // 2):
+        monkeypatch.setattr("engine.learning.SLICE_ROWS", slice_rows)
+        world = shop()
+        for day in range(24):
+            world.send(*facts(world, day, 0.5), after_ms=DAY)
+            world.drain()
+        told += world.shard._memory.learnt.retailers.values()
+    whole, sliced = told
+    assert np.abs(whole.form_scores).max() > 0.1
+    # Half of the rows were walked a millisecond later, and sums are added in another order.
+    for name in ("form_scores", "form_moments", "form_slopes", "dispersion"):
+        assert np.allclose(getattr(whole, name), getattr(sliced, name), rtol=1e-5, atol=1e-7), name
+
+
+def test_a_close_goes_on_after_a_checkpoint_with_the_slopes_of_its_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("engine.learning.SLICE_ROWS", len(SKUS) // 2)
+    world = shop()
+    for day in range(24):
+        world.send(*facts(world, day, 0.5), after_ms=DAY)
+        if day < 23:
+            world.drain()
+    (held,) = world.shard._memory.learnt.retailers.values()
+    assert held.phase == "updating" and held.cursor > 0
+    other = World()
+    other.shard = Shard.restore(merge_parts([world.shard.checkpoint_close()]))
+    other.now_ms = world.now_ms
+    for each in (world, other):
+        each.drain()
+    assert other.shard.digest == world.shard.digest
+
+
+def test_a_state_from_before_slopes_were_kept_is_read() -> None:
+    world = shop()
+    lived(world, range(24))
+    (held,) = world.shard._memory.learnt.retailers.values()
+    state = held.state()
+    del state["arrays"]["form_slopes"]
+    again = RetailerLearning.restore(state)
+    assert np.array_equal(again.form_slopes, slopes(held.form_moments, held.form_precisions))
 
 
 def test_evidence_on_forms_is_in_the_digest() -> None:

@@ -39,7 +39,7 @@ def test_nothing_compiles_after_warming() -> None:
     compiled = learning.compiled_shapes()
     world = shop()
     lived(world, 24)  # with fits and decisions of several days
-    assert world.shard.learns
+    assert world.shard.learning("acme") is not None
     assert learning.compiled_shapes() == compiled
 
 
@@ -228,6 +228,21 @@ def test_large_retailers_close_in_slices(monkeypatch: pytest.MonkeyPatch) -> Non
     learning = world.shard.learning("acme")
     assert learning is not None and learning["day"] == 1
     assert all(of is not None and of["decisions"] >= 1 for of in _all(world))
+
+
+def test_a_days_dispersion_moves_by_a_day_however_many_slices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("engine.learning.SLICE_ROWS", 2)
+    world = shop()
+    draw = np.random.default_rng(0)
+    for day in range(8):
+        (held,) = world.shard._memory.learnt.retailers.values()
+        before = held.dispersion
+        world.send(*sales(world, day, draw), after_ms=DAY)
+        world.drain()
+        assert abs(np.log(held.dispersion / before)) <= np.log(learning.DISPERSION_STEP_MAX) + 1e-9
+    assert held.dispersion != 0.2
 
 
 def _all(world: World) -> list[dict[str, Any] | None]:

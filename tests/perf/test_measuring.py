@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,17 @@ ROOT = Path(__file__).parent.parent.parent
 def test_a_ratio_is_the_median_of_the_pairs_and_not_of_the_sides() -> None:
     found = ratio([1.0, 8.0, 9.0], [1.0, 2.0, 9.0])
     assert (found.median, found.least, found.most, found.of) == (1.0, 1.0, 4.0, 3)
+
+
+def test_versions_are_told_although_somebody_elses_distribution_has_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupted removal leaves such a folder."""
+    (tmp_path / "left-1.0.dist-info").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = measuring.versions()
+    assert found["numpy"] == metadata.version("numpy")
+    assert set(found) <= set(measuring.PACKAGES)
 
 
 def test_sides_are_measured_in_turns_and_the_first_round_only_warms() -> None:

@@ -10,16 +10,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from msgspec import Struct
 
-from engine.deltas import AnyDelta, CompetitorPriced, ListingChanged, PolicyChanged, RetailerAdded
+from engine.deltas import AnyDelta, CompetitorPriced
 from engine.deltas import UnitsSold as Sold
 from engine.routing import key64
 from engine.shard import Shard
-from training.exam.seasonal import decide_all
+from training.exam.seasonal import CHANNEL, decide_all, opening
 from training.exam.spirals import falls, swings, wars
 from training.worlds.bots import BOTS, FLOOR, Bot
 from training.worlds.duopoly import COST, UNIT, Duopoly
 
-DAY_MS, CHANNEL = 86_400_000, "shop"
+DAY_MS = 86_400_000
 SELF, BOUND = "self", "undercut_bound"
 OPPONENTS = (*BOTS, BOUND, SELF)
 LISTINGS, PERIODS = 60, 1000
@@ -98,25 +98,16 @@ class Seller:
         self._send(facts, now_ms)
 
     def _opening(self, policy: dict[str, object]) -> list[AnyDelta]:
-        mine = self.retailer
-        deltas: list[AnyDelta] = [
-            RetailerAdded(retailer=mine, currency="EUR", mode="live", observed_ms=0),
-            PolicyChanged(retailer=mine, scope="retailer", key="", fields=policy, observed_ms=0),
-        ]
-        deltas += [
-            ListingChanged(
-                retailer=mine,
-                channel=CHANNEL,
-                sku=sku,
-                price_minor=int(self.price[row]),
-                cost_minor=int(COST * UNIT),
-                own_rival_names=(mine,),
-                kvi=self._kvi,
-                observed_ms=0,
-            )
-            for row, sku in enumerate(self._skus)
-        ]
-        return deltas
+        cost, names = np.full(len(self.price), COST * UNIT), (self.retailer,)
+        return opening(
+            self.retailer,
+            self._skus,
+            self.price,
+            cost,
+            policy,
+            own_rival_names=names,
+            kvi=self._kvi,
+        )
 
     def _send(self, deltas: list[AnyDelta], now_ms: int) -> None:
         for quotes in decide_all(self.shard, deltas, now_ms):

@@ -1,6 +1,7 @@
 """The markdown part of the exam: the production shard clears overstocked seasons."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from msgspec import Struct
@@ -103,22 +104,35 @@ def season_verdicts(seasons: Sequence[SeasonResult]) -> list[tuple[str, bool]]:
     ]
 
 
+def opening(
+    retailer: str,
+    skus: Sequence[str],
+    price_minor: np.ndarray,
+    cost_minor: np.ndarray,
+    policy: dict[str, object],
+    **more: Any,
+) -> list[AnyDelta]:
+    """Return what a live retailer's shard is told first; ``more`` is the same of each listing."""
+    return [
+        RetailerAdded(retailer=retailer, currency="EUR", mode="live", observed_ms=0),
+        PolicyChanged(retailer=retailer, scope="retailer", key="", fields=policy, observed_ms=0),
+        *(
+            ListingChanged(
+                retailer=retailer,
+                channel=CHANNEL,
+                sku=sku,
+                price_minor=int(price_minor[row]),
+                cost_minor=int(cost_minor[row]),
+                observed_ms=0,
+                **more,
+            )
+            for row, sku in enumerate(skus)
+        ),
+    ]
+
+
 def _opening(world: SeasonWorld, skus: list[str], policy: dict[str, object]) -> list[AnyDelta]:
-    deltas: list[AnyDelta] = [
-        RetailerAdded(retailer=RETAILER, currency="EUR", mode="live", observed_ms=0),
-        PolicyChanged(retailer=RETAILER, scope="retailer", key="", fields=policy, observed_ms=0),
-    ]
-    deltas += [
-        ListingChanged(
-            retailer=RETAILER,
-            channel=CHANNEL,
-            sku=sku,
-            price_minor=int(world.list_price[row]),
-            cost_minor=int(world.salvage[row]),
-            observed_ms=0,
-        )
-        for row, sku in enumerate(skus)
-    ]
+    deltas = opening(RETAILER, skus, world.list_price, world.salvage, policy)
     deltas += [
         StockCounted(
             retailer=RETAILER,
