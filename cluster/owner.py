@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -82,8 +82,10 @@ def end_file(run_folder: Path, name: str) -> Path:
 def spare_cards(run_folder: Path) -> dict[str, ProcessName]:
     """Return the spares that were made and not cleared away, by name."""
     folder = run_folder / "spares"
-    cards = sorted(folder.glob("spare-*.json")) if folder.is_dir() else []
-    return {card.stem: msgspec.json.decode(card.read_bytes(), type=ProcessName) for card in cards}
+    return {
+        card.stem: msgspec.json.decode(content, type=ProcessName)
+        for card, content in _read_cards(folder, "spare-*.json")
+    }
 
 
 def spare_file(run_folder: Path, name: str) -> Path:
@@ -94,8 +96,22 @@ def spare_file(run_folder: Path, name: str) -> Path:
 def owner_cards(run_folder: Path) -> list[OwnerCard]:
     """Return the cards of all owners that ever ran and were not cleared away, by name."""
     folder = run_folder / "owners"
-    cards = sorted(folder.glob("shard-*.json")) if folder.is_dir() else []
-    return [msgspec.json.decode(card.read_bytes(), type=OwnerCard) for card in cards]
+    return [
+        msgspec.json.decode(content, type=OwnerCard)
+        for _, content in _read_cards(folder, "shard-*.json")
+    ]
+
+
+def _read_cards(folder: Path, pattern: str) -> Iterator[tuple[Path, bytes]]:
+    """Yield the cards of a folder, in the order of their names, with what they say.
+
+    Who ends takes its card away, perhaps after it was listed here.
+    """
+    for card in sorted(folder.glob(pattern)) if folder.is_dir() else []:
+        try:
+            yield card, card.read_bytes()
+        except FileNotFoundError:
+            continue
 
 
 class OwnerProcess:
