@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import pytest
 from msgspec import Struct
@@ -22,9 +23,10 @@ from actors.watch import (
     TakeOver,
     Watch,
 )
+from engine.errors import FailedDependency
 from persistence.decision_reader import DecisionReader
 from persistence.memory_log import MemoryLogs
-from persistence.ports import DECISIONS, WATCH
+from persistence.ports import DECISIONS, WATCH, Log
 
 CANARY_MS = 250
 
@@ -542,12 +544,18 @@ def now_ms() -> int:
 
 
 async def supervised(
-    hands: Hands, *, silence_ms: int, monotonic_ms: Callable[[], int] = now_ms
+    hands: Hands,
+    *,
+    silence_ms: int,
+    canary_deadline_ms: int = 500,
+    monotonic_ms: Callable[[], int] = now_ms,
 ) -> Supervisor:
     """Return a supervisor on logs in memory, with one shard whose owner never marks."""
     logs = MemoryLogs()
     await logs.create({DECISIONS: 1, WATCH: 1}, retention_ms=10**12)
-    rules = SupervisorSettings(silence_ms=silence_ms, canary_ms=20, spare=True)
+    rules = SupervisorSettings(
+        silence_ms=silence_ms, canary_ms=20, canary_deadline_ms=canary_deadline_ms, spare=True
+    )
     names = owners()
     watch = Watch(range(1), rules, new_owner=lambda: next(names))
     decisions = Decisions(
@@ -628,3 +636,64 @@ async def test_the_supervisor_asks_whether_a_silent_owner_starves() -> None:
     finally:
         supervisor.stop()
         await running
+
+
+class SlowToOpen:
+    """A canary's log whose sessions take their time to open and then answer at once."""
+
+    def __init__(self, opens_s: float) -> None:
+        self.opens_s = opens_s
+        self.begun = 0
+        self.cancelled = 0
+        self.refusals = 0
+
+    async def appender(self) -> "SlowToOpen":
+        self.begun += 1
+        try:
+            await asyncio.sleep(self.opens_s)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.refusals:
+            self.refusals -= 1
+            raise FailedDependency("the broker did not answer")
+        return self
+
+    async def append(self, value: bytes, **_: object) -> None:
+        """Acknowledge."""
+
+    def abandon(self) -> None:
+        raise AssertionError("nothing was in doubt")
+
+
+async def test_a_session_that_takes_long_to_open_proves_once_it_is_open() -> None:
+    """Were it begun anew at every canary, no time would be proven, and no hung owner replaced."""
+    hands = Hands()
+    supervisor = await supervised(hands, silence_ms=200, canary_deadline_ms=50)
+    log = SlowToOpen(0.3)
+    log.refusals = 1
+    supervisor._canary_log = cast(Log, log)
+    running = asyncio.ensure_future(supervisor.run())
+    try:
+        await until(lambda: bool(hands.launched))
+        supervisor.watch.marked(0, hands.launched[0].owner, 0)
+        await asyncio.wait_for(until(lambda: bool(hands.killed)), 20)
+        assert supervisor.watch.proven_ms >= 200
+        assert log.begun == 2, "one was refused"
+    finally:
+        supervisor.stop()
+        await running
+    assert log.cancelled == 0
+
+
+async def test_who_stops_watching_stops_opening() -> None:
+    supervisor = await supervised(Hands(), silence_ms=10**9, canary_deadline_ms=50)
+    log = SlowToOpen(10**6)
+    supervisor._canary_log = cast(Log, log)
+    running = asyncio.ensure_future(supervisor.run())
+    await until(lambda: log.begun == 1)
+    await asyncio.sleep(0.3)
+    assert (log.begun, log.cancelled) == (1, 0)
+    supervisor.stop()
+    await running
+    assert log.cancelled == 1
