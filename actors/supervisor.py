@@ -153,6 +153,14 @@ class Supervisor:
         self._spawn(self._attend(launched))
         self._spawn(self._ask(launched))
 
+    def blinded(self, shard: int, fault: LogFault) -> None:
+        """Watch a shard no more by its marks: its log cannot be read.
+
+        Its owner mostly meets the same fault and stops; watching on would only kill successors.
+        """
+        self.log_faults[shard] = str(fault)
+        self._alarm(Alarm("log_fault", shard, str(fault)))
+
     # ----- the world's side ---------------------------------------------------------------------
 
     async def _follow(self, shard: int) -> None:
@@ -167,9 +175,7 @@ class Supervisor:
             except FailedDependency:
                 await asyncio.sleep(0.2)
             except LogFault as fault:
-                # Its owner meets the same fault and stops; watching on would only kill successors.
-                self.log_faults[shard] = str(fault)
-                self._alarm(Alarm("log_fault", shard, str(fault)))
+                self.blinded(shard, fault)
                 return
 
     async def _prove(self) -> None:
@@ -328,6 +334,9 @@ class Supervisor:
             try:
                 phase, progress = await self._launcher.progress(launched)
                 self.watch.progressed(name, phase, progress)
+                if phase == "live" and launched.start.shard in self.log_faults:
+                    # Its marks are not seen, and as long as it counts as starting nobody else may.
+                    self.watch.marked(launched.start.shard, launched.start.owner, self._now_ms())
             except FailedDependency:
                 pass  # silence is what the watch counts
             await asyncio.sleep(0.25)

@@ -23,7 +23,7 @@ from actors.watch import (
     TakeOver,
     Watch,
 )
-from engine.errors import FailedDependency
+from engine.errors import CorruptRecord, FailedDependency
 from persistence.decision_reader import DecisionReader
 from persistence.memory_log import MemoryLogs
 from persistence.ports import DECISIONS, WATCH, Log
@@ -547,24 +547,28 @@ async def supervised(
     hands: Hands,
     *,
     silence_ms: int,
+    shards: int = 1,
     canary_deadline_ms: int = 500,
     monotonic_ms: Callable[[], int] = now_ms,
 ) -> Supervisor:
-    """Return a supervisor on logs in memory, with one shard whose owner never marks."""
+    """Return a supervisor on logs in memory, with shards whose owners never mark."""
     logs = MemoryLogs()
-    await logs.create({DECISIONS: 1, WATCH: 1}, retention_ms=10**12)
+    await logs.create({DECISIONS: shards, WATCH: 1}, retention_ms=10**12)
     rules = SupervisorSettings(
         silence_ms=silence_ms, canary_ms=20, canary_deadline_ms=canary_deadline_ms, spare=True
     )
     names = owners()
-    watch = Watch(range(1), rules, new_owner=lambda: next(names))
-    decisions = Decisions(
-        await logs.open(DECISIONS, 0), DecisionReader(None, shard=0, generation=1)
-    )
+    watch = Watch(range(shards), rules, new_owner=lambda: next(names))
+    decisions = {
+        shard: Decisions(
+            await logs.open(DECISIONS, shard), DecisionReader(None, shard=shard, generation=1)
+        )
+        for shard in range(shards)
+    }
     return Supervisor(
         watch,
         hands,
-        {0: decisions},
+        decisions,
         await logs.open(WATCH, 0),
         rules,
         canary=lambda: b"{}",
@@ -697,3 +701,19 @@ async def test_who_stops_watching_stops_opening() -> None:
     supervisor.stop()
     await running
     assert log.cancelled == 1
+
+
+async def test_a_shard_that_cannot_be_watched_keeps_no_other_from_its_owner() -> None:
+    """Nobody sees its owner's marks, so what the owner says of itself must do."""
+    hands = Hands()
+    supervisor = await supervised(hands, silence_ms=200, shards=2)
+    supervisor.blinded(0, CorruptRecord("no decision"))
+    running = asyncio.ensure_future(supervisor.run())
+    try:
+        await asyncio.wait_for(until(lambda: len(hands.launched) == 2), 20)
+        supervisor.watch.marked(1, hands.launched[1].owner, 0)
+        await asyncio.wait_for(until(lambda: bool(hands.killed)), 20)
+        assert hands.killed == [hands.launched[1].name], "silence says nothing of the first"
+    finally:
+        supervisor.stop()
+        await running
