@@ -32,7 +32,14 @@ from cluster.processes import ProcessName, own_name, write_file
 from cluster.settings import Settings
 from cluster.telemetry import configure_logs, make_registry, owner_samples
 from engine import learning, pricing
-from engine.errors import ClockFault, LogFault, MurderousBatch, SettingsRefused, StaleEpoch
+from engine.errors import (
+    ClockFault,
+    FailedDependency,
+    LogFault,
+    MurderousBatch,
+    SettingsRefused,
+    StaleEpoch,
+)
 from engine.microbatch import STOCK_COUNTED
 from persistence.frames import FRAME, FrameColumns, encode_frame
 from persistence.ports import Record
@@ -50,8 +57,9 @@ ENDS: tuple[tuple[type[Exception], str], ...] = (
     (LogFault, "log_fault"),
     (SettingsRefused, "settings_refused"),
     (MurderousBatch, "murderous_batch"),
+    (FailedDependency, "no_answer"),
 )
-"""Ends that need no caution: they say themselves why. Everything else is unexplained."""
+"""Ends that say themselves why. Everything else is unexplained."""
 
 
 class OwnerCard(Struct, frozen=True, kw_only=True):
@@ -67,6 +75,12 @@ class End(Struct, frozen=True, kw_only=True):
 
     end: str | None
     detail: str
+
+
+def end_of(error: BaseException) -> End:
+    """Return the last words of an owner that this error ended."""
+    kinds = [kind for type_, kind in ENDS if isinstance(error, type_)]
+    return End(end=next(iter(kinds), None), detail=f"{type(error).__name__}: {error}")
 
 
 def owner_card_file(run_folder: Path, name: str) -> Path:
@@ -165,8 +179,7 @@ class OwnerProcess:
                 runner.run(self._live())
             end = End(end="drained", detail="told to stop")
         except BaseException as error:  # the one place: log, leave word, die
-            kinds = [kind for type_, kind in ENDS if isinstance(error, type_)]
-            end = End(end=next(iter(kinds), None), detail=f"{type(error).__name__}: {error}")
+            end = end_of(error)
             LOGGER.error("%s ended: %s", name, end.detail, exc_info=error)
         try:
             write_file(end_file(run_folder, name), end)

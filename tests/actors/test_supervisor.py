@@ -14,8 +14,11 @@ from actors.supervisor import SPARE_LOOK_MS, Decisions, Supervisor
 from actors.watch import (
     BACKOFF_FIRST_MS,
     RECOVERY_MS,
+    SETTLED_MS,
     START_STARVED_MS_MAX,
     STARVED_MS_MAX,
+    THWARTED,
+    THWARTED_MS_MAX,
     Action,
     Kill,
     Launch,
@@ -145,6 +148,67 @@ def test_a_death_is_answered_at_once_and_then_with_back_off() -> None:
         launched = Launched(start=action.start, pid=1, address="")
         watch.launched(launched)
     assert waits == [0, BACKOFF_FIRST_MS, 500, 1000, 2000]
+
+
+def wait_after(watch: Watch, now_ms: int) -> int:
+    """Return how long it takes until another is started."""
+    (place,) = watch.places.values()
+    assert place.owner is None
+    return max(place.not_before_ms - now_ms, 0)
+
+
+def live_for(watch: Watch, lived_ms: int, now_ms: int) -> int:
+    """Start an owner, let it mark for so long and be killed; return when that was."""
+    launched = bring_up(watch, now_ms)
+    for marked_ms in range(0, lived_ms + 1, 250):
+        watch.marked(0, launched.start.owner, now_ms + marked_ms)
+        assert watch.plan(now_ms + marked_ms) == []
+    watch.died(launched.start.name, None, "SIGKILL", now_ms + lived_ms)
+    return now_ms + lived_ms
+
+
+def test_an_owner_that_decided_for_a_while_is_replaced_at_once_however_often() -> None:
+    """Whoever kills owners now and then must not make their shard wait longer and longer."""
+    watch = make_watch()
+    now_ms = 0
+    for _ in range(12):
+        now_ms = live_for(watch, SETTLED_MS, now_ms)
+        assert wait_after(watch, now_ms) == 0
+        assert watch.places[0].cautious
+
+
+def test_owners_that_fall_soon_after_their_seal_are_a_crash_loop() -> None:
+    watch = make_watch()
+    now_ms, waits = 0, []
+    for _ in range(10):
+        now_ms = live_for(watch, SETTLED_MS - 250, now_ms)
+        waits.append(wait_after(watch, now_ms))
+        now_ms += waits[-1]
+    assert waits == [0, 250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]
+    now_ms = live_for(watch, SETTLED_MS, now_ms)
+    assert wait_after(watch, now_ms) == 0
+
+
+@pytest.mark.parametrize("end", sorted(THWARTED))
+def test_what_a_shard_has_no_part_in_is_not_counted_against_it(end: str) -> None:
+    """What caused it passes by itself, and then every second of waiting is ours."""
+    watch = make_watch()
+    now_ms, waits = 0, []
+    for _ in range(10):
+        (action,) = watch.plan(now_ms)
+        assert isinstance(action, Launch)
+        if end == "launch_failed":
+            watch.launch_failed(action.start.name, "Ray did not answer", now_ms)
+        else:
+            watch.launched(Launched(start=action.start, pid=1, address=""))
+            watch.died(action.start.name, end, "it is what it says", now_ms)
+        waits.append(wait_after(watch, now_ms))
+        now_ms += waits[-1]
+    assert waits == [0, 250, 500, 1000, *[THWARTED_MS_MAX] * 6]
+    assert watch.places[0].cautious is (end == "no_answer"), "it may have been trying something"
+    launched = bring_up(watch, now_ms)
+    watch.died(launched.start.name, None, "SIGKILL", now_ms)
+    assert wait_after(watch, now_ms) == 0, "the first death that is its own"
 
 
 def test_a_long_life_clears_back_off_and_caution() -> None:
