@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from engine.demand import Demand, fit_demand
+from engine.errors import RejectedInput
 
 WEEKS, ITEMS = 100, 30
 
@@ -85,5 +86,5 @@ def test_few_data_fall_back_to_the_group() -> None:
 
 def test_an_item_stands_once_in_a_period() -> None:
     demand = Demand(["a"], ["g"])
-    with pytest.raises(AssertionError, match="twice"):
+    with pytest.raises(RejectedInput, match="twice"):
         demand.observe(["a", "a"], 1, np.ones(2), np.ones(2))
