@@ -127,7 +127,7 @@ class Demand:
         self._scale = np.ones((2, len(self.groups)))  # conformal: widths below and above
         self._fitted = False
         self._slopes = np.zeros((count, width))
-        self._slope_variance = np.zeros((count, width))
+        self._slope_covariance = np.zeros((count, width, width))
         self._means = np.zeros((len(self.groups), width))
         self._mean_variance = np.zeros((len(self.groups), width))
         self._noise = np.ones(len(self.groups))
@@ -204,7 +204,7 @@ class Demand:
         """Return each item's own-price elasticity with a 90 % interval."""
         self._fit()
         mean = np.minimum(self._slopes[:, 0], FLATTEST)
-        return _elasticities(self.items, mean, np.sqrt(self._slope_variance[:, 0]))
+        return _elasticities(self.items, mean, np.sqrt(self._slope_covariance[:, 0, 0]))
 
     def group_elasticities(self) -> Elasticities:
         """Return each group's mean elasticity with a 90 % interval."""
@@ -277,7 +277,7 @@ class Demand:
 
     def _periods(self, times: np.ndarray, field: str = "times") -> np.ndarray:
         """Return int64[n], times in periods since the first."""
-        after = times - (self._origin if self._origin is not None else times.min(initial=0))
+        after = times - (times[:1] if self._origin is None else self._origin)
         off = np.flatnonzero(after % self.step)
         if len(off):
             raise RejectedInput(
@@ -314,7 +314,7 @@ class Demand:
         noise = self._noise[self._group[at]]
         # A level that takes over K of a surprise wanders by about K^2 of its variance a period.
         wander = np.square(gain) * (ahead - 1)
-        slopes = (np.square(moved) * self._slope_variance[at]).sum(axis=1)
+        slopes = np.einsum("ni,nij,nj->n", moved, self._slope_covariance[at], moved)
         return centre, np.sqrt(noise * (1.0 + wander) + slopes)
 
     def _fit(self) -> None:
@@ -322,11 +322,11 @@ class Demand:
             return
         best = np.full(len(self.groups), np.inf)
         for index in range(len(GAINS)):
-            slopes, variance, means, mean_variance, noise = self._fitted_with(index)
+            slopes, covariance, means, mean_variance, noise = self._fitted_with(index)
             better = np.log(np.maximum(noise, 1e-12)) < best
             best = np.where(better, np.log(np.maximum(noise, 1e-12)), best)
             rows = better[self._group]
-            self._slopes[rows], self._slope_variance[rows] = slopes[rows], variance[rows]
+            self._slopes[rows], self._slope_covariance[rows] = slopes[rows], covariance[rows]
             self._means[better], self._mean_variance[better] = means[better], mean_variance[better]
             self._noise[better], self._gain[better] = noise[better], index
         self._fitted = True
@@ -334,7 +334,7 @@ class Demand:
     def _fitted_with(
         self, index: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return items' slopes and their variances, groups' means and theirs, and the noise."""
+        """Return items' slopes and their covariances, groups' means and theirs, and the noise."""
         gram, moment, square = self._gram[index], self._moment[index], self._square[index]
         count, width = moment.shape
         groups = len(self.groups)
@@ -376,8 +376,11 @@ class Demand:
             left = square - fitted + np.einsum("nij,nij->n", gram, covariance)
             noise = np.maximum(_by_group(left, self._group, groups), 1e-6) / weight
             noise = np.maximum(noise, 1e-4)
-        variance = np.diagonal(covariance, axis1=1, axis2=2).copy()
-        return slopes, variance, means, np.diagonal(mean_covariance, axis1=1, axis2=2), noise
+        # An item is drawn to a mean that is itself known only so well. What prices and covariates
+        # do alike (a promotion that always comes with the cut) nobody can tell apart, in no item.
+        drawn = covariance / of_spread[:, None, :]
+        covariance = covariance + drawn @ mean_covariance[self._group] @ drawn.transpose(0, 2, 1)
+        return slopes, covariance, means, np.diagonal(mean_covariance, axis1=1, axis2=2), noise
 
 
 def fit_demand(
