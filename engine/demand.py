@@ -5,10 +5,10 @@ and covariates filtered with the level's own gain, slopes from surprises alone, 
 items (a group: a brand, a category) drawn towards each other as far as the data say they are alike.
 How fast levels move is chosen a group by how well the next period was foreseen.
 
-Units. Sales are modelled in logs of ``units + 0.5``; prices enter as logs; covariates as given.
-Elasticity is negative. Times are integers that step evenly, one a period (a day, a week); where
-a period is missing, an item's level is trusted less, as after so many periods in which it moved
-unseen. All that comes in is checked first (``engine.sales_rows``).
+Units. Sales are modelled in logs of ``units + 0.5``, and those of slow sellers as counts
+(``engine.slow_sellers``); prices enter as logs; covariates as given. is negative. Times are integers that step evenly, one a period (a day, a week); where a period is
+missing, an item's level is trusted less, as after so many periods in which it moved unseen. All
+that comes in is checked first (``engine.sales_rows``).
 """
 
 from collections.abc import Sequence
@@ -31,24 +31,14 @@ from engine.sales_rows import (
     step_of,
     units_of,
 )
+from engine.slopes import Regressions, fit_slopes
+from engine.slow_sellers import SLOW_UNITS, Counted, Counts, Period, fit_counts, quantiles
 
 GAINS = (0.02, 0.05, 0.1, 0.2, 0.35)
 """How much of a surprise a level takes over; one is chosen a group."""
 
-ELASTICITY, ELASTICITY_SD = -2.6, 1.2
-"""Prior of a group's mean elasticity."""
-
-COVARIATE_SD = 1.0
-"""Prior standard deviation of a group's mean effect of a covariate, around nothing."""
-
-SPREAD_SDS = (0.6, 0.3)
-"""Of items' elasticities and of their covariates' effects in a group, before the data speak."""
-
 FLATTEST = -0.05
 """No item sells more because it is dearer."""
-
-ROUNDS = 12
-"""Rounds of fitting means and spreads; more do not change the third decimal."""
 
 AHEAD_MAX = 1_000
 """Periods ahead that a forecast may be asked for: further on it would say nothing."""
@@ -125,6 +115,11 @@ class Demand:
         self._moment = np.zeros((gains, count, width))
         self._square = np.zeros((gains, count))
         self._scale = np.ones((2, len(self.groups)))  # conformal: widths below and above
+        self._sold = np.zeros(count)
+        self._whole = np.ones(count, dtype=bool)
+        self._slow = np.zeros(count, dtype=bool)
+        self._history: list[Period] = []  # counts are passed over more than once
+        self._counted: Counted | None = None
         self._fitted = False
         self._slopes = np.zeros((count, width))
         self._slope_covariance = np.zeros((count, width, width))
@@ -196,6 +191,9 @@ class Demand:
             self._gram[index, at] += weight[:, None, None] * moved[:, :, None] * moved[:, None, :]
             self._moment[index, at] += (weight * surprise)[:, None] * moved
             self._square[index, at] += weight * np.square(surprise)
+        self._history.append(Period(period, at, regressors, units))
+        self._sold[at] += units
+        self._whole[at] &= units == np.floor(units)
         self._seen[at] += 1.0
         self._last[at] = period
         self._fitted = False
@@ -242,13 +240,27 @@ class Demand:
         self._fit()
         centre, spread = self._predict(at, ahead, regressors)
         lower, upper = self._scale[:, self._group[at]]
-        return Forecast(
+        found = Forecast(
             units=_units(centre),
             mean=_units(centre + 0.5 * np.square(spread)),
             least_relative=_units(centre - np.square(spread)),
             low=_units(centre - NORMAL_90 * spread * lower),
             high=_units(centre + NORMAL_90 * spread * upper),
         )
+        slow = np.flatnonzero(self._slow[at])
+        if self._counted is not None and len(slow):
+            number = (np.cumsum(self._slow) - 1)[at[slow]]
+            mean, variance = self._counted.foresee(
+                number, ahead[slow], regressors[slow], self._slope_covariance[at[slow]]
+            )
+            found.mean[slow] = mean
+            for column, told in zip(
+                (found.units, found.least_relative, found.low, found.high),
+                quantiles(mean, variance),
+                strict=True,
+            ):
+                column[slow] = told
+        return found
 
     def calibrate(self, actual: np.ndarray, forecast: Forecast, items: Sequence[str]) -> None:
         """Widen or narrow intervals by what was missed: adaptive conformal, a group and side.
@@ -264,10 +276,15 @@ class Demand:
         if not isinstance(forecast, Forecast):
             raise RejectedInput("/forecast", f"{forecast!r} is none", "give what forecast returned")
         items = names_of("items", items, len(forecast.units))
-        group = self._group[positions_of(items, self._at)]
+        at = positions_of(items, self._at)
         actual = units_of("actual", actual, len(items))
+        self._fit()
+        # A count is missed below by hardly anybody: that says nothing about anybody else's width.
+        fast = np.flatnonzero(~self._slow[at])
+        group = self._group[at[fast]]
         told = np.bincount(group, minlength=len(self.groups))
-        for side, missed in enumerate((actual < forecast.low, actual > forecast.high)):
+        low, high, actual = forecast.low[fast], forecast.high[fast], actual[fast]
+        for side, missed in enumerate((actual < low, actual > high)):
             misses = np.bincount(group, weights=missed, minlength=len(self.groups))
             share = misses / np.maximum(told, 1)
             step = np.where(told > 0, 2.0 * (share - 0.05), 0.0)
@@ -320,67 +337,45 @@ class Demand:
     def _fit(self) -> None:
         if self._fitted:
             return
-        best = np.full(len(self.groups), np.inf)
+        groups = len(self.groups)
+        # Whole units only: a count's noise follows from its mean, that of kilograms does not.
+        self._slow = self._whole & (self._sold < SLOW_UNITS * self._seen)
+        best = np.full(groups, np.inf)
         for index in range(len(GAINS)):
-            slopes, covariance, means, mean_variance, noise = self._fitted_with(index)
-            better = np.log(np.maximum(noise, 1e-12)) < best
-            best = np.where(better, np.log(np.maximum(noise, 1e-12)), best)
+            found = fit_slopes(
+                self._sums(np.full(groups, index, dtype=np.int64)), self._group, groups
+            )
+            better = np.log(np.maximum(found.noise, 1e-12)) < best
+            best = np.where(better, np.log(np.maximum(found.noise, 1e-12)), best)
             rows = better[self._group]
-            self._slopes[rows], self._slope_covariance[rows] = slopes[rows], covariance[rows]
-            self._means[better], self._mean_variance[better] = means[better], mean_variance[better]
-            self._noise[better], self._gain[better] = noise[better], index
+            self._slopes[rows] = found.items[rows]
+            self._slope_covariance[rows] = found.covariance[rows]
+            self._means[better] = found.means[better]
+            self._mean_variance[better] = found.mean_variance[better]
+            self._noise[better], self._gain[better] = found.noise[better], index
+        self._counted = None
+        if self._slow.any():
+            counts = Counts(self._history, self._slow, self._slopes.shape[1])
+            begin = self._slopes[self._slow]
+            found, self._counted = fit_counts(
+                counts, self._sums(self._gain), begin, GAINS, self._group, groups
+            )
+            self._slopes, self._slope_covariance = found.items, found.covariance
+            self._means, self._mean_variance = found.means, found.mean_variance
+            self._noise = found.noise
         self._fitted = True
 
-    def _fitted_with(
-        self, index: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return items' slopes and their covariances, groups' means and theirs, and the noise."""
-        gram, moment, square = self._gram[index], self._moment[index], self._square[index]
-        count, width = moment.shape
-        groups = len(self.groups)
-        prior = np.zeros(width)
-        prior[0] = ELASTICITY
-        prior_precision = np.full(width, 1.0 / COVARIATE_SD**2)
-        prior_precision[0] = 1.0 / ELASTICITY_SD**2
-        spread = np.full((groups, width), SPREAD_SDS[1] ** 2)
-        spread[:, 0] = SPREAD_SDS[0] ** 2
-        start = spread.copy()
-        noise = np.full(groups, 0.2)
-        means = np.tile(prior, (groups, 1))
-        told = np.maximum(self._seen - 2.0, 0.0)
-        weight = np.maximum(_by_group(told, self._group, groups), 1.0)
-        members = np.maximum(_by_group(np.ones(count), self._group, groups), 1.0)
-        eye = np.eye(width)
-        mean_covariance = np.tile(np.diag(1.0 / prior_precision), (groups, 1, 1))
-        slopes, covariance = np.tile(prior, (count, 1)), np.zeros((count, width, width))
-        for _ in range(ROUNDS):
-            of_noise, of_spread = noise[self._group], spread[self._group]
-            inverse = eye[None] / of_spread[:, :, None]
-            covariance = np.linalg.inv(gram / of_noise[:, None, None] + inverse)
-            # The group's mean, items' own slopes integrated out.
-            shrink = inverse - inverse @ covariance @ inverse
-            pull = (inverse @ covariance @ (moment / of_noise[:, None])[:, :, None])[:, :, 0]
-            precision = _by_group(shrink.reshape(count, -1), self._group, groups)
-            precision = precision.reshape(groups, width, width) + np.diag(prior_precision)
-            total = _by_group(pull, self._group, groups) + prior * prior_precision
-            mean_covariance = np.linalg.inv(precision)
-            means = (mean_covariance @ total[:, :, None])[:, :, 0]
-            own = moment / of_noise[:, None] + means[self._group] / of_spread
-            slopes = (covariance @ own[:, :, None])[:, :, 0]
-            off = np.square(slopes - means[self._group])
-            off = off + np.diagonal(covariance, axis1=1, axis2=2)
-            # A few items' worth of what was thought before, so that no spread collapses.
-            spread = (_by_group(off, self._group, groups) + 3.0 * start) / (members + 3.0)[:, None]
-            fitted = (slopes * moment).sum(axis=1) * 2.0
-            fitted = fitted - np.einsum("ni,nij,nj->n", slopes, gram, slopes)
-            left = square - fitted + np.einsum("nij,nij->n", gram, covariance)
-            noise = np.maximum(_by_group(left, self._group, groups), 1e-6) / weight
-            noise = np.maximum(noise, 1e-4)
-        # An item is drawn to a mean that is itself known only so well. What prices and covariates
-        # do alike (a promotion that always comes with the cut) nobody can tell apart, in no item.
-        drawn = covariance / of_spread[:, None, :]
-        covariance = covariance + drawn @ mean_covariance[self._group] @ drawn.transpose(0, 2, 1)
-        return slopes, covariance, means, np.diagonal(mean_covariance, axis1=1, axis2=2), noise
+    def _sums(self, gain: np.ndarray) -> Regressions:
+        """Return items' own regressions at their groups' gains; those of slow sellers empty."""
+        of, at = gain[self._group], np.arange(len(self.items))
+        kept = np.where(self._slow, 0.0, 1.0)
+        return Regressions(
+            gram=self._gram[of, at] * kept[:, None, None],
+            moment=self._moment[of, at] * kept[:, None],
+            square=self._square[of, at] * kept,
+            told=np.maximum(self._seen - 2.0, 0.0) * kept,
+            known=self._slow,
+        )
 
 
 def fit_demand(
@@ -446,10 +441,3 @@ def _elasticities(names: tuple[str, ...], mean: np.ndarray, sd: np.ndarray) -> E
 
 def _units(log: np.ndarray) -> np.ndarray:
     return np.asarray(np.maximum(np.exp(log) - 0.5, 0.0))
-
-
-def _by_group(columns: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
-    """Add up rows by group, in the order of the rows."""
-    total = np.zeros((groups, *columns.shape[1:]))
-    np.add.at(total, group, columns)
-    return total

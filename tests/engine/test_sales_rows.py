@@ -173,7 +173,7 @@ def test_a_single_missing_period_is_a_gap() -> None:
     assert fitted(times=[0, 1, 3, 0, 1, 3]).step == 1
 
 
-@pytest.mark.parametrize("name", ["demand", "sales_rows"])
+@pytest.mark.parametrize("name", ["demand", "sales_rows", "slopes", "slow_sellers"])
 def test_no_check_vanishes_under_optimisation(name: str) -> None:
     """An assert is gone under ``python -O``, so none may guard input."""
     tree = ast.parse((Path(__file__).parents[2] / "engine" / f"{name}.py").read_text())
