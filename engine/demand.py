@@ -6,9 +6,10 @@ items (a group: a brand, a category) drawn towards each other as far as the data
 How fast levels move is chosen a group by how well the next period was foreseen.
 
 Units. Sales are modelled in logs of ``units + 0.5``, and those of slow sellers as counts
-(``engine.slow_sellers``); prices enter as logs; covariates as given. is negative. Times are integers that step evenly, one a period (a day, a week); where a period is
-missing, an item's level is trusted less, as after so many periods in which it moved unseen. All
-that comes in is checked first (``engine.sales_rows``).
+(``engine.slow_sellers``); prices enter as logs; covariates as given. Elasticity is negative. Times
+are integers that step evenly, one a period (a day, a week); where a period is missing, an item's
+level is trusted less, as after so many periods in which it moved unseen. All that comes in is
+checked first (``engine.sales_rows``).
 """
 
 from collections.abc import Sequence
