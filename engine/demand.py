@@ -33,7 +33,15 @@ from engine.sales_rows import (
     units_of,
 )
 from engine.slopes import Regressions, fit_slopes
-from engine.slow_sellers import SLOW_UNITS, Counted, Counts, Period, fit_counts, quantiles
+from engine.slow_sellers import (
+    NORMAL_90,
+    SLOW_UNITS,
+    Counted,
+    Counts,
+    Period,
+    fit_counts,
+    quantiles,
+)
 
 GAINS = (0.02, 0.05, 0.1, 0.2, 0.35)
 """How much of a surprise a level takes over; one is chosen a group."""
@@ -46,8 +54,6 @@ AHEAD_MAX = 1_000
 
 NEVER = np.iinfo(np.int32).min
 """Stands for the last period of an item that was never seen."""
-
-NORMAL_90 = 1.6448536
 
 
 class Elasticities(Struct, frozen=True, eq=False):

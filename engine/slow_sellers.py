@@ -35,6 +35,8 @@ PASSES = 6
 """Passes until slopes settle."""
 
 ROWS_AT_ONCE = 256
+NORMAL_90 = 1.6448536
+"""Half of a 90 % interval of a normal, in standard deviations."""
 
 
 class Period(Struct, frozen=True, eq=False):
@@ -236,7 +238,7 @@ def quantiles(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
         many = rows[mean[rows] > COUNTED_MAX]
         square = np.log1p(variance[many] / np.square(mean[many]))
         centre = np.log(mean[many]) - 0.5 * square
-        wide = 1.6448536 * np.sqrt(square)
+        wide = NORMAL_90 * np.sqrt(square)
         found[:, many] = np.exp([centre, centre - square, centre - wide, centre + wide])
     return found
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from engine.demand import Demand, fit_demand
-from engine.slow_sellers import Counts, Period, quantiles
+from engine.slow_sellers import Counted, Counts, Period, quantiles
 
 WEEKS, ITEMS, TRUTH = 104, 60, -2.4
 
@@ -63,11 +63,35 @@ def test_what_never_sold_is_foreseen_and_widely() -> None:
     units = np.where(np.array(names) == "i5", 0.0, units)
     demand = fit_demand(names, times, prices, units)
     ahead = demand.forecast(["i5"], np.array([WEEKS]), np.array([3.0]))
-    assert 0.0 < ahead.mean[0] < 0.05
+    assert 0.001 < ahead.mean[0] < 0.05
     assert ahead.low[0] == 0.0
     believed = demand.elasticities()
     assert believed.mean[5] == pytest.approx(demand.group_elasticities().mean[0], abs=0.3)
     assert believed.high[5] - believed.low[5] > 1.0
+
+
+def test_a_short_past_weighs_little() -> None:
+    """The level after three rows is unsure, and so is what the next count misses it by."""
+    at, no_move = np.zeros(1, dtype=np.int64), np.zeros((1, 1))
+    periods = [Period(number, at, no_move, np.full(1, 4.0)) for number in range(40)]
+    gain, dispersion = np.full(1, 0.02), np.zeros(1)
+    wide = []
+    for rows in (3, 40):
+        counts = Counts(periods[:rows], np.ones(1, dtype=bool), 1)
+        last = counts.passed(no_move, gain, dispersion)
+        learnt = Counted(counts, last, no_move, gain, dispersion)
+        mean, variance = learnt.foresee(at, np.ones(1), no_move, np.zeros((1, 1, 1)))
+        assert mean[0] == pytest.approx(4.0, rel=0.05)
+        wide.append(variance[0] / mean[0])
+    assert wide[0] == pytest.approx(1.33, abs=0.06)
+    assert wide[1] == pytest.approx(1.04, abs=0.03)
+    # And the rows themselves taught the less, the younger the level was.
+    steep = [
+        Period(number, at, np.full((1, 1), 0.1 * (-1) ** number), np.full(1, 4.0))
+        for number in range(3)
+    ]
+    found = Counts(steep, np.ones(1, dtype=bool), 1).passed(no_move, gain, dispersion)
+    assert found.gram[0, 0, 0] < 4.0 * 0.1**2 * 3
 
 
 def test_kilograms_are_not_counts() -> None:
