@@ -38,7 +38,6 @@ from engine.deltas import (
     CostChanged,
     ExperimentStarted,
     ExperimentStopped,
-    Fact,
     FeesChanged,
     ListingChanged,
     ListingRemoved,
@@ -70,7 +69,7 @@ from engine.microbatch import (
     ObjectDelta,
     Position,
     Refusal,
-    facts_of,
+    microbatch_of,
 )
 from engine.policy import Policy, PolicyFields
 from engine.replay import Agreement
@@ -155,31 +154,8 @@ def batch_of(
             type, or out of its bounds. It names the delta's place and the field. No shard has taken
             anything of the batch.
     """
-    deltas = checked(deltas)
-    last_command = -1 if after is None else after.last_command
-    last_delta = -1 if after is None else after.last_delta
-    first = 1 + (last_command if lane == 0 else last_delta)
-    runs: list[ObjectDelta | FactColumns] = []
-    facts: list[tuple[Position, Fact]] = []
-    count = 0
-    for delta in deltas:
-        position = Position(lane, first + count, 0)
-        count += 1
-        if isinstance(delta, Fact) and delta.command_id is None:
-            facts.append((position, delta))
-            continue
-        if facts:
-            runs.append(facts_of(facts))
-            facts = []
-        runs.append(ObjectDelta(position, delta))
-    if facts:
-        runs.append(facts_of(facts))
-    return Microbatch(
-        runs=tuple(runs),
-        last_command=last_command + (count if lane == 0 else 0),
-        last_delta=last_delta + (count if lane == 1 else 0),
-        deltas=count,
-    )
+    consumed = (-1, -1) if after is None else (after.last_command, after.last_delta)
+    return microbatch_of(checked(deltas), *consumed, lane=lane)
 
 
 def decide(shard: Shard, deltas: Iterable[AnyDelta], now_ms: int) -> Decided:

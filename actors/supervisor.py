@@ -9,7 +9,7 @@ by killing everybody.
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Final, Protocol, final
+from typing import Any, Final, Protocol, final
 
 from msgspec import Struct
 
@@ -105,6 +105,7 @@ class Supervisor:
         self._now_ms = monotonic_ms
         self._look_at_ms = 0  # when to look next whether there is a spare
         self._appender: Appender | None = None
+        self._opening: asyncio.Future[Appender] | None = None
         self._last_proven_ms: int | None = None
         self._lag_ms = 0.0  # how much later than asked the watcher itself was woken last
         self._preparing = False
@@ -129,9 +130,12 @@ class Supervisor:
                     task.result()
         finally:
             stopping.cancel()
-            for task in list(self._tasks):
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            last: list[asyncio.Future[Any]] = list(self._tasks)
+            if self._opening is not None:
+                last.append(self._opening)
+            for each in last:
+                each.cancel()
+            await asyncio.gather(*last, return_exceptions=True)
 
     def stop(self) -> None:
         """Start nobody any more and let ``run`` return."""
@@ -149,6 +153,14 @@ class Supervisor:
         self._spawn(self._attend(launched))
         self._spawn(self._ask(launched))
 
+    def blinded(self, shard: int, fault: LogFault) -> None:
+        """Watch a shard no more by its marks: its log cannot be read.
+
+        Its owner mostly meets the same fault and stops; watching on would only kill successors.
+        """
+        self.log_faults[shard] = str(fault)
+        self._alarm(Alarm("log_fault", shard, str(fault)))
+
     # ----- the world's side ---------------------------------------------------------------------
 
     async def _follow(self, shard: int) -> None:
@@ -163,9 +175,7 @@ class Supervisor:
             except FailedDependency:
                 await asyncio.sleep(0.2)
             except LogFault as fault:
-                # Its owner meets the same fault and stops; watching on would only kill successors.
-                self.log_faults[shard] = str(fault)
-                self._alarm(Alarm("log_fault", shard, str(fault)))
+                self.blinded(shard, fault)
                 return
 
     async def _prove(self) -> None:
@@ -203,12 +213,11 @@ class Supervisor:
     async def _acknowledged(self) -> bool:
         deadline_s = self._settings.canary_deadline_ms / 1000
         try:
+            appender = self._appender = self._appender or await self._opened(deadline_s)
+            if appender is None:
+                return False
             async with asyncio.timeout(deadline_s):
-                if self._appender is None:
-                    self._appender = await self._canary_log.appender()
-            # Opening a session may take its own time; only the append is what proves.
-            async with asyncio.timeout(deadline_s):
-                await self._appender.append(self._canary())
+                await appender.append(self._canary())
         except (TimeoutError, AppendInDoubt):
             if self._appender is not None:
                 self._appender.abandon()
@@ -217,6 +226,23 @@ class Supervisor:
         except FailedDependency:
             return False
         return True
+
+    async def _opened(self, wait_s: float) -> Appender | None:
+        """Return the canary's session, ``None`` while it is still being opened.
+
+        Only an append proves anything, so only an append is bound by the canary's deadline: were
+        the opening, too, it would begin anew for ever at a broker that takes a little longer.
+
+        Raises:
+            FailedDependency: it could not be opened; the next call tries again.
+        """
+        if self._opening is None:
+            self._opening = asyncio.ensure_future(self._canary_log.appender())
+        await asyncio.wait({self._opening}, timeout=wait_s)
+        if not self._opening.done():
+            return None
+        opening, self._opening = self._opening, None
+        return opening.result()
 
     async def _silent(self) -> dict[int, bool]:
         """Return which decision logs answer and hold nothing that we have not read."""
@@ -308,6 +334,9 @@ class Supervisor:
             try:
                 phase, progress = await self._launcher.progress(launched)
                 self.watch.progressed(name, phase, progress)
+                if phase == "live" and launched.start.shard in self.log_faults:
+                    # Its marks are not seen, and as long as it counts as starting nobody else may.
+                    self.watch.marked(launched.start.shard, launched.start.owner, self._now_ms())
             except FailedDependency:
                 pass  # silence is what the watch counts
             await asyncio.sleep(0.25)

@@ -38,10 +38,20 @@ and on a crowded machine that may be minutes. Who ended it for that would only s
 SUSPECT_MS: Final = 500
 """From so much silence on it is looked whether the owner starves; looking has its price."""
 
+SETTLED_MS: Final = 5_000
+"""An owner that marked for so long decides: whatever ends it then is no start that fails again."""
+
 HEALTHY_MS: Final = 60_000
-"""An owner that lived this long clears the back-off of its shard."""
+"""An owner that lived this long clears the caution of its shard, and its back-off."""
 
 BACKOFF_FIRST_MS: Final = 250
+
+THWARTED_MS_MAX: Final = 2_000
+"""The longest wait after an end that was not the shard's own: what caused it passes by itself, and
+how long a shard then goes without its owner is up to us."""
+
+THWARTED: Final = frozenset({"launch_failed", "fenced", "no_answer"})
+"""Ends that a shard has no part in: no process was to be had, another reigned, no log answered."""
 
 STOP_LOUDLY: Final = frozenset({"log_fault", "settings_refused", "murderous_batch"})
 """Ends after which another start would meet the same wall: the shard waits for a person."""
@@ -112,7 +122,8 @@ class Place(Struct):
     grace_ms: float = 0.0  # proven time that does not count yet: the log was away
     starved_ms: float = 0.0  # proven time since the last mark in which it waited for a processor
     last_mark_ms: int | None = None
-    deaths: int = 0  # since one lived for HEALTHY_MS
+    deaths: int = 0  # of its own, since an owner decided for SETTLED_MS
+    thwarted: int = 0  # ends since then that were not its own
     not_before_ms: int = 0
     standby_not_before_ms: int = 0
     cautious: bool = False
@@ -192,9 +203,13 @@ class Watch:
         place.starved_ms = 0.0
         place.last_mark_ms = now_ms
         for life in (place.owner, place.standby):
-            if life is not None and life.start.owner == owner and life.phase != "live":
+            if life is None or life.start.owner != owner:
+                continue
+            if life.phase != "live":
                 life.phase = "live"
                 life.live_since_ms = now_ms
+            elif life.live_since_ms is not None and now_ms - life.live_since_ms >= SETTLED_MS:
+                place.deaths = place.thwarted = 0
         if place.standby is not None and place.standby.phase == "live":
             # It sealed although nobody told it: it reigns, so it is the owner.
             place.owner, place.standby = place.standby, None
@@ -290,7 +305,7 @@ class Watch:
         if owner is None or owner.live_since_ms is None:
             return
         if now_ms - owner.live_since_ms >= HEALTHY_MS:
-            place.deaths = 0
+            place.deaths = place.thwarted = 0
             place.cautious = False
 
     def _replace_hung(self, place: Place, now_ms: int) -> list[Action]:
@@ -369,9 +384,14 @@ class Watch:
         place.silence_ms = 0.0
         if end == "drained":
             return
-        place.deaths += 1
-        place.cautious = place.cautious or end is None
-        wait_ms = 0 if place.deaths == 1 else BACKOFF_FIRST_MS * 2 ** min(place.deaths - 2, 20)
+        if end in THWARTED:
+            place.thwarted += 1
+            wait_ms = min(_backoff_ms(place.thwarted), THWARTED_MS_MAX)
+        else:
+            place.deaths += 1
+            wait_ms = _backoff_ms(place.deaths)
+        # One to whom the log did not answer may have been trying something (decision 0072).
+        place.cautious = place.cautious or end in (None, "no_answer")
         place.not_before_ms = now_ms + min(wait_ms, self._settings.backoff_ms_max)
         self.alarms.append(Alarm("owner_ended", place.shard, f"{name}: {end or detail}"))
 
@@ -382,6 +402,11 @@ class Watch:
                 if life is not None and life.start.name == name:
                     return life
         return None
+
+
+def _backoff_ms(ends: int) -> int:
+    """Return how long to wait after so many ends in a row: the first is answered at once."""
+    return 0 if ends == 1 else BACKOFF_FIRST_MS * 2 ** min(ends - 2, 20)
 
 
 def _unheard_ms(place: Place, life: Life) -> float:

@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,14 @@ from cluster.processes import ProcessName, own_name, write_file
 from cluster.settings import Settings
 from cluster.telemetry import configure_logs, make_registry, owner_samples
 from engine import learning, pricing
-from engine.errors import ClockFault, LogFault, MurderousBatch, SettingsRefused, StaleEpoch
+from engine.errors import (
+    ClockFault,
+    FailedDependency,
+    LogFault,
+    MurderousBatch,
+    SettingsRefused,
+    StaleEpoch,
+)
 from engine.microbatch import STOCK_COUNTED
 from persistence.frames import FRAME, FrameColumns, encode_frame
 from persistence.ports import Record
@@ -50,8 +57,9 @@ ENDS: tuple[tuple[type[Exception], str], ...] = (
     (LogFault, "log_fault"),
     (SettingsRefused, "settings_refused"),
     (MurderousBatch, "murderous_batch"),
+    (FailedDependency, "no_answer"),
 )
-"""Ends that need no caution: they say themselves why. Everything else is unexplained."""
+"""Ends that say themselves why. Everything else is unexplained."""
 
 
 class OwnerCard(Struct, frozen=True, kw_only=True):
@@ -69,6 +77,12 @@ class End(Struct, frozen=True, kw_only=True):
     detail: str
 
 
+def end_of(error: BaseException) -> End:
+    """Return the last words of an owner that this error ended."""
+    kinds = [kind for type_, kind in ENDS if isinstance(error, type_)]
+    return End(end=next(iter(kinds), None), detail=f"{type(error).__name__}: {error}")
+
+
 def owner_card_file(run_folder: Path, name: str) -> Path:
     """Return the file that says where an owner runs."""
     return run_folder / "owners" / f"{name}.json"
@@ -82,8 +96,10 @@ def end_file(run_folder: Path, name: str) -> Path:
 def spare_cards(run_folder: Path) -> dict[str, ProcessName]:
     """Return the spares that were made and not cleared away, by name."""
     folder = run_folder / "spares"
-    cards = sorted(folder.glob("spare-*.json")) if folder.is_dir() else []
-    return {card.stem: msgspec.json.decode(card.read_bytes(), type=ProcessName) for card in cards}
+    return {
+        card.stem: msgspec.json.decode(content, type=ProcessName)
+        for card, content in _read_cards(folder, "spare-*.json")
+    }
 
 
 def spare_file(run_folder: Path, name: str) -> Path:
@@ -94,8 +110,22 @@ def spare_file(run_folder: Path, name: str) -> Path:
 def owner_cards(run_folder: Path) -> list[OwnerCard]:
     """Return the cards of all owners that ever ran and were not cleared away, by name."""
     folder = run_folder / "owners"
-    cards = sorted(folder.glob("shard-*.json")) if folder.is_dir() else []
-    return [msgspec.json.decode(card.read_bytes(), type=OwnerCard) for card in cards]
+    return [
+        msgspec.json.decode(content, type=OwnerCard)
+        for _, content in _read_cards(folder, "shard-*.json")
+    ]
+
+
+def _read_cards(folder: Path, pattern: str) -> Iterator[tuple[Path, bytes]]:
+    """Yield the cards of a folder, in the order of their names, with what they say.
+
+    Who ends takes its card away, perhaps after it was listed here.
+    """
+    for card in sorted(folder.glob(pattern)) if folder.is_dir() else []:
+        try:
+            yield card, card.read_bytes()
+        except FileNotFoundError:
+            continue
 
 
 class OwnerProcess:
@@ -149,8 +179,7 @@ class OwnerProcess:
                 runner.run(self._live())
             end = End(end="drained", detail="told to stop")
         except BaseException as error:  # the one place: log, leave word, die
-            kinds = [kind for type_, kind in ENDS if isinstance(error, type_)]
-            end = End(end=next(iter(kinds), None), detail=f"{type(error).__name__}: {error}")
+            end = end_of(error)
             LOGGER.error("%s ended: %s", name, end.detail, exc_info=error)
         try:
             write_file(end_file(run_folder, name), end)

@@ -21,12 +21,11 @@ from cluster.settings import Settings
 from cluster.telemetry import configure_logs, follower_samples, make_registry
 from cluster.watching import run_supervisor, write_role
 from engine.errors import (
-    CorruptCheckpoint,
     CursorFenced,
     FailedDependency,
     LogFault,
+    PricingError,
     SettingsRefused,
-    StaleEpoch,
 )
 
 LOGGER = logging.getLogger("repricer.roles")
@@ -99,24 +98,23 @@ async def _follow(follower: Follower) -> None:
 
 
 async def _ship(shipping: Shipping) -> None:
-    """Ship one shard's checkpoints; a replaced owner's or a torn one stops nothing else."""
+    """Ship one shard's checkpoints; a replaced owner's or a torn one stops nothing else.
+
+    Nor does a store that refuses us for a while, as with a password that is being changed.
+    """
     while True:
         try:
             await shipping.run(SHIP_EVERY_MS)
-        except (StaleEpoch, CursorFenced, CorruptCheckpoint, OSError) as error:
+        except (PricingError, OSError) as error:
             LOGGER.warning("a checkpoint was not shipped: %s", error)
         await asyncio.sleep(SHIP_EVERY_MS / 1000)
 
 
 async def _merge(settings: Settings) -> None:
     """Merge bases now and then, in a process of its own: a million rows at once take seconds."""
-    file = settings.run_folder / "settings.json"
     while True:
         await asyncio.sleep(MERGE_EVERY_CHECKPOINTS * settings.shards.checkpoint_s)
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "cluster.roles", "merge", str(file)
-        )
-        await child.wait()
+        await _apart("merge", settings)
 
 
 async def _train_by_night(settings: Settings) -> None:
@@ -124,14 +122,24 @@ async def _train_by_night(settings: Settings) -> None:
 
     One that fails is told in the log and tried again the next night: nothing waits for it.
     """
-    file = settings.run_folder / "settings.json"
     while True:
         await asyncio.sleep(seconds_to_hour(settings.training.nightly_hour, time.time()))
+        await _apart("train", settings)
+
+
+async def _apart(role: str, settings: Settings) -> None:
+    """Do a role's work in a process of its own; what fails of it is told in the log."""
+    file = settings.run_folder / "settings.json"
+    try:
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "cluster.roles", "train", str(file), stdout=sys.stderr
+            sys.executable, "-m", "cluster.roles", role, str(file), stdout=sys.stderr
         )
-        if await child.wait():
-            LOGGER.error("models were not all trained; the log of this process says why")
+    except OSError as error:
+        LOGGER.error("%s did not begin: %r; it is tried again when its time comes", role, error)
+        return
+    code = await child.wait()
+    if code:
+        LOGGER.error("%s ended with %d; the log of this process says why", role, code)
 
 
 def seconds_to_hour(hour: int, now_s: float) -> float:

@@ -68,11 +68,11 @@ class OwnerReads:
         return await self._control.act(card.address, act, arguments, deadline_s=deadline_ms / 1000)
 
     def _find(self, shard: int) -> OwnerCard:
-        cards = [
-            card
-            for card in owner_cards(self._run_folder)
-            if card.start.shard == shard and lives(card.process)
-        ]
+        try:
+            told = owner_cards(self._run_folder)
+        except OSError as error:  # who ends takes his card away, also while it is looked for
+            raise FailedDependency(f"owners come and go just now; ask again: {error}") from error
+        cards = [card for card in told if card.start.shard == shard and lives(card.process)]
         if not cards:
             raise FailedDependency(f"shard {shard} has no owner just now; ask again")
         # A standby answers that it is not live; the lower number is the owner, until it dies.

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -240,15 +240,22 @@ class Tree:
     # ----- living -----------------------------------------------------------------------------
 
     async def _tend(self) -> None:
-        """Restart what ended, and bury orphans."""
+        """Restart what ended, and bury orphans.
+
+        A fork that is refused, or a disk that is full, passes; who gave up here would leave an
+        engine that nobody tends. What failed is tried again at a later pass.
+        """
         passes = 0
         while True:
             for role, child in self._children.items():
-                child.tend(self._output(role))
+                with _tolerated(f"{role} is not started"):
+                    child.tend(self._output(role))
             if passes % 20 == 0:
-                reap(frozenset(filter(None, (child.pid for child in self._children.values()))))
+                with _tolerated("orphans are not buried"):
+                    reap(frozenset(filter(None, (child.pid for child in self._children.values()))))
             if passes % 8 == 0:
-                await self._tend_ray()
+                with _tolerated("Ray is not tended"):
+                    await self._tend_ray()
             passes += 1
             await asyncio.sleep(0.25)
 
@@ -257,8 +264,8 @@ class Tree:
         if self._replacing is not None:
             if not self._replacing.done():
                 return
-            self._replacing.result()
-            self._replacing = None
+            replacing, self._replacing = self._replacing, None
+            replacing.result()
         assert self.node is not None
         gone = await asyncio.to_thread(ray_gone, self.node)
         if gone:
@@ -330,18 +337,25 @@ class Tree:
     # ----- ending -----------------------------------------------------------------------------
 
     async def stop(self) -> None:
-        """Drain: no more starts, a last checkpoint each, followers to the end, then everything."""
+        """Drain: no more starts, a last checkpoint each, followers to the end, then everything.
+
+        What fails of it keeps nothing else from its end, and is raised after all.
+        """
+        try:
+            await _each(self._endings())
+        finally:
+            self._clear()
+
+    def _endings(self) -> Iterator[Awaitable[None]]:
+        """Yield all that is waited for at the end, in order."""
         for task in (self._tending, self._replacing):
             if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+                yield _end_task(task)
         if "supervisor" in self._children:
-            await self._children["supervisor"].end(5)
-            await self._drain_owners()
-            await self._children["followers"].end(CATCH_UP_S + 5)
-            await self._children["gateway"].end(10)
-        self._clear()
+            yield self._children["supervisor"].end(5)
+            yield self._drain_owners()
+            yield self._children["followers"].end(CATCH_UP_S + 5)
+            yield self._children["gateway"].end(10)
 
     async def _drain_owners(self) -> None:
         owners = living_owners(self.settings.run_folder)
@@ -370,6 +384,32 @@ class Tree:
             shutil.rmtree(session_folder(self.settings), ignore_errors=True)
         self._lock.close()
         self._lock = None
+
+
+@contextlib.contextmanager
+def _tolerated(what: str) -> Iterator[None]:
+    """Log what the system refuses, and go on."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # Python has no other word for a thread refused
+        LOGGER.error("%s: %r", what, error)
+
+
+async def _each(parts: Iterator[Awaitable[None]]) -> None:
+    """Wait for one part after the other, also when one fails; then raise what failed last."""
+    for part in parts:
+        try:
+            await part
+        except Exception:
+            LOGGER.exception("a part did not end as it should; the others are ended, too")
+            await _each(parts)
+            raise
+
+
+async def _end_task(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 async def _pid_gone(pid: int) -> None:

@@ -10,7 +10,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from cluster.launching import PHASES, RayLauncher, living_owners
 from cluster.processes import own_name, write_file
 from cluster.settings import Settings
 from cluster.telemetry import Sample, make_registry
-from engine.errors import FailedDependency
+from engine.errors import FailedDependency, LogFault
 from persistence.decision_reader import DecisionReader
 from persistence.ports import DECISIONS, WATCH, Log, Logs
 
@@ -128,17 +128,20 @@ async def run_supervisor(settings: Settings, settings_file: Path) -> None:
             watch.numbered(shard, number)
     logs = make_logs(settings)
     token = control_token(settings.run_folder)
+    decisions, faults = await open_decisions(logs, shards, settings)
     async with aiohttp.ClientSession() as session:
         launcher = RayLauncher(settings, settings_file, ControlClient(session, token))
         supervisor = Supervisor(
             watch,
             launcher,
-            {shard: await _open_decisions(logs, shard, settings) for shard in shards},
+            decisions,
             await _patiently(logs, WATCH),
             rules,
             canary=lambda: _canary(settings),
             alarm=_alarm,
         )
+        for shard, fault in faults.items():
+            supervisor.blinded(shard, fault)
         launcher.clear_spares()
         for launched in living_owners(settings.run_folder):
             if launched.start.shard in watch.places:
@@ -188,6 +191,7 @@ def supervisor_status(supervisor: Supervisor) -> dict[str, Any]:
                 "deaths": place.deaths,
                 "cautious": place.cautious,
                 "stopped": place.stopped,
+                "log_fault": supervisor.log_faults.get(place.shard, ""),
                 "ends": place.ends[-5:],
             }
         )
@@ -222,6 +226,19 @@ def _canary(settings: Settings) -> bytes:
 
 def _alarm(alarm: Alarm) -> None:
     LOGGER.warning("alarm %s, shard %d: %s", alarm.what, alarm.shard, alarm.detail)
+
+
+async def open_decisions(
+    logs: Logs, shards: Iterable[int], settings: Settings
+) -> tuple[dict[int, Decisions], dict[int, LogFault]]:
+    """Return what to read of each shard, and why nothing of the others: they stop nobody else."""
+    decisions, faults = {}, {}
+    for shard in shards:
+        try:
+            decisions[shard] = await _open_decisions(logs, shard, settings)
+        except LogFault as fault:
+            faults[shard] = fault
+    return decisions, faults
 
 
 async def _open_decisions(logs: Logs, shard: int, settings: Settings) -> Decisions:

@@ -62,7 +62,7 @@ def judge(
         return np.empty(0, dtype=np.int64), []
     table = memory.retailers.table
     # What is usual counts every change, exempt ones too; what is judged does not.
-    numbers, inverse = np.unique(listings["retailer"][changing], return_inverse=True)
+    numbers, inverse = _distinct(listings["retailer"][changing])
     count = len(numbers)
     for number in numbers.tolist():
         _advance(table[number], now_ms)
@@ -92,12 +92,22 @@ def judge(
     }
     for name, added in counts.items():
         table[name][numbers, 0] += added.astype(np.int32)
-    priced = np.bincount(
-        np.searchsorted(numbers, listings["retailer"][seen]).clip(max=count - 1),
-        weights=np.isin(listings["retailer"][seen], numbers),
-        minlength=count,
-    )
+    priced: np.ndarray = np.zeros(count)
+    if seen.any():
+        priced = np.bincount(
+            np.searchsorted(numbers, listings["retailer"][seen]).clip(max=count - 1),
+            weights=np.isin(listings["retailer"][seen], numbers),
+            minlength=count,
+        )
     return _tripped(table.take(numbers), numbers, counts, priced, now_ms)
+
+
+def _distinct(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct numbers, ascending, and which of them each is; mostly there is one."""
+    if (numbers == numbers[0]).all():
+        return numbers[:1].copy(), np.zeros(len(numbers), dtype=np.int64)
+    distinct, inverse = np.unique(numbers, return_inverse=True)
+    return distinct, inverse
 
 
 def _tripped(

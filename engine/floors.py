@@ -56,8 +56,10 @@ def floor_minor(
     fee = millionths(commission)
     owed = np.where(known, cost_minor, 0).astype(np.int64) + fixed_fee_minor
     proportional = _least_multiple(owed, PARTS * gross, keep * PARTS - fee * gross)
-    minimum = _least_multiple(owed + minimum_fee_minor, gross, keep)
-    floor = np.maximum(np.maximum(proportional, minimum), np.maximum(explicit_minor, 1))
+    floor = np.maximum(proportional, np.maximum(explicit_minor, 1))
+    # Without a minimum fee the first condition is the harder one.
+    if minimum_fee_minor.any():
+        floor = np.maximum(floor, _least_multiple(owed + minimum_fee_minor, gross, keep))
     return np.where(known, floor, FLOOR_NONE).astype(np.int32)
 
 
@@ -75,10 +77,12 @@ def _least_multiple(owed: np.ndarray, times: np.ndarray, each: np.ndarray) -> np
     divisor = np.where(positive, each, 1)
     guess = np.ceil(owed.astype(np.float64) * times / divisor)
     price = np.clip(guess, 1, FLOOR_UNREACHABLE).astype(np.int64)
-    # The guess is off by less than one part in 2**50 of at most 2**30, so by one at most.
+    # The guess is off by less than one part in 2**50 of at most 2**30, so by one at most. Of small
+    # costs the products stay below 2**62: price * each is owed * times and two times each at most.
+    covers = _covers_small if int(owed.max(initial=0)) < 2**20 else _covers
     lower = np.maximum(price - 1, 1)
-    price = np.where(_covers(lower, divisor, owed, times), lower, price)
-    price = np.where(_covers(price, divisor, owed, times), price, price + 1)
+    price = np.where(covers(lower, divisor, owed, times), lower, price)
+    price = np.where(covers(price, divisor, owed, times), price, price + 1)
     free = (owed == 0) & (each == 0)
     price = np.where(positive, price, np.where(free, 1, FLOOR_UNREACHABLE))
     return np.asarray(np.minimum(price, FLOOR_UNREACHABLE))
@@ -91,6 +95,13 @@ def _covers(price: np.ndarray, each: np.ndarray, owed: np.ndarray, times: np.nda
     return np.asarray(
         (left_high > right_high) | ((left_high == right_high) & (left_low >= right_low))
     )
+
+
+def _covers_small(
+    price: np.ndarray, each: np.ndarray, owed: np.ndarray, times: np.ndarray
+) -> np.ndarray:
+    """Return what :func:`_covers` does, where both products fit 63 bits."""
+    return np.asarray(price * each >= owed * times)
 
 
 def _product(small: np.ndarray, large: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -162,12 +162,12 @@ class KeyIndex:
         """Return int32[n], the row of each key or -1."""
         mask = len(self._rows) - 1
         place = (keys & np.uint64(mask)).astype(np.int64)
-        found = self._rows[place]
+        found = self._rows.take(place)
         at = self._others(found, keys)
         place, wanted = place[at], keys[at]
         while len(at) > ONE_BY_ONE_MAX:
             place = (place + 1) & mask
-            found[at] = there = self._rows[place]
+            found[at] = there = self._rows.take(place)
             on = self._others(there, wanted)
             at, place, wanted = at[on], place[on], wanted[on]
         for last, key in zip(at.tolist(), wanted.tolist(), strict=True):
@@ -290,6 +290,8 @@ class ListingTable:
     def live_rows(self, keys: np.ndarray) -> np.ndarray:
         """Return int32[n], the row of each key; -1 where it is unknown or removed."""
         rows = self.index.rows(keys)
+        if self.live == self.rows:
+            return rows
         removed = (self.listings["flags"][rows] & REMOVED) != 0
         rows[removed & (rows >= 0)] = -1
         return rows
@@ -339,3 +341,9 @@ def put(table: np.ndarray, rows: np.ndarray, records: np.ndarray) -> None:
     assert table.dtype == records.dtype
     raw = np.dtype((np.void, table.dtype.itemsize))
     table.view(raw)[rows] = records.view(raw)
+
+
+def copied(records: np.ndarray) -> np.ndarray:
+    """Return a copy of packed records (contiguous), as raw bytes for the same reason."""
+    raw = np.dtype((np.void, records.dtype.itemsize))
+    return np.asarray(records.view(raw).copy().view(records.dtype))

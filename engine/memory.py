@@ -151,7 +151,7 @@ class Work:
         self.refusals: list[Refusal] = []
         self.catalogue: list[CatalogueChange] = []
         self.outcomes: list[Outcome] = []
-        self.changed: list[bytes] = []  # of global state, for the digest
+        self.changed: list[bytes | np.ndarray] = []  # of global state, for the digest
         self._rows: list[np.ndarray] = []
         self._lanes: list[np.ndarray] = []
         self._offsets: list[np.ndarray] = []

@@ -5,7 +5,7 @@ The order of the log is kept: a microbatch is a tuple of *runs*, each either one
 costs: many). In a block the last value of a cell wins and sales add up; across runs order holds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -114,6 +114,37 @@ def facts_of(facts: Sequence[tuple[Position, Fact]]) -> FactColumns:
     columns = zip(*rows, strict=True) if rows else ((),) * len(_FACT_TYPES)
     return FactColumns(
         *(np.array(column, dtype=dtype) for column, dtype in zip(columns, _FACT_TYPES, strict=True))
+    )
+
+
+def microbatch_of(
+    deltas: Iterable[AnyDelta], last_command: int = -1, last_delta: int = -1, *, lane: int = 1
+) -> Microbatch:
+    """Return deltas as a microbatch, one record each, that follows what was consumed.
+
+    Facts that stand together become one block of columns, as they do when they come from a log.
+    """
+    first = 1 + (last_command if lane == 0 else last_delta)
+    runs: list[ObjectDelta | FactColumns] = []
+    facts: list[tuple[Position, Fact]] = []
+    count = 0
+    for delta in deltas:
+        position = Position(lane, first + count, 0)
+        count += 1
+        if isinstance(delta, Fact) and delta.command_id is None:
+            facts.append((position, delta))
+            continue
+        if facts:
+            runs.append(facts_of(facts))
+            facts = []
+        runs.append(ObjectDelta(position, delta))
+    if facts:
+        runs.append(facts_of(facts))
+    return Microbatch(
+        runs=tuple(runs),
+        last_command=last_command + (count if lane == 0 else 0),
+        last_delta=last_delta + (count if lane == 1 else 0),
+        deltas=count,
     )
 
 

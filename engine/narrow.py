@@ -24,12 +24,42 @@ def count_in_row(matrix: np.ndarray) -> np.ndarray:
     return count
 
 
+def sum_in_row(matrix: np.ndarray, dtype: type[np.integer]) -> np.ndarray:
+    """Return the sum of each row of whole numbers, counted in ``dtype``."""
+    total = np.zeros(len(matrix), dtype=dtype)
+    for column in range(matrix.shape[1]):
+        total += matrix[:, column]
+    return total
+
+
 def first_in_row(matrix: np.ndarray) -> np.ndarray:
     """Return int64[rows], the first true column of boolean[rows, columns], -1: none."""
     first = np.full(len(matrix), -1, dtype=np.int64)
     for column in range(matrix.shape[1] - 1, -1, -1):
-        first[matrix[:, column]] = column
+        np.copyto(first, column, where=matrix[:, column])
     return first
+
+
+def sorted_rows(matrix: np.ndarray) -> np.ndarray:
+    """Return the matrix with each row in ascending order; it holds no NaN."""
+    if matrix.shape[1] != 4:
+        return np.sort(matrix, axis=1)
+    ordered = np.empty((4, len(matrix)), dtype=matrix.dtype)
+    ordered[...] = matrix.T
+    spare = np.empty(len(matrix), dtype=matrix.dtype)
+    for low, high in ((0, 1), (2, 3), (0, 2), (1, 3), (1, 2)):
+        np.minimum(ordered[low], ordered[high], out=spare)
+        np.maximum(ordered[low], ordered[high], out=ordered[high])
+        ordered[low] = spare
+    return ordered.T
+
+
+def most_in_row(matrix: np.ndarray) -> np.ndarray:
+    """Return the greatest of each row; there must be a column, and no NaN."""
+    most = matrix[:, 0].copy()
+    for column in range(1, matrix.shape[1]):
+        np.maximum(most, matrix[:, column], out=most)
+    return most
 
 
 def least_in_row(matrix: np.ndarray) -> np.ndarray:

@@ -48,16 +48,20 @@ def apply_offers(
 ) -> Applied:
     """Apply the rivals' prices among ``facts`` that stand at ``which``."""
     listings = memory.listings.listings
-    row, rival, observed = rows[which], facts.rival[which], facts.observed_ms[which]
-    retailer = listings["retailer"][row].astype(np.int64)
-    source = memory.rivals.source_numbers(retailer, facts.source[which], memory.sources_max)
-    landed = facts.amount[which] + facts.shipping_minor[which]
+    row, rival, observed = (column.take(which) for column in (rows, facts.rival, facts.observed_ms))
+    sources, currencies = facts.source.take(which), facts.currency.take(which)
+    retailer = np.zeros(len(row), dtype=np.int64)  # of offers that name neither nobody asks
+    if sources.any() or currencies.any():
+        retailer = listings["retailer"][row].astype(np.int64)
+    source = memory.rivals.source_numbers(retailer, sources, memory.sources_max)
+    landed = facts.amount.take(which) + facts.shipping_minor.take(which)
     possible = landed <= PRICE_MINOR_MAX
     # What is refused gives no currency a number, for there are few and all retailers share them.
-    codes = np.where(possible, facts.currency[which], 0)
+    codes = np.where(possible, currencies, 0)
     currency = memory.currencies.numbers_of_codes(retailer, codes)
-    currency = np.where(currency == listings["currency"][row], 0, currency)
-    flags = facts.flags[which] & (OFFER_IN_STOCK | OFFER_NEW)
+    if currency.any():
+        currency = np.where(currency == listings["currency"][row], 0, currency)
+    flags = facts.flags.take(which) & (OFFER_IN_STOCK | OFFER_NEW)
     refused: list[tuple[np.ndarray, str, str]] = []
 
     if not possible.all():
@@ -145,7 +149,12 @@ def _make_places(
     Returns which find no room, and whether any may have displaced another.
     """
     wanted = np.flatnonzero((at < 0) & possible)
-    order = wanted[np.lexsort((wanted, source[wanted], rival[wanted], row[wanted]))]
+    order = wanted  # by row, rival and source; equal ones stay in the order of the log
+    for of in (source, rival):
+        named = of[order]
+        if (named[1:] != named[:-1]).any():
+            order = order[np.argsort(named, kind="stable")]
+    order = order[stable_order(row[order])]
     begins = np.empty(len(order), dtype=bool)
     begins[:1] = True
     begins[1:] = False
@@ -155,7 +164,7 @@ def _make_places(
     offer = np.empty(len(at), dtype=np.int64)
     offer[order] = np.cumsum(begins) - 1
     firsts = order[begins]
-    by_row = np.lexsort((firsts, row[firsts]))
+    by_row = np.argsort(row[firsts] * len(at) + firsts)
     places = np.empty(len(firsts), dtype=np.int64)
     firsts = firsts[by_row]
     places[by_row] = memory.rivals.take_places(row[firsts], rival[firsts], source[firsts])
@@ -215,7 +224,9 @@ def _screen_and_store(
     listings = memory.listings.listings
     policy = memory.groups.policy.take(listings["group"][row])
     offers = memory.rivals.offers_of(row)
-    retailer, own = listings["retailer"][row], listings["currency"][row]
+    retailer = own = np.zeros(len(row), dtype=np.int64)  # asked for where a currency is named
+    if offers["currency"].any() or fresh["currency"].any():
+        retailer, own = listings["retailer"][row], listings["currency"][row]
     rate, _ = converted(offers, memory.currencies, retailer, own)
     minor = offers["landed_minor"] * rate
     recent = offers["observed_ms"] > work.now_ms - policy["rival_stale_ms"][:, None]
@@ -224,7 +235,8 @@ def _screen_and_store(
     proven = taken & (offers["flags"] & OFFER_UNPROVEN == 0) & (minor > 0.0)
     level = median(minor, proven & recent & ~same_rival)
     for name in ("in_force_minor", "status_quo_minor", "rrp_minor"):
-        level = np.where(level > 0.0, level, listings[name][row])
+        bare = np.flatnonzero(level <= 0.0)
+        level[bare] = listings[name][row[bare]]
     each = np.arange(len(row))
     fresh_rate, _ = converted(fresh[:, None], memory.currencies, retailer, own)
     landed = fresh["landed_minor"] * fresh_rate[:, 0]
@@ -251,7 +263,7 @@ def _screen_and_store(
     stored["flags"] = tenured(held, stored, why == 0, work.now_ms)
     memory.rivals.put(row, at, stored)
     memory.unsaved[row] = True
-    work.changed.append(stored.tobytes())
+    work.changed.append(stored)
     for one in np.flatnonzero(screened.confirms >= 0).tolist():
         column = screened.confirms[one : one + 1]
         confirmed = release(memory.rivals.offers_of(row[one : one + 1])[0, column])

@@ -117,7 +117,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     step_max: float = 0.2
     changes_per_hour_max: int = 10
     kvi_rival_ratio_max: float = 1.05
-    kvi_brake: float = 0.5
+    kvi_brake: float = 0.0
     kvi_brake_ms: int = 7 * 86_400_000
     endings: tuple[str, ...] = ()
     objective: str = "profit"

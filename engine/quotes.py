@@ -16,6 +16,7 @@ from engine.floors import floor_minor
 from engine.leash import leashed, moor
 from engine.listing_table import CHANGE_SLOTS, KVI, NEVER, PLANNED, RELEASED, REMOVED, put
 from engine.memory import Memory
+from engine.narrow import sum_in_row
 from engine.pricing import PRICING_INPUT_DTYPE, PRICING_POLICY_FIELDS
 from engine.rivals import Reference, converted, reference
 from kernels import reasons
@@ -40,7 +41,7 @@ class Quoted(Struct, frozen=True, eq=False):
 
     quotes: np.ndarray  # QUOTE_DTYPE, of rows whose price or state changed
     tripped: list[tuple[int, str]]  # retailers that the breaker stops now, and why
-    state: bytes  # of the rows, for the digest
+    state: tuple[np.ndarray, ...]  # of the rows, for the digest; nobody writes into it any more
 
 
 class _Sight(Struct, frozen=True, eq=False):
@@ -69,7 +70,8 @@ def quote_rows(memory: Memory, looked: Looked, seq: int, now_ms: int) -> Quoted:
     moving = (wanted != before_minor) & (state == State.LIVE)
     exempt = np.zeros(len(moving), dtype=bool)
     which = np.flatnonzero(moving)  # of a price that stays nobody asks
-    exempt[which] = _exempt(memory, looked.rows, sight, which, wanted, mask, now_ms)
+    unit = accepted_unit_cost(memory, looked.rows)
+    exempt[which] = _exempt(memory, looked.rows, sight, which, unit, wanted, mask, now_ms)
     numbers, tripped = breaker.judge(
         memory,
         looked.rows,
@@ -88,7 +90,7 @@ def quote_rows(memory: Memory, looked: Looked, seq: int, now_ms: int) -> Quoted:
         mask[held] |= reasons.HELD_BY_BREAKER
         listings["held_minor"][held] = wanted[held]
         wanted[held] = before_minor[held]
-    return _finish(memory, looked, sight, priced, mask, wanted, state, tripped, seq, now_ms)
+    return _finish(memory, looked, sight, priced, unit, mask, wanted, state, tripped, seq, now_ms)
 
 
 def _paced(sight: _Sight) -> np.ndarray:
@@ -170,11 +172,13 @@ def reference_of(
         listings: LISTING_DTYPE[rows].
         policy: POLICY_DTYPE[rows], the policies of their groups.
     """
-    offers = memory.rivals.offers_of(rows)
+    offers, own = memory.rivals.offers_of(rows), listings["own"]
+    # Most listings do not say how they appear themselves: set 0 is empty, and one row of it does.
+    names = memory.own_names.names
     rate, rate_ms = converted(offers, memory.currencies, listings["retailer"], listings["currency"])
     seen = reference(
         offers,
-        memory.own_names.names[listings["own"]],
+        names.take(own, axis=0) if own.any() else names[:1],
         rate,
         rate_ms,
         now_ms,
@@ -204,7 +208,7 @@ def _shift_changes(listings: np.ndarray, now_ms: int) -> np.ndarray:
         old = np.take_along_axis(listings["changes"][moved], np.maximum(source, 0), axis=1)
         listings["changes"][moved] = np.where(source >= 0, old, 0)
     listings["change_slot"] = slot
-    return np.asarray(listings["changes"][:, :7].sum(axis=1, dtype=np.int32))
+    return sum_in_row(listings["changes"][:, :7], np.int32)
 
 
 def _decide(
@@ -312,6 +316,7 @@ def _exempt(
     rows: np.ndarray,
     sight: _Sight,
     which: np.ndarray,
+    unit: np.ndarray,
     wanted: np.ndarray,
     mask: np.ndarray,
     now_ms: int,
@@ -331,8 +336,7 @@ def _exempt(
     retailers, number = memory.retailers.table, listings["retailer"]
     # A person's word ends with the hour in which it lets costs pass, too.
     released &= now_ms < retailers["costs_trusted_until_ms"][number]
-    unit = accepted_unit_cost(memory, rows)
-    by_cost = breaker.explained(wanted, in_force, unit, listings["basis_unit"])
+    by_cost = breaker.explained(wanted, in_force, unit[which], listings["basis_unit"])
     rate, currency = sight.reference.rate[which], sight.reference.currency[which]
     by_rate = breaker.explained(wanted, in_force, rate, listings["basis_rate"])
     by_rate &= now_ms - retailers["rate_ms"][number] < retailers["breaker_window_ms"][number]
@@ -348,10 +352,10 @@ def _exempt(
 def accepted_unit_cost(memory: Memory, rows: np.ndarray) -> np.ndarray:
     """Return float32[rows], the cost in which VAT and fees are counted; 0: unknown."""
     listings = memory.listings.listings
-    fees = memory.groups.table.take(listings["group"][rows])
+    group, fees = listings["group"][rows], memory.groups.table
     cost = listings["cost_minor"][rows]
-    net = 1.0 / (1.0 + fees["vat"]) - fees["commission"]
-    owed = cost.astype(np.float64) + fees["fixed_fee_minor"]
+    net = 1.0 / (1.0 + fees["vat"][group]) - fees["commission"][group]
+    owed = cost.astype(np.float64) + fees["fixed_fee_minor"][group]
     known = (cost > 0) & (net > 0.0)
     return np.where(known, owed / np.where(known, net, 1.0), 0.0).astype(np.float32)
 
@@ -361,6 +365,7 @@ def _finish(
     looked: Looked,
     sight: _Sight,
     priced: np.ndarray,
+    unit: np.ndarray,
     mask: np.ndarray,
     in_force: np.ndarray,
     state: np.ndarray,
@@ -372,7 +377,7 @@ def _finish(
     listings, rows = sight.listings, looked.rows
     last = memory.listings.quotes.take(rows)
     changed = listings["in_force_minor"] != in_force
-    _note_basis(sight, accepted_unit_cost(memory, rows), changed, in_force, mask)
+    _note_basis(sight, unit, changed, in_force, mask)
     followed = changed & (in_force < listings["in_force_minor"])
     followed &= (mask & (1 << reasons.KVI)) != 0
     note_follows(
@@ -434,7 +439,7 @@ def _finish(
     put(memory.listings.listings, rows, listings)
     put(memory.listings.quotes, rows[which], news_quotes)
     memory.timers.set(rows, due_ms)
-    return Quoted(news_quotes, tripped, listings.tobytes() + due_ms.tobytes())
+    return Quoted(news_quotes, tripped, (listings, due_ms))
 
 
 def _note_changes(
@@ -509,4 +514,6 @@ def removed_quotes(memory: Memory, looked: Looked, seq: int, index: int) -> np.n
 
 def is_removed(memory: Memory, rows: np.ndarray) -> np.ndarray:
     """Return which rows are tombstones."""
+    if memory.listings.live == memory.listings.rows:
+        return np.zeros(len(rows), dtype=bool)
     return np.asarray((memory.listings.listings["flags"][rows] & REMOVED) != 0)

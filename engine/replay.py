@@ -48,16 +48,20 @@ def same_quotes(ours: np.ndarray, recorded: np.ndarray) -> bool:
     return ours.dtype == recorded.dtype and ours.tobytes() == recorded.tobytes()
 
 
-def chained(previous: int, decided: Decided, changed: list[bytes]) -> int:
-    """Return the digest that follows ``previous``: of the decided and of the state that changed."""
+def chained(previous: int, decided: Decided, changed: list[bytes | np.ndarray]) -> int:
+    """Return the digest that follows ``previous``: of the decided and of the state that changed.
+
+    Args:
+        changed: bytes, or arrays of one dimension whose bytes are meant, without a copy.
+    """
     state = blake2b(digest_size=8)
     state.update(previous.to_bytes(8, "little"))
     head = (decided.seq, decided.last_command, decided.last_delta, decided.decided_ms)
     state.update(repr(head).encode())
-    state.update(decided.quotes.tobytes())
+    state.update(np.ascontiguousarray(decided.quotes).data)
     if decided.catalogue or decided.exceptions or decided.outcomes:
         told = (decided.catalogue, decided.exceptions, decided.outcomes)
         state.update(msgspec.msgpack.encode(told))
     for piece in changed:
-        state.update(piece)
+        state.update(piece if isinstance(piece, bytes) else piece.data)
     return int.from_bytes(state.digest(), "little")

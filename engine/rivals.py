@@ -14,7 +14,14 @@ from msgspec import Struct
 from engine.currencies import Currencies
 from engine.deduplication import pairs_of
 from engine.listing_table import NEVER, put
-from engine.narrow import any_in_row, count_in_row, first_in_row, least_in_row
+from engine.narrow import (
+    any_in_row,
+    count_in_row,
+    first_in_row,
+    least_in_row,
+    most_in_row,
+    sorted_rows,
+)
 from engine.room import grown, room
 from kernels.limits import PRICE_MINOR_MAX
 
@@ -101,7 +108,7 @@ class RivalTable:
         """Return int32[rows, places], the blocks of each listing as far as any has one; 0: none."""
         taken = []
         for blocks in self._places:
-            of_rows = blocks[rows]
+            of_rows = blocks.take(rows)
             if not of_rows.any():
                 break
             taken.append(of_rows)
@@ -129,9 +136,14 @@ class RivalTable:
         """Return int64[n], where in its row of ``offers`` each offer stands, -1: nowhere."""
         if offers.shape[1] == 0:
             return np.full(len(offers), -1, dtype=np.int64)
-        same = (offers["rival"] == rivals[:, None]) & (offers["source"] == sources[:, None])
-        same &= offers["flags"] >= OFFER_USED
-        return first_in_row(same)
+        found = np.full(len(offers), -1, dtype=np.int64)
+        for column in range(offers.shape[1] - 1, -1, -1):
+            held = offers[:, column]
+            same = held["rival"] == rivals
+            same &= held["source"] == sources
+            same &= held["flags"] >= OFFER_USED
+            np.copyto(found, column, where=same)
+        return found
 
     def put(self, rows: np.ndarray, at: np.ndarray, offers: np.ndarray) -> None:
         """Write ``offers`` into place ``at`` of each row."""
@@ -149,20 +161,25 @@ class RivalTable:
 
         ``rows`` must be sorted. A row is crowded when its offers do not find free places.
         """
-        distinct, counts = np.unique(rows, return_counts=True)
+        begins = np.flatnonzero(np.diff(rows, prepend=-1))
+        distinct, counts = rows[begins], np.diff(begins, append=len(rows))
         blocks = self.offers.view(BLOCK_DTYPE).reshape(-1)
-        block = np.zeros((len(distinct), PLACES), dtype=np.int32)
         known = self.blocks_of(distinct)
+        # Whoever finds no room in the blocks that there are finds it in the next ones.
+        more = -(-int(counts.max(initial=0)) // OFFERS_A_BLOCK)
+        width = min(known.shape[1] + more, PLACES)
+        block = np.zeros((len(distinct), width), dtype=np.int32)
         block[:, : known.shape[1]] = known
         held = blocks.take(block).reshape(-1).view(OFFER_DTYPE)
-        free = (held["flags"] < OFFER_USED).reshape(len(distinct), OFFERS_MAX)
+        free = (held["flags"] < OFFER_USED).reshape(len(distinct), width * OFFERS_A_BLOCK)
         crowded = free.sum(axis=1) < counts
         # The first free places of each row, as many as it has new offers, row by row.
         free &= (np.cumsum(free, axis=1) <= counts[:, None]) & ~crowded[:, None]
         of_row, places = np.nonzero(free)
         wanted = distinct[of_row]
         made = np.flatnonzero(block[of_row, places // OFFERS_A_BLOCK] == 0)
-        pairs = np.unique(wanted[made] * PLACES + places[made] // OFFERS_A_BLOCK)
+        pairs = wanted[made] * PLACES + places[made] // OFFERS_A_BLOCK
+        pairs = pairs[np.flatnonzero(np.diff(pairs, prepend=-1))]  # they ascend
         self._set_places(pairs // PLACES, pairs % PLACES, self._new_blocks(len(pairs)))
         given = np.full(len(rows), -1, dtype=np.int64)
         roomy = ~np.repeat(crowded, counts)
@@ -331,7 +348,7 @@ def comparable(
     landed = np.rint(offers["landed_minor"] * rate)
     landed = np.where(usable, np.maximum(landed, 1.0), np.inf)
     usable &= ~outliers(landed, usable)
-    landed[~usable] = np.inf
+    np.copyto(landed, np.inf, where=~usable)
     return Comparable(landed, usable, fresh & ~fresh_rate, rate_expiry)
 
 
@@ -372,18 +389,18 @@ def reference(
         offers, own_names, rate, rate_ms, now_ms, stale_ms, rate_stale_ms
     )
     landed = np.minimum(landed, PRICE_MINOR_MAX)
-    lowest = np.maximum(first_in_row(landed == least_in_row(landed)[:, None]), 0)
-    each = np.arange(rows)
+    least = least_in_row(landed)
+    lowest = np.arange(rows) * width + np.maximum(first_in_row(landed == least[:, None]), 0)
     any_usable = any_in_row(usable)
-    told = np.where(any_usable, landed[each, lowest], 0.0).astype(np.int32)
+    told = np.where(any_usable, least, 0.0).astype(np.int32)
     expiry = np.minimum(offers["observed_ms"] + stale_ms[:, None], rate_expiry)
     expiry = least_in_row(np.where(usable, expiry, NEVER))
     return Reference(
         landed_minor=told,
         told_minor=told,
         rivals=distinct_rivals(offers["rival"], usable),
-        rate=np.where(any_usable, rate[each, lowest], 0.0).astype(np.float32),
-        currency=np.where(any_usable, offers["currency"][each, lowest], 0).astype(np.uint8),
+        rate=np.where(any_usable, rate.take(lowest), 0.0).astype(np.float32),
+        currency=np.where(any_usable, offers["currency"].take(lowest), 0).astype(np.uint8),
         stale_rate=any_in_row(waits),
         all_stale=any_in_row(offers["flags"] >= OFFER_USED) & ~any_usable,
         stale_ms=expiry,
@@ -433,6 +450,8 @@ def lowest_borne_out(
 
 OUTLIER_OFFERS_MIN = 4
 OUTLIER_LOG_MIN = 0.4
+NEAR_RATIO = 1.4
+"""Where the greatest is no more than so many times the least, the logs lie 0.34 apart at most."""
 
 
 def outliers(landed: np.ndarray, usable: np.ndarray) -> np.ndarray:
@@ -441,8 +460,12 @@ def outliers(landed: np.ndarray, usable: np.ndarray) -> np.ndarray:
     Only where at least four rivals say something: of fewer, nobody can tell who is wrong. An offer
     that lies too high does no harm, because the lowest is the reference.
     """
-    many = np.flatnonzero(count_in_row(usable) >= OUTLIER_OFFERS_MIN)
     found = np.zeros(usable.shape, dtype=bool)
+    apart = count_in_row(usable) >= OUTLIER_OFFERS_MIN
+    if not apart.any():
+        return found
+    apart &= most_in_row(np.where(usable, landed, 0.0)) > NEAR_RATIO * least_in_row(landed)
+    many = np.flatnonzero(apart)
     if len(many):
         logs, said = np.log(landed[many]), usable[many]
         middle = median(logs, said)[:, None]
@@ -454,13 +477,13 @@ def outliers(landed: np.ndarray, usable: np.ndarray) -> np.ndarray:
 def median(values: np.ndarray, said: np.ndarray) -> np.ndarray:
     """Return float64[rows], the (lower) median of the values that were said; 0 where none was."""
     count = count_in_row(said)
-    ordered = np.sort(np.where(said, values, np.inf), axis=1)
+    ordered = sorted_rows(np.where(said, values, np.inf))
     middle = ordered[np.arange(len(values)), np.maximum(count - 1, 0) // 2]
     return np.where(count > 0, middle, 0.0)
 
 
 def distinct_rivals(rival: np.ndarray, usable: np.ndarray) -> np.ndarray:
     """Return uint16[rows], how many rivals stand behind the usable offers (of several sources)."""
-    names = np.sort(np.where(usable, rival, 0), axis=1)
+    names = sorted_rows(np.where(usable, rival, 0))
     changes = count_in_row(names[:, 1:] != names[:, :-1])
     return np.asarray((changes + (names[:, 0] != 0)).astype(np.uint16))

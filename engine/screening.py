@@ -10,7 +10,7 @@ weigh the same.
 import numpy as np
 from msgspec import Struct
 
-from engine.listing_table import put
+from engine.listing_table import copied, put
 from engine.rivals import OFFER_UNPROVEN, OFFER_USED
 
 BELIEVED, BAND, SPREAD, SLOPE, SOURCES = range(5)
@@ -130,7 +130,7 @@ def screen(
     # What was confirmed may stay, but its climb is not forgotten at once.
     climb = np.where(confirmed, np.clip(climb, -slope, slope), climb)
 
-    offers = held.copy()
+    offers = copied(held)
     taken = np.flatnonzero(believed | ~known)
     put(offers, taken, fresh.take(taken))
     # What is believed: learn how much this rival moves, and keep the suspect beside the new price.
@@ -183,7 +183,7 @@ def _other_sources(
 
 def release(offers: np.ndarray) -> np.ndarray:
     """Return the offers with their suspects believed, because another source says the same."""
-    released = offers.copy()
+    released = copied(offers)
     unproven = (offers["flags"] & OFFER_UNPROVEN) != 0
     believed = offers["landed_minor"] * np.where(unproven, 1.0, np.exp(offers["suspect"]))
     released["landed_minor"] = np.maximum(np.rint(believed), 1.0)

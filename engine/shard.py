@@ -163,7 +163,7 @@ class Shard:
             exceptions=tuple(work.refusals),
             outcomes=tuple(work.outcomes),
         )
-        changed = [*work.changed, state, memory.changed()]
+        changed = [*work.changed, *state, memory.changed()]
         digest = chained(self.digest, self.pending, changed)
         self.pending = msgspec.structs.replace(self.pending, digest=digest)
         return self.pending
@@ -414,11 +414,12 @@ class Shard:
         except RejectedInput as error:
             raise Refused("rejected", str(error)) from None
 
-    def _quote(self, work: Work, seq: int) -> tuple[np.ndarray, bytes]:
+    def _quote(self, work: Work, seq: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """Price rows touched, due and dirty, in this order; return quotes and the rows' state."""
         memory = self._memory
         looked, removed = self._rows_to_price(work)
-        quotes, state = no_quotes(), b""
+        quotes = no_quotes()
+        state: tuple[np.ndarray, ...] = ()
         if len(looked.rows):
             quoted = quote_rows(memory, looked, seq, work.now_ms)
             quotes, state = quoted.quotes, quoted.state

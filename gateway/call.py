@@ -1,6 +1,7 @@
 """What a route is given: the gateway's parts, and one request whose input was checked."""
 
 import asyncio
+from collections.abc import Iterable
 from functools import cache
 from typing import Annotated, Any, TypeVar, cast
 
@@ -33,6 +34,7 @@ from gateway.ready import Heads
 from gateway.replica import Replica
 from gateway.retailers import Product
 from gateway.routed import AskFork, RoutedFeatures, RoutedReads
+from gateway.shard_view import Age, oldest
 from persistence.json_documents import refuse_depth, refuse_duplicate_keys
 
 BODY_BYTES_MAX = 256 * 1024
@@ -180,6 +182,22 @@ def known_retailer(gateway: Gateway, call: Call) -> str:
     if retailer not in gateway.replica.retailers:
         raise Problem(NOT_FOUND, f"there is no retailer {retailer!r}")
     return retailer
+
+
+def shards_of(gateway: Gateway, retailer: str) -> set[int]:
+    """Return the shards that hold a part of a retailer, whether or not anything was read of them.
+
+    One that was never heard of holds what an answer lacks, so it counts for the answer's age.
+    """
+    known = gateway.replica.retailers.get(retailer)
+    held = known.shards if known is not None else set()
+    return held.union(each.partition for each in gateway.commands.to_retailer(retailer))
+
+
+def age_of(gateway: Gateway, shards: Iterable[int]) -> Age:
+    """Return how old an answer from these shards is just now."""
+    views = [gateway.replica.shards[shard] for shard in shards]
+    return oldest(views, gateway.clock.wall_ms(), gateway.clock.monotonic_ms())
 
 
 def product_of(gateway: Gateway, retailer: str, sku: str) -> Product:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from engine.decided import QUOTE_DTYPE, State, quote_id
 from gateway.money import Money, money, rfc3339
@@ -111,19 +111,25 @@ class Recommendation(Struct, frozen=True, kw_only=True):
 
 
 class ListingPrice(Struct, frozen=True):
-    """One of a product's listings in short."""
+    """One of a product's listings in short.
+
+    ``as_of`` and ``stale`` stand here where lines differ in them, which they do in a strong read:
+    only the line of the listing asked for comes from its owner. Elsewhere the whole answer's hold.
+    """
 
     channel: str
     state: StateName
     recommended_price: Money | None
     current_price: Money | None
+    as_of: str | UnsetType = UNSET
+    stale: bool | UnsetType = UNSET
 
 
 class RecommendationAnswer(Recommendation, frozen=True, kw_only=True):
     """A recommendation with all listings of its product, and how old the answer may be.
 
-    ``as_of`` is the append time of the last record of the decision log that this gateway had read.
-    ``stale`` says that it had heard nothing for over two seconds.
+    ``as_of`` is the append time of the last record of the decision log that this gateway had read;
+    in a strong read, when the owner was asked. ``stale`` says that this was over two seconds ago.
     """
 
     listings: tuple[ListingPrice, ...]

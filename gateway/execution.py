@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from engine.deltas import AnyDelta, PlanApplied, Planned
 from engine.errors import FailedDependency
-from gateway.call import Call, Gateway
+from gateway.call import Call, Gateway, age_of
 from gateway.commands import Destination
 from gateway.documents import Listing
 from gateway.keys import fingerprint
@@ -33,7 +33,12 @@ IDEMPOTENCY_KEY_CHARACTERS = 255
 
 
 class OperationAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of a command. ``recommendation`` is the listing's, with the command in effect."""
+    """What became of a command.
+
+    ``recommendation`` is the listing's, with the command in effect, and says how old it is. An
+    outcome is final; ``as_of`` and ``stale`` stand where there is none yet: up to when none was
+    heard of.
+    """
 
     operation_id: str
     status: Status
@@ -41,6 +46,8 @@ class OperationAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     detail: str = ""
     price: Money | None = None
     recommendation: msgspec.Raw | None = None
+    as_of: str | None = None
+    stale: bool | None = None
 
 
 class Command(Struct, frozen=True, kw_only=True):
@@ -84,8 +91,14 @@ async def read_operation(gateway: Gateway, call: Call) -> web.Response:
     shards = known.shards if known is not None else frozenset(outcomes)
     kind = known.kind if known is not None else next(iter(outcomes.values())).kind
     result = gateway.operations.result(operation_id, shards)
+    age = age_of(gateway, shards) if result.status == "pending" else None
     answer = OperationAnswer(
-        operation_id=operation_id, status=result.status, kind=kind, detail=result.detail
+        operation_id=operation_id,
+        status=result.status,
+        kind=kind,
+        detail=result.detail,
+        as_of=age.as_of if age is not None else None,
+        stale=age.stale if age is not None else None,
     )
     return web.Response(body=_encode(answer), content_type="application/json")
 
@@ -164,6 +177,8 @@ def _answer(
     if kind is not None:
         raise Problem(kind, result.detail, operation_id=operation.id)
     listing, row = command.listing, command.row
+    pending = result.status == "pending"
+    age = age_of(gateway, operation.shards) if pending else None
     answer = OperationAnswer(
         operation_id=operation.id,
         status=result.status,
@@ -174,16 +189,20 @@ def _answer(
             if listing is not None and result.price_minor
             else None
         ),
-        recommendation=(
-            msgspec.Raw(gateway.replica.body(row))
-            if row is not None and result.status != "pending"
-            else None
-        ),
+        recommendation=_in_effect(gateway, row) if row is not None and not pending else None,
+        as_of=age.as_of if age is not None else None,
+        stale=age.stale if age is not None else None,
     )
-    pending = result.status == "pending"
     return web.Response(
         body=_encode(answer),
         status=202 if pending else 200,
         headers={"Location": f"/api/v1/operations/{operation.id}"} if pending else None,
         content_type="application/json",
     )
+
+
+def _in_effect(gateway: Gateway, row: int) -> msgspec.Raw:
+    """Return a listing's recommendation as it stands now, with its age."""
+    replica, clock = gateway.replica, gateway.clock
+    view = replica.shards[replica.shard_of(row)]
+    return msgspec.Raw(replica.body(row)[:-1] + view.tail(clock.wall_ms(), clock.monotonic_ms()))

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from engine.deltas import ExperimentStarted, ExperimentStopped
 from engine.errors import NotSupported, RejectedInput
 from engine.experiments import decode_terms
-from gateway.call import Call, Gateway, decode_body, known_retailer, refused
+from gateway.call import Call, Gateway, age_of, decode_body, known_retailer, refused, shards_of
 from gateway.execution import Command, execute, observed_ms
 from gateway.money import rfc3339
 from gateway.problems import NOT_SUPPORTED, Problem
@@ -84,6 +84,8 @@ class ExperimentList(Struct, frozen=True, kw_only=True):
 
     retailer: str
     experiments: tuple[Standing, ...]
+    as_of: str
+    stale: bool
 
 
 class RevenueImpact(Struct, frozen=True, kw_only=True):
@@ -91,6 +93,8 @@ class RevenueImpact(Struct, frozen=True, kw_only=True):
 
     retailer: str
     holdouts: tuple[Standing, ...]  # one a shard; none where nothing is learnt
+    as_of: str
+    stale: bool
 
 
 _encode = msgspec.json.Encoder().encode
@@ -99,7 +103,13 @@ _encode = msgspec.json.Encoder().encode
 async def experiments(gateway: Gateway, call: Call) -> web.Response:
     """Say how experiments and holdouts stand."""
     retailer = known_retailer(gateway, call)
-    document = ExperimentList(retailer=retailer, experiments=_standings(gateway, retailer))
+    age = age_of(gateway, shards_of(gateway, retailer))
+    document = ExperimentList(
+        retailer=retailer,
+        experiments=_standings(gateway, retailer),
+        as_of=age.as_of,
+        stale=age.stale,
+    )
     return web.Response(body=_encode(document), content_type="application/json")
 
 
@@ -107,7 +117,8 @@ async def revenue_impact(gateway: Gateway, call: Call) -> web.Response:
     """Say what the engine's prices bring, measured against the holdout."""
     retailer = known_retailer(gateway, call)
     held = tuple(each for each in _standings(gateway, retailer) if each.kind == "holdout")
-    document = RevenueImpact(retailer=retailer, holdouts=held)
+    age = age_of(gateway, shards_of(gateway, retailer))
+    document = RevenueImpact(retailer=retailer, holdouts=held, as_of=age.as_of, stale=age.stale)
     return web.Response(body=_encode(document), content_type="application/json")
 
 

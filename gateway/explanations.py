@@ -11,7 +11,7 @@ from engine.decided import Cause, parse_quote_id
 from engine.explanation import Driver, ListingFacts, explain
 from engine.microbatch import LANES, Lane
 from engine.policy import Winner
-from gateway.call import Call, Gateway, ListingQuery, product_of, retailer_of, row_of
+from gateway.call import Call, Gateway, ListingQuery, age_of, product_of, retailer_of, row_of
 from gateway.documents import (
     Listing,
     ListingPrice,
@@ -23,6 +23,7 @@ from gateway.documents import (
 from gateway.money import Money, money
 from gateway.problems import NOT_FOUND, Problem
 from gateway.replica import Replica
+from gateway.shard_view import Age
 from kernels import reasons
 
 
@@ -54,7 +55,11 @@ class CauseOfQuote(Struct, frozen=True, kw_only=True):
 
 
 class Explanation(Struct, frozen=True, kw_only=True):
-    """A receipt: the recommendation, what it was made of, and the same in words."""
+    """A receipt: the recommendation, what it was made of, and the same in words.
+
+    A quote never changes; ``as_of`` and ``stale`` say how old the rest may be: that it is the
+    newest, and ``listings``.
+    """
 
     recommendation: Recommendation
     text: str
@@ -68,10 +73,11 @@ class Explanation(Struct, frozen=True, kw_only=True):
     drivers: tuple[Driver, ...]
     cause: CauseOfQuote | None
     listings: tuple[ListingPrice, ...]
+    as_of: str
+    stale: bool
 
 
 _encode = msgspec.json.Encoder().encode
-_listings = msgspec.json.Decoder(tuple[ListingPrice, ...])
 
 
 async def explanation(gateway: Gateway, call: Call) -> web.Response:
@@ -84,7 +90,8 @@ async def explanation(gateway: Gateway, call: Call) -> web.Response:
     newest = replica.quote(row)
     if newest is None:
         raise Problem(NOT_FOUND, f"nothing was decided yet for {product.sku!r}")
-    document = _receipt(replica, replica.listing(row), newest, replica.place(row))
+    age = age_of(gateway, (product.shard,))
+    document = _receipt(replica, replica.listing(row), newest, replica.place(row), age)
     return web.Response(body=_encode(document), content_type="application/json")
 
 
@@ -95,15 +102,19 @@ async def quote(gateway: Gateway, call: Call) -> web.Response:
     found = gateway.replica.find_quote(place) if place is not None else None
     if found is None or not call.credential.sees(found.listing.retailer):
         raise Problem(NOT_FOUND, f"there is no quote {quote_id!r}, or it is no longer kept here")
-    document = _receipt(gateway.replica, found.listing, found.quote, found.place)
+    age = age_of(gateway, (found.place.shard,))
+    document = _receipt(gateway.replica, found.listing, found.quote, found.place, age)
     return web.Response(body=_encode(document), content_type="application/json")
 
 
-def _receipt(replica: Replica, listing: Listing, quote: np.void, place: QuotePlace) -> Explanation:
+def _receipt(
+    replica: Replica, listing: Listing, quote: np.void, place: QuotePlace, age: Age
+) -> Explanation:
     currency = listing.currency
     explained = explain(quote, _facts(replica, listing, int(quote["reasons"])))
     binding = explained.binding
     product = replica.product(listing.retailer, listing.sku)
+    rows = product.rows if product is not None else ()
     mean, sd = float(quote["elasticity"]), float(quote["elasticity_sd"])
     change = float(quote["profit_change"])
     return Explanation(
@@ -129,7 +140,9 @@ def _receipt(replica: Replica, listing: Listing, quote: np.void, place: QuotePla
         rivals=int(quote["rivals"]),
         drivers=explained.drivers,
         cause=_cause(quote),
-        listings=_listings.decode(replica.listings_of(product)) if product is not None else (),
+        listings=tuple(replica.price_in_short(row) for row in rows),
+        as_of=age.as_of,
+        stale=age.stale,
     )
 
 

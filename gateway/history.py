@@ -13,6 +13,7 @@ from engine.errors import FailedDependency
 from gateway.documents import STATE_NAMES, Listing, StateName
 from gateway.money import amount_text, rfc3339
 from gateway.replica import Replica
+from gateway.shard_view import Age
 
 POINTS_MAX = 2000
 
@@ -55,6 +56,8 @@ class History(Struct, frozen=True, kw_only=True):
     currency: str
     source: Literal["series", "window"]
     points: tuple[HistoryPoint, ...]
+    as_of: str
+    stale: bool
 
 
 async def read_history(
@@ -63,8 +66,13 @@ async def read_history(
     listing: Listing,
     from_ms: int,
     to_ms: int,
+    age: Age,
 ) -> History:
-    """Return a listing's quotes decided in ``[from_ms, to_ms]``, the newest ``POINTS_MAX``."""
+    """Return a listing's quotes decided in ``[from_ms, to_ms]``, the newest ``POINTS_MAX``.
+
+    ``age`` is that of the window at the call. What the series store does not hold yet is added from
+    there, so that the answer is no older, however far behind the store may be.
+    """
     source: Literal["series", "window"] = "window"
     rows: Sequence[HistoryRow] = ()
     if reader is not None:
@@ -75,15 +83,19 @@ async def read_history(
             rows = ()
     if not rows:
         source = "window"
-        rows = [
-            row for row in _window_rows(replica, listing.key) if from_ms <= row.decided_ms <= to_ms
-        ]
+    stored_ms = rows[-1].decided_ms if rows else from_ms - 1
+    newer = [
+        row for row in _window_rows(replica, listing.key) if stored_ms < row.decided_ms <= to_ms
+    ]
+    rows = [*rows, *newer]
     return History(
         sku=listing.sku,
         channel=listing.channel,
         currency=listing.currency,
         source=source,
         points=tuple(_point(row, listing.currency) for row in rows[-POINTS_MAX:]),
+        as_of=age.as_of,
+        stale=age.stale,
     )
 
 

@@ -14,9 +14,11 @@ from gateway.call import (
     Gateway,
     ListingQuery,
     RetailerQuery,
+    age_of,
     product_of,
     retailer_of,
     row_of,
+    shards_of,
 )
 from gateway.documents import Recommendation, StateName
 from gateway.history import read_history
@@ -24,6 +26,7 @@ from gateway.money import Money, money, unix_ms
 from gateway.problems import INVALID_REQUEST, FieldError, Problem
 from gateway.replica import Replica
 from gateway.retailers import Product
+from gateway.shard_view import Age
 
 LIMIT_MAX = 500
 EXAMINED_MAX = 20_000
@@ -45,7 +48,7 @@ class ProductsQuery(RetailerQuery, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ProductQuery(RetailerQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What of the product; everything when absent."""
+    """What of the product, besides its age; everything when absent."""
 
     fields: Annotated[str, Meta(max_length=400)] | None = None
 
@@ -70,16 +73,21 @@ class ProductDocument(Struct, frozen=True, kw_only=True):
     rrp: Money | None
     map: Money | None
     listings: tuple[Recommendation, ...]
+    as_of: str
+    stale: bool
 
 
 class ProductPage(Struct, frozen=True, kw_only=True):
     """A page of products, in the order of their SKUs. ``next_cursor`` is null at the end.
 
-    A page may be shorter than ``limit``, or empty, and still have a ``next_cursor``.
+    A page may be shorter than ``limit``, or empty, and still have a ``next_cursor``. It is as old
+    as that shard of the retailer's of which least was heard: products may be missing there.
     """
 
     products: tuple[ProductDocument, ...]
     next_cursor: str | None
+    as_of: str
+    stale: bool
 
 
 _FIELDS = ProductDocument.__struct_fields__
@@ -93,6 +101,8 @@ async def products(gateway: Gateway, call: Call) -> web.Response:
     fields = _checked_fields(query.fields)
     after = _read_cursor(query.cursor) if query.cursor is not None else ""
     retailer = gateway.replica.retailers.get(retailer_id)
+    ages = {shard: age_of(gateway, (shard,)) for shard in shards_of(gateway, retailer_id)}
+    age = age_of(gateway, ages)
     page: list[dict[str, Any]] = []
     next_cursor = None
     examined, last = 0, after
@@ -102,8 +112,11 @@ async def products(gateway: Gateway, call: Call) -> web.Response:
             break
         examined, last = examined + 1, product.sku
         if _is_wanted(gateway.replica, product, query):
-            page.append(_document(gateway.replica, retailer_id, product, fields))
-    body = _encode({"products": page, "next_cursor": next_cursor})
+            page.append(
+                _document(gateway.replica, retailer_id, product, fields, ages[product.shard])
+            )
+    told = {"products": page, "next_cursor": next_cursor, "as_of": age.as_of, "stale": age.stale}
+    body = _encode(told)
     headers = None
     if next_cursor is not None:
         url = call.request.rel_url.update_query(cursor=next_cursor)
@@ -116,7 +129,10 @@ async def product(gateway: Gateway, call: Call) -> web.Response:
     query = call.query(ProductQuery)
     retailer = retailer_of(gateway, call.credential, query.retailer)
     found = product_of(gateway, retailer, call.part("id"))
-    document = _document(gateway.replica, retailer, found, _checked_fields(query.fields))
+    fields = _checked_fields(query.fields)
+    wanted = tuple(dict.fromkeys((*fields, "as_of", "stale")))  # nothing goes out without its age
+    age = age_of(gateway, (found.shard,))
+    document = _document(gateway.replica, retailer, found, wanted, age)
     return web.Response(body=_encode(document), content_type="application/json")
 
 
@@ -130,8 +146,9 @@ async def history(gateway: Gateway, call: Call) -> web.Response:
     newest_ms = max(view.decided_ms, 0) if view.clock == "event" else gateway.clock.wall_ms()
     to_ms = _moment(query.until, "until", newest_ms)
     from_ms = _moment(query.since, "since", to_ms - HISTORY_MS)
+    age = age_of(gateway, (found.shard,))
     document = await read_history(
-        gateway.replica, gateway.history, gateway.replica.listing(row), from_ms, to_ms
+        gateway.replica, gateway.history, gateway.replica.listing(row), from_ms, to_ms, age
     )
     return web.Response(body=_encode(document), content_type="application/json")
 
@@ -165,7 +182,7 @@ def _is_wanted(replica: Replica, product: Product, query: ProductsQuery) -> bool
 
 
 def _document(
-    replica: Replica, retailer: str, product: Product, fields: tuple[str, ...]
+    replica: Replica, retailer: str, product: Product, fields: tuple[str, ...], age: Age
 ) -> dict[str, Any]:
     """Return the named fields of a product; its prices are the ready bytes."""
     row = replica.row_of(retailer, product)
@@ -181,6 +198,8 @@ def _document(
         "kvi": listing.kvi,
         "rrp": _optional_money(listing.rrp_minor, listing.currency),
         "map": _optional_money(listing.map_minor, listing.currency),
+        "as_of": age.as_of,
+        "stale": age.stale,
     }
     if "listings" in fields:
         whole["listings"] = [msgspec.Raw(replica.body(each)) for each in product.rows]

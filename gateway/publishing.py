@@ -7,7 +7,7 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from engine.deltas import PublishingHalted, PublishingResumed
-from gateway.call import Call, Gateway, decode_body, known_retailer
+from gateway.call import Call, Gateway, age_of, decode_body, known_retailer, shards_of
 from gateway.execution import Command, execute, observed_ms
 from gateway.retailers import Retailer
 
@@ -44,7 +44,7 @@ class Breaker(Struct, frozen=True):
 
 
 class Publishing(Struct, frozen=True, kw_only=True):
-    """A retailer's state."""
+    """A retailer's state, as old as the shard of his that was heard of longest ago."""
 
     retailer: str
     name: str | None
@@ -54,6 +54,8 @@ class Publishing(Struct, frozen=True, kw_only=True):
     products: int
     halts: tuple[Halt, ...]
     breakers: tuple[Breaker, ...]
+    as_of: str
+    stale: bool
 
 
 class RetailerList(Struct, frozen=True):
@@ -68,7 +70,7 @@ _encode = msgspec.json.Encoder().encode
 async def publishing(gateway: Gateway, call: Call) -> web.Response:
     """Say whether prices are published, and what stops them."""
     retailer = gateway.replica.retailers[known_retailer(gateway, call)]
-    return web.Response(body=_encode(_document(retailer)), content_type="application/json")
+    return web.Response(body=_encode(_document(gateway, retailer)), content_type="application/json")
 
 
 async def retailers(gateway: Gateway, call: Call) -> web.Response:
@@ -78,11 +80,13 @@ async def retailers(gateway: Gateway, call: Call) -> web.Response:
         for _, retailer in sorted(gateway.replica.retailers.items())
         if call.credential.sees(retailer.id)
     ]
-    document = RetailerList(tuple(_document(retailer) for retailer in visible[:RETAILERS_MAX]))
+    shown = tuple(_document(gateway, retailer) for retailer in visible[:RETAILERS_MAX])
+    document = RetailerList(shown)
     return web.Response(body=_encode(document), content_type="application/json")
 
 
-def _document(retailer: Retailer) -> Publishing:
+def _document(gateway: Gateway, retailer: Retailer) -> Publishing:
+    age = age_of(gateway, shards_of(gateway, retailer.id))
     return Publishing(
         retailer=retailer.id,
         name=retailer.name,
@@ -97,6 +101,8 @@ def _document(retailer: Retailer) -> Publishing:
             Breaker(shard, tuple(fields.get("reasons", ())))
             for shard, fields in sorted(retailer.breakers.items())
         ),
+        as_of=age.as_of,
+        stale=age.stale,
     )
 
 

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 from aiohttp import web
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.decided import QUOTE_DTYPE, State
 from engine.errors import DeadlinePassed, FailedDependency
@@ -20,21 +21,25 @@ from gateway.call import (
     Gateway,
     ListingQuery,
     RetailerQuery,
+    age_of,
     no_product,
     product_of,
     retailer_of,
-    row_of,
 )
 from gateway.documents import (
+    Listing,
     QuotePlace,
     RecommendationAnswer,
+    encode_listings,
     encode_recommendation,
+    listing_price,
     recommendation,
 )
 from gateway.money import rfc3339
 from gateway.problems import DEADLINE, UNAVAILABLE, Problem
 from gateway.ready import Answer
-from gateway.retailers import Retailer
+from gateway.retailers import Product, Retailer
+from gateway.shard_view import STALE_MS, Age
 from kernels.reasons import REASONS
 
 
@@ -64,9 +69,9 @@ async def recommend(gateway: Gateway, call: Call) -> Answer:
     query = call.query(RecommendationQuery) if call.has_query() else _ONLY_REPLICA
     retailer = retailer_of(gateway, call.credential, query.retailer)
     replica, clock = gateway.replica, gateway.clock
-    product = product_of(gateway, retailer, call.part("id"))
     if query.consistency == "strong":
-        return await _strong(gateway, retailer, product.sku, query)
+        return await _strong(gateway, retailer, call.part("id"), query)
+    product = product_of(gateway, retailer, call.part("id"))
     answer = replica.answer(retailer, product, query.channel)
     if answer is None:
         raise no_product(product.sku, query.channel)
@@ -119,10 +124,14 @@ async def batch_get(gateway: Gateway, call: Call) -> Answer:
 async def _strong(
     gateway: Gateway, retailer: str, sku: str, query: RecommendationQuery
 ) -> web.Response:
-    """Ask the owner, and answer in the same form."""
-    replica, routed = gateway.replica, gateway.routed
-    product = product_of(gateway, retailer, sku)
-    row = row_of(gateway, retailer, product, query.channel)
+    """Ask the owner, and answer in the same form.
+
+    The answer is as of the question: the owner's word is at least that new, and nobody here knows
+    how long it was under way.
+    """
+    replica, routed, clock = gateway.replica, gateway.routed, gateway.clock
+    asked_ms, asked_monotonic_ms = clock.wall_ms(), clock.monotonic_ms()
+    product, row = _asked(gateway, retailer, sku, query.channel)
     listing = replica.listing(row)
     if routed is None or routed.is_full():
         raise Problem(UNAVAILABLE, "the owner cannot be asked now", headers=RETRY)
@@ -133,19 +142,64 @@ async def _strong(
         raise Problem(DEADLINE, detail, headers=RETRY) from fault
     except FailedDependency as fault:
         raise Problem(UNAVAILABLE, "the owner cannot be asked now", headers=RETRY) from fault
-    now_ms = gateway.clock.wall_ms()
+    if not live:  # taken off meanwhile, which this gateway has not heard yet
+        raise no_product(sku, query.channel)
+    waited_ms = max(clock.wall_ms() - asked_ms, clock.monotonic_ms() - asked_monotonic_ms)
+    age = Age(rfc3339(asked_ms), waited_ms > STALE_MS)
+    listing = replace(listing, currency=live.get("currency", listing.currency))
     columns, place = live_quote(replica.generation, product.shard, live)
     body = encode_recommendation(recommendation(listing, columns, place))
-    tail = f',"as_of":"{rfc3339(now_ms)}","stale":false}}'.encode()
-    answer = body[:-1] + b',"listings":' + replica.listings_of(product) + tail
+    listings = _lines(gateway, product, row, listing, columns, age)
+    answer = body[:-1] + b',"listings":' + listings + b"," + _encode(age)[1:]
     return web.Response(body=answer, content_type="application/json")
 
 
+def _asked(gateway: Gateway, retailer: str, sku: str, channel: str | None) -> tuple[Product, int]:
+    """Return the product and the row that a strong read is about.
+
+    Raises:
+        Problem: there is none; or it may well be there, but this gateway has not heard for too long
+            to say so in its owner's name.
+    """
+    product = gateway.replica.product(retailer, sku)
+    row = gateway.replica.row_of(retailer, product, channel) if product is not None else None
+    if product is not None and row is not None:
+        return product, row
+    homes = [each.partition for each in gateway.commands.to_sku(retailer, sku)]
+    if age_of(gateway, homes).stale:
+        detail = f"there was no product {sku!r} when this gateway last heard of its shard"
+        raise Problem(UNAVAILABLE, detail, headers=RETRY)
+    raise no_product(sku, channel)
+
+
+def _lines(
+    gateway: Gateway,
+    product: Product,
+    row: int,
+    listing: Listing,
+    columns: tuple[Any, ...] | None,
+    age: Age,
+) -> bytes:
+    """Return a product's listings in short: one as its owner told it, the others as they lie here.
+
+    Each says its own age, for the others' may be another.
+    """
+    replica = gateway.replica
+    heard = age_of(gateway, (product.shard,))
+    lines = [replace(listing_price(listing, columns), as_of=age.as_of, stale=age.stale)]
+    lines += [
+        replace(replica.price_in_short(each), as_of=heard.as_of, stale=heard.stale)
+        for each in product.rows
+        if each != row
+    ]
+    return encode_listings(sorted(lines, key=attrgetter("channel")))
+
+
 def live_quote(
-    generation: int, shard: int, live: Mapping[str, Any] | None
+    generation: int, shard: int, live: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...] | None, QuotePlace | None]:
     """Return the columns of a quote and its place from what an owner says of a listing."""
-    if live is None or live["state"] not in _STATES:
+    if live["state"] not in _STATES:  # nothing was decided yet
         return None, None
     # Assigned field by field, so that a value which does not fit its column is a fault here.
     row = np.zeros((), QUOTE_DTYPE)

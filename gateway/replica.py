@@ -16,6 +16,7 @@ from engine.policy import PolicyBook
 from gateway.documents import (
     STATE_NAMES,
     Listing,
+    ListingPrice,
     QuotePlace,
     StateName,
     encode_listings,
@@ -315,19 +316,16 @@ class Replica:
         row = self.row_of(retailer, product, channel)
         if row is None:
             return None
-        answer = self.body(row)[:-1] + b',"listings":' + self.listings_of(product)
+        short = encode_listings([self.price_in_short(each) for each in product.rows])
+        answer = self.body(row)[:-1] + b',"listings":' + short
         if channel is None:
             product.ready[product.sku] = answer
         return answer
 
-    def listings_of(self, product: Product) -> bytes:
-        """Return the JSON of all of a product's listings in short."""
-        short = []
-        for row in product.rows:
-            quote = self.quote(row)
-            columns = quote_columns(quote) if quote is not None else None
-            short.append(listing_price(self.listing(row), columns))
-        return encode_listings(short)
+    def price_in_short(self, row: int) -> ListingPrice:
+        """Return the short form of a row's newest quote."""
+        quote = self.quote(row)
+        return listing_price(self.listing(row), quote_columns(quote) if quote is not None else None)
 
     def find_quote(self, place: tuple[int, int, int, int]) -> "FoundQuote | None":
         """Return a quote by (generation, shard, seq, index).

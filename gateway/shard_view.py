@@ -1,5 +1,9 @@
 """How far one shard's decision log was read, and how old an answer about it is."""
 
+from collections.abc import Collection
+
+from msgspec import Struct
+
 from actors.clock import ClockKind
 from gateway.money import rfc3339
 from persistence.decision_records import LogPosition
@@ -8,6 +12,17 @@ STALE_MS = 2000
 """An answer is stale when nothing was heard from its shard for longer."""
 
 NO_POSITION = LogPosition(b"", -1, 0, b"", 0)
+
+
+class Age(Struct, frozen=True):
+    """How old an answer may be, as every answer says it.
+
+    ``as_of`` is the append time of the last record that was read, of the shard where that was
+    longest ago. ``stale`` says that nothing was heard of one of them for over two seconds.
+    """
+
+    as_of: str
+    stale: bool
 
 
 class ShardView:
@@ -58,3 +73,12 @@ class ShardView:
                 f',"as_of":"{as_of}","stale":true}}'.encode(),
             )
         return self._tails[self.age_ms(now_ms, monotonic_ms) > STALE_MS]
+
+
+def oldest(views: Collection[ShardView], now_ms: int, monotonic_ms: int) -> Age:
+    """Return the age of an answer that was put together from these shards."""
+    assert views
+    return Age(
+        as_of=rfc3339(min(view.appended_ms for view in views)),
+        stale=any(view.age_ms(now_ms, monotonic_ms) > STALE_MS for view in views),
+    )

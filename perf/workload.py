@@ -50,7 +50,6 @@ POLICY: Final[dict[str, object]] = {
     "prior_elasticity": -2.0,
     "prior_elasticity_sd": 1.0,
     # What would make the price depend on its own past has nothing to say.
-    "kvi_brake": 0.0,
     "step_max": 1.0,
     "changes_per_hour_max": 255,
     "rival_stale_ms": 366 * 86_400_000,

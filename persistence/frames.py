@@ -7,6 +7,7 @@ Bytes come from outside, so nothing of a frame is looked at before Arrow has val
 """
 
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -54,19 +55,27 @@ SCHEMA = pa.schema(
 )
 """The columns of a frame, in this order; they mean what those of ``FactColumns`` mean."""
 
-_DTYPES: dict[str, np.dtype[Any]] = {
+DTYPES: dict[str, np.dtype[Any]] = {
     field.name: np.dtype("uint64" if field.type == _NAMES else str(field.type)) for field in SCHEMA
 }
 """What the columns of a block are; of names the keys."""
 
 _FIX = "send the documented schema, uncompressed"
-_AMOUNT_MIN = {COMPETITOR_PRICED: 1, STOCK_COUNTED: 0, UNITS_SOLD: 0, COST_CHANGED: 0}
-_AMOUNT_MAX = {
-    COMPETITOR_PRICED: PRICE_MINOR_MAX,
-    STOCK_COUNTED: 2**31 - 1,
-    UNITS_SOLD: 2**31 - 1,
-    COST_CHANGED: PRICE_MINOR_MAX,
+_AMOUNTS = {
+    COMPETITOR_PRICED: (1, PRICE_MINOR_MAX),
+    STOCK_COUNTED: (0, 2**31 - 1),
+    UNITS_SOLD: (0, 2**31 - 1),
+    COST_CHANGED: (0, PRICE_MINOR_MAX),
 }
+AMOUNTS_LEAST, AMOUNTS_MOST = (
+    np.array([_AMOUNTS.get(kind, nothing)[end] for kind in range(256)], dtype=np.int64)
+    for end, nothing in enumerate(((1, 0), (1, 0)))
+)
+"""The bounds of an amount by the kind's code; into those of an unknown kind nothing fits."""
+
+OBSERVED_MS_MAX, SOURCE_SEQ_MAX = 2**53, 2**62
+EXTENSION = b"ARROW:extension"
+"""Marks a schema with types of somebody's own; bytes that hold it anywhere are not read."""
 
 
 class FrameColumns(Struct, frozen=True, eq=False, kw_only=True):
@@ -92,6 +101,7 @@ class Frame(Struct, frozen=True, eq=False):
 
     retailer: str
     columns: FrameColumns
+    batch: pa.RecordBatch
 
 
 def encode_frame(retailer: str, facts: FrameColumns) -> bytes:
@@ -111,8 +121,13 @@ def encode_frame(retailer: str, facts: FrameColumns) -> bytes:
     return bytes(sink.getvalue())
 
 
-def decode_frame(lane: int, record: Record, lanes: Lanes) -> tuple[FactColumns, list[Refusal]]:
-    """Return the frame's sound facts as a block, and a refusal for each other one, or for all."""
+def decode_frame(
+    lane: int, record: Record, lanes: Lanes, opened: Callable[[Record, Frame], None] | None = None
+) -> tuple[FactColumns, list[Refusal]]:
+    """Return the frame's sound facts as a block, and a refusal for each other one, or for all.
+
+    ``opened`` is told of the frame if Arrow has validated it and it belongs to this shard.
+    """
     nothing = Position(lane, record.offset, 0)
     try:
         frame = open_frame(record.value)
@@ -122,6 +137,8 @@ def decode_frame(lane: int, record: Record, lanes: Lanes) -> tuple[FactColumns, 
     if stray:
         reason = str(RejectedInput("/retailer", stray))
         return _block(lane, record, None), [Refusal(nothing, "wrong_shard", reason)]
+    if opened is not None:
+        opened(record, frame)
     problems = judge_rows(frame.columns)
     refusals = [
         Refusal(
@@ -151,7 +168,7 @@ def open_frame(value: bytes) -> Frame:
     if len(value) > FRAME_BYTES_MAX:
         problem = f"{len(value)} bytes are over the limit of {FRAME_BYTES_MAX}"
         raise RejectedInput("", problem, f"send at most {FRAME_FACTS_MAX} facts a frame")
-    if b"ARROW:extension" in value:
+    if EXTENSION in value:
         raise RejectedInput("", "extension types are not read", _FIX)
     try:
         batch = _read_batch(value)
@@ -167,26 +184,27 @@ def open_frame(value: bytes) -> Frame:
     if not is_valid(retailer, RetailerId):
         fix = "put the retailer's id into the schema's metadata"
         raise RejectedInput(f"/{RETAILER_KEY.decode()}", "no valid retailer's id", fix)
-    return Frame(retailer, _columns(batch))
+    return Frame(retailer, _columns(batch), batch)
 
 
 def judge_rows(columns: FrameColumns) -> dict[int, tuple[str, str]]:
     """Return for each row with a value out of bounds the first such column and the fix."""
     kind, amount = columns.kind, columns.amount
-    least, most = np.ones(256, np.int64), np.zeros(256, np.int64)  # an unknown kind fits nothing
-    for code, bound in _AMOUNT_MIN.items():
-        least[code], most[code] = bound, _AMOUNT_MAX[code]
     priced, sold = kind == COMPETITOR_PRICED, kind == UNITS_SOLD
-    bad_rivals, bad_sources = _bad(columns.rival_names), _bad(columns.source_names)
+    bad_rivals, bad_sources = are_bad(columns.rival_names), are_bad(columns.source_names)
     checks: list[tuple[str, str, Any]] = [
         ("kind", "send a code from 1 to 4", (kind < COMPETITOR_PRICED) | (kind > COST_CHANGED)),
-        ("amount", "keep to the kind's bounds", (amount < least[kind]) | (amount > most[kind])),
-        ("observed_ms", "send unix ms", _outside(columns.observed_ms, 0, 2**53)),
+        (
+            "amount",
+            "keep to the kind's bounds",
+            _outside(amount, AMOUNTS_LEAST[kind], AMOUNTS_MOST[kind]),
+        ),
+        ("observed_ms", "send unix ms", _outside(columns.observed_ms, 0, OBSERVED_MS_MAX)),
         ("rival", "name a rival with each price, with no other", (columns.rival >= 0) != priced),
         ("rival", "send a name of 1 to 200 characters", bad_rivals[columns.rival]),
         ("shipping_minor", "send 0 to 2^30", _outside(columns.shipping_minor, 0, PRICE_MINOR_MAX)),
         ("shipping_minor", "only prices have it", ~priced & (columns.shipping_minor != 0)),
-        ("currency", "send three letters as a number, or 0", ~_is_currency(columns.currency)),
+        ("currency", "send three letters as a number, or 0", ~are_currencies(columns.currency)),
         ("currency", "only prices have it", ~priced & (columns.currency != 0)),
         (
             "flags",
@@ -195,7 +213,11 @@ def judge_rows(columns: FrameColumns) -> dict[int, tuple[str, str]]:
         ),
         ("source", "send a name of 1 to 200 characters", bad_sources[columns.source]),
         ("source", "only prices and sales have it", (columns.source >= 0) & ~priced & ~sold),
-        ("source_seq", "send 0 to 2^62, or -1", _outside(columns.source_seq, -1, 2**62)),
+        (
+            "source_seq",
+            "send 0 to 2^62, or -1",
+            _outside(columns.source_seq, -1, SOURCE_SEQ_MAX),
+        ),
         ("source_seq", "only sales have it", ~sold & (columns.source_seq != -1)),
         ("event", "only sales have it", ~sold & (columns.event != 0)),
     ]
@@ -278,6 +300,21 @@ def _table(buffer: bytes, table: int, number: int) -> int:
     return place + int(struct.unpack_from("<I", buffer, place)[0])
 
 
+def null_counts_at(value: bytes) -> dict[str, int]:
+    """Return where in a validated frame each column's count of nulls stands, eight bytes each.
+
+    RecordBatch: field 1 is a vector of structs, one a column: its length and its count of nulls.
+    """
+    base = pa.py_buffer(value).address
+    for message in pa.ipc.MessageReader.open_stream(pa.BufferReader(value)):
+        if message.type == "record batch":
+            metadata = message.metadata.to_pybytes()
+            batch = _table(metadata, struct.unpack_from("<I", metadata, 0)[0], 2)
+            nodes = message.metadata.address - base + _table(metadata, batch, 1) + 4
+            return {name: nodes + 16 * at + 8 for at, name in enumerate(SCHEMA.names)}
+    raise AssertionError("a frame that was validated holds no record batch")
+
+
 def _columns(batch: pa.RecordBatch) -> FrameColumns:
     columns: dict[str, Any] = {}
     for field in batch.schema:
@@ -286,7 +323,7 @@ def _columns(batch: pa.RecordBatch) -> FrameColumns:
             columns[f"{field.name}_names"] = tuple(column.dictionary.to_pylist())
             columns[field.name] = _indexes(column.indices)
         else:
-            columns[field.name] = _values(column, _DTYPES[field.name])
+            columns[field.name] = _values(column, DTYPES[field.name])
     return FrameColumns(**columns)
 
 
@@ -317,11 +354,9 @@ def _block(lane: int, record: Record, columns: FrameColumns | None) -> FactColum
     own: dict[str, Any] = {}
     for field in SCHEMA:
         if columns is None:
-            own[field.name] = np.empty(0, _DTYPES[field.name])
+            own[field.name] = np.empty(0, DTYPES[field.name])
         elif field.type == _NAMES:
-            # Index -1, which is none, finds the zero at the end.
-            names = getattr(columns, f"{field.name}_names")
-            keys = np.array([*(name64(name or "") for name in names), 0], dtype=np.uint64)
+            keys = name_keys(getattr(columns, f"{field.name}_names"))
             own[field.name] = keys[getattr(columns, field.name)]
         else:
             own[field.name] = getattr(columns, field.name)
@@ -333,22 +368,28 @@ def _block(lane: int, record: Record, columns: FrameColumns | None) -> FactColum
     )
 
 
+def name_keys(names: tuple[str | None, ...]) -> np.ndarray:
+    """Return uint64[names + 1], each name's ``name64``; index -1, which is none, finds a zero."""
+    return np.array([*(name64(name or "") for name in names), 0], dtype=np.uint64)
+
+
 def _name_array(indexes: np.ndarray, names: tuple[str, ...]) -> pa.DictionaryArray:
     indices = pa.array(indexes, type=pa.int32(), mask=indexes < 0)
     return pa.DictionaryArray.from_arrays(indices, pa.array(names, type=pa.utf8()))
 
 
-def _bad(names: tuple[str | None, ...]) -> np.ndarray:
+def are_bad(names: tuple[str | None, ...]) -> np.ndarray:
     """Return for each name whether it is none we take, and ``False`` last, for index -1."""
     return np.array([*(not is_valid(name, Name) for name in names), False], dtype=bool)
 
 
-def _outside(column: np.ndarray, least: int, most: int) -> np.ndarray:
+def _outside(column: np.ndarray, least: int | np.ndarray, most: int | np.ndarray) -> np.ndarray:
     outside: np.ndarray = (column < least) | (column > most)
     return outside
 
 
-def _is_currency(codes: np.ndarray) -> np.ndarray:
+def are_currencies(codes: np.ndarray) -> np.ndarray:
+    """Return which numbers are codes of currencies, or 0."""
     letters = [(codes >> shift) & 255 for shift in (16, 8, 0)]
     named: np.ndarray = (codes >> 24) == 0
     for letter in letters:

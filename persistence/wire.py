@@ -14,7 +14,8 @@ import numpy as np
 from engine.deltas import AnyDelta
 from engine.errors import RejectedInput
 from engine.microbatch import FactColumns, Microbatch, ObjectDelta, Position, Refusal
-from persistence.frames import FRAME, FRAME_FACTS_MAX, FrameColumns, decode_frame, encode_frame
+from persistence.alike_frames import AlikeFrames
+from persistence.frames import FRAME, FRAME_FACTS_MAX, FrameColumns, encode_frame
 from persistence.json_facts import COLUMNS, REMEMBERED_MAX, JsonFacts
 from persistence.lanes import EVERY_SHARD, Lanes
 from persistence.named_facts import NamedFact, read_facts
@@ -60,6 +61,7 @@ class Decoder:
     ) -> None:
         self._lanes = Lanes(shard, partitions, dict(spreads))
         self._json = JsonFacts(self._lanes, remembered_max)
+        self._frames = AlikeFrames(self._lanes)
 
     def decode(
         self,
@@ -95,19 +97,14 @@ class Decoder:
     ) -> tuple[_Runs, list[Refusal]]:
         if content_type == JSON:
             return self._json.decode(lane, records)
-        runs: _Runs = []
-        refusals: list[Refusal] = []
-        for record in records:
-            if content_type == FRAME:
-                block, refused = decode_frame(lane, record, self._lanes)
-                if len(block):
-                    runs.append(block)
-                refusals += refused
-                continue
-            problem = f"content type {content_type[:80]!r} is unknown"
-            reason = RejectedInput("", problem, f"send {JSON} or {FRAME}")
-            refusals.append(Refusal(Position(lane, record.offset, 0), "undecodable", str(reason)))
-        return runs, refusals
+        if content_type == FRAME:
+            blocks, refused = self._frames.decode(lane, records)
+            return [*blocks], refused
+        problem = f"content type {content_type[:80]!r} is unknown"
+        reason = str(RejectedInput("", problem, f"send {JSON} or {FRAME}"))
+        return [], [
+            Refusal(Position(lane, record.offset, 0), "undecodable", reason) for record in records
+        ]
 
 
 def encode_delta(delta: AnyDelta) -> bytes:

@@ -499,9 +499,9 @@ async function act(price, verb, body, button) {
 async function publishing() {
   if (!desk.retailer) return;
   const state = await call("/publishing");
-  find("mode").hidden = false;
-  find("mode").textContent = state.mode === "shadow" ? "shadow mode" : "live";
-  find("mode").className = `badge ${state.mode === "live" ? "live" : ""}`;
+  const mode = state.mode === "shadow" ? "shadow mode" : "live";
+  if (state.stale) badge(`${mode} when last heard of, ${since(state.as_of)}`, "stale");
+  else badge(mode, state.mode === "live" ? "live" : "");
   const tripped = state.breakers.length > 0, halted = state.halts.length > 0;
   find("alarm").hidden = !tripped && !halted;
   find("alarm-title").textContent = tripped ? "The breaker stopped publishing." : "Publishing is halted.";
@@ -510,6 +510,15 @@ async function publishing() {
     : state.halts.map((each) => `${each.channel || "all channels"}${each.reason ? `: ${each.reason}` : ""}`).join("; ");
   find("halt").disabled = halted;
 }
+
+/* The one mark that all of the page shares: how old what it shows of the retailer may be. */
+function badge(said, kind) {
+  find("mode").hidden = false;
+  find("mode").textContent = said;
+  find("mode").className = `badge ${kind}`;
+}
+
+const since = (as_of) => (Date.parse(as_of) > 0 ? new Date(as_of).toLocaleString("en") : "never");
 
 async function publish(verb, body) {
   try {
@@ -547,7 +556,7 @@ async function shards() {
 setInterval(() => {
   if (find("desk").hidden) return;
   shards().catch(() => find("shards").replaceChildren());
-  publishing().catch(() => undefined);
+  publishing().catch(() => badge("mode unknown: no answer", "stale"));
 }, 2000);
 
 addEventListener("resize", () => { const price = desk.prices.get(desk.chosen); if (price) paint(price); });

@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import pytest
 from msgspec import Struct
@@ -13,8 +14,11 @@ from actors.supervisor import SPARE_LOOK_MS, Decisions, Supervisor
 from actors.watch import (
     BACKOFF_FIRST_MS,
     RECOVERY_MS,
+    SETTLED_MS,
     START_STARVED_MS_MAX,
     STARVED_MS_MAX,
+    THWARTED,
+    THWARTED_MS_MAX,
     Action,
     Kill,
     Launch,
@@ -22,9 +26,10 @@ from actors.watch import (
     TakeOver,
     Watch,
 )
+from engine.errors import CorruptRecord, FailedDependency
 from persistence.decision_reader import DecisionReader
 from persistence.memory_log import MemoryLogs
-from persistence.ports import DECISIONS, WATCH
+from persistence.ports import DECISIONS, WATCH, Log
 
 CANARY_MS = 250
 
@@ -143,6 +148,67 @@ def test_a_death_is_answered_at_once_and_then_with_back_off() -> None:
         launched = Launched(start=action.start, pid=1, address="")
         watch.launched(launched)
     assert waits == [0, BACKOFF_FIRST_MS, 500, 1000, 2000]
+
+
+def wait_after(watch: Watch, now_ms: int) -> int:
+    """Return how long it takes until another is started."""
+    (place,) = watch.places.values()
+    assert place.owner is None
+    return max(place.not_before_ms - now_ms, 0)
+
+
+def live_for(watch: Watch, lived_ms: int, now_ms: int) -> int:
+    """Start an owner, let it mark for so long and be killed; return when that was."""
+    launched = bring_up(watch, now_ms)
+    for marked_ms in range(0, lived_ms + 1, 250):
+        watch.marked(0, launched.start.owner, now_ms + marked_ms)
+        assert watch.plan(now_ms + marked_ms) == []
+    watch.died(launched.start.name, None, "SIGKILL", now_ms + lived_ms)
+    return now_ms + lived_ms
+
+
+def test_an_owner_that_decided_for_a_while_is_replaced_at_once_however_often() -> None:
+    """Whoever kills owners now and then must not make their shard wait longer and longer."""
+    watch = make_watch()
+    now_ms = 0
+    for _ in range(12):
+        now_ms = live_for(watch, SETTLED_MS, now_ms)
+        assert wait_after(watch, now_ms) == 0
+        assert watch.places[0].cautious
+
+
+def test_owners_that_fall_soon_after_their_seal_are_a_crash_loop() -> None:
+    watch = make_watch()
+    now_ms, waits = 0, []
+    for _ in range(10):
+        now_ms = live_for(watch, SETTLED_MS - 250, now_ms)
+        waits.append(wait_after(watch, now_ms))
+        now_ms += waits[-1]
+    assert waits == [0, 250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]
+    now_ms = live_for(watch, SETTLED_MS, now_ms)
+    assert wait_after(watch, now_ms) == 0
+
+
+@pytest.mark.parametrize("end", sorted(THWARTED))
+def test_what_a_shard_has_no_part_in_is_not_counted_against_it(end: str) -> None:
+    """What caused it passes by itself, and then every second of waiting is ours."""
+    watch = make_watch()
+    now_ms, waits = 0, []
+    for _ in range(10):
+        (action,) = watch.plan(now_ms)
+        assert isinstance(action, Launch)
+        if end == "launch_failed":
+            watch.launch_failed(action.start.name, "Ray did not answer", now_ms)
+        else:
+            watch.launched(Launched(start=action.start, pid=1, address=""))
+            watch.died(action.start.name, end, "it is what it says", now_ms)
+        waits.append(wait_after(watch, now_ms))
+        now_ms += waits[-1]
+    assert waits == [0, 250, 500, 1000, *[THWARTED_MS_MAX] * 6]
+    assert watch.places[0].cautious is (end == "no_answer"), "it may have been trying something"
+    launched = bring_up(watch, now_ms)
+    watch.died(launched.start.name, None, "SIGKILL", now_ms)
+    assert wait_after(watch, now_ms) == 0, "the first death that is its own"
 
 
 def test_a_long_life_clears_back_off_and_caution() -> None:
@@ -542,21 +608,31 @@ def now_ms() -> int:
 
 
 async def supervised(
-    hands: Hands, *, silence_ms: int, monotonic_ms: Callable[[], int] = now_ms
+    hands: Hands,
+    *,
+    silence_ms: int,
+    shards: int = 1,
+    canary_deadline_ms: int = 500,
+    monotonic_ms: Callable[[], int] = now_ms,
 ) -> Supervisor:
-    """Return a supervisor on logs in memory, with one shard whose owner never marks."""
+    """Return a supervisor on logs in memory, with shards whose owners never mark."""
     logs = MemoryLogs()
-    await logs.create({DECISIONS: 1, WATCH: 1}, retention_ms=10**12)
-    rules = SupervisorSettings(silence_ms=silence_ms, canary_ms=20, spare=True)
-    names = owners()
-    watch = Watch(range(1), rules, new_owner=lambda: next(names))
-    decisions = Decisions(
-        await logs.open(DECISIONS, 0), DecisionReader(None, shard=0, generation=1)
+    await logs.create({DECISIONS: shards, WATCH: 1}, retention_ms=10**12)
+    rules = SupervisorSettings(
+        silence_ms=silence_ms, canary_ms=20, canary_deadline_ms=canary_deadline_ms, spare=True
     )
+    names = owners()
+    watch = Watch(range(shards), rules, new_owner=lambda: next(names))
+    decisions = {
+        shard: Decisions(
+            await logs.open(DECISIONS, shard), DecisionReader(None, shard=shard, generation=1)
+        )
+        for shard in range(shards)
+    }
     return Supervisor(
         watch,
         hands,
-        {0: decisions},
+        decisions,
         await logs.open(WATCH, 0),
         rules,
         canary=lambda: b"{}",
@@ -625,6 +701,83 @@ async def test_the_supervisor_asks_whether_a_silent_owner_starves() -> None:
         assert hands.killed == []
         hands.waited_ms = 0.0  # it gets its processor, and is silent all the same
         await until(lambda: bool(hands.killed))
+    finally:
+        supervisor.stop()
+        await running
+
+
+class SlowToOpen:
+    """A canary's log whose sessions take their time to open and then answer at once."""
+
+    def __init__(self, opens_s: float) -> None:
+        self.opens_s = opens_s
+        self.begun = 0
+        self.cancelled = 0
+        self.refusals = 0
+
+    async def appender(self) -> "SlowToOpen":
+        self.begun += 1
+        try:
+            await asyncio.sleep(self.opens_s)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.refusals:
+            self.refusals -= 1
+            raise FailedDependency("the broker did not answer")
+        return self
+
+    async def append(self, value: bytes, **_: object) -> None:
+        """Acknowledge."""
+
+    def abandon(self) -> None:
+        raise AssertionError("nothing was in doubt")
+
+
+async def test_a_session_that_takes_long_to_open_proves_once_it_is_open() -> None:
+    """Were it begun anew at every canary, no time would be proven, and no hung owner replaced."""
+    hands = Hands()
+    supervisor = await supervised(hands, silence_ms=200, canary_deadline_ms=50)
+    log = SlowToOpen(0.3)
+    log.refusals = 1
+    supervisor._canary_log = cast(Log, log)
+    running = asyncio.ensure_future(supervisor.run())
+    try:
+        await until(lambda: bool(hands.launched))
+        supervisor.watch.marked(0, hands.launched[0].owner, 0)
+        await asyncio.wait_for(until(lambda: bool(hands.killed)), 20)
+        assert supervisor.watch.proven_ms >= 200
+        assert log.begun == 2, "one was refused"
+    finally:
+        supervisor.stop()
+        await running
+    assert log.cancelled == 0
+
+
+async def test_who_stops_watching_stops_opening() -> None:
+    supervisor = await supervised(Hands(), silence_ms=10**9, canary_deadline_ms=50)
+    log = SlowToOpen(10**6)
+    supervisor._canary_log = cast(Log, log)
+    running = asyncio.ensure_future(supervisor.run())
+    await until(lambda: log.begun == 1)
+    await asyncio.sleep(0.3)
+    assert (log.begun, log.cancelled) == (1, 0)
+    supervisor.stop()
+    await running
+    assert log.cancelled == 1
+
+
+async def test_a_shard_that_cannot_be_watched_keeps_no_other_from_its_owner() -> None:
+    """Nobody sees its owner's marks, so what the owner says of itself must do."""
+    hands = Hands()
+    supervisor = await supervised(hands, silence_ms=200, shards=2)
+    supervisor.blinded(0, CorruptRecord("no decision"))
+    running = asyncio.ensure_future(supervisor.run())
+    try:
+        await asyncio.wait_for(until(lambda: len(hands.launched) == 2), 20)
+        supervisor.watch.marked(1, hands.launched[1].owner, 0)
+        await asyncio.wait_for(until(lambda: bool(hands.killed)), 20)
+        assert hands.killed == [hands.launched[1].name], "silence says nothing of the first"
     finally:
         supervisor.stop()
         await running

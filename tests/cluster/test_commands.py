@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cluster.__main__ import main
+from cluster.commands import asking
 from cluster.commands.doubting import become
 from cluster.commands.speaking import CONFLICT, NOT_FOUND, OK, UNAVAILABLE, USAGE
 from engine.errors import SettingsRefused
@@ -158,3 +159,20 @@ def test_a_program_that_is_not_installed_is_named_with_the_extra() -> None:
         become("perf.no_such_program", [])
     with pytest.raises(SettingsRefused, match=r"repricer\[perf\]"):
         become("no_such_package.chaos", [])
+
+
+@pytest.mark.parametrize("stale", [True, False])
+@pytest.mark.parametrize("verb", [["explain", "A-1"], ["experiments"]])
+def test_what_is_old_is_told_as_old(
+    verb: list[str],
+    stale: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def ask(*asked: object) -> dict[str, object]:
+        return {"text": "It is.", "experiments": [], "as_of": "2027-01-15", "stale": stale}
+
+    monkeypatch.setattr(asking, "ask", ask)
+    assert main([*verb, "--folder", str(tmp_path)]) == OK
+    assert ("nothing newer than 2027-01-15" in capsys.readouterr().err) is stale

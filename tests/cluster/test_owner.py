@@ -10,9 +10,10 @@ from typing import Any, cast
 import jax
 
 from actors.starts import Start
-from cluster.owner import OwnerProcess
+from cluster.owner import End, OwnerProcess, end_of
 from cluster.settings import load
 from engine import learning
+from engine.errors import FailedDependency, StaleEpoch
 from kernels.ladder import LADDER
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +47,13 @@ def test_an_owner_that_can_write_nothing_ends_all_the_same(tmp_path: Path) -> No
     )
     assert done.returncode == 1
     assert "leaves no word" in done.stderr
+
+
+def test_a_log_that_does_not_answer_is_told_from_a_death_that_nobody_explains() -> None:
+    """The supervisor blames a shard for the one and not for the other."""
+    assert end_of(FailedDependency("kafka did not answer")).end == "no_answer"
+    assert end_of(StaleEpoch(0, 1, 2)).end == "fenced"
+    assert end_of(ValueError("a bug")) == End(end=None, detail="ValueError: a bug")
 
 
 async def test_what_learning_needs_is_compiled_once_an_owner_is_ready(tmp_path: Path) -> None:

@@ -16,10 +16,9 @@ from engine.deltas import (
     StockCounted,
     UnitsSold,
 )
-from engine.microbatch import Refusal
+from engine.microbatch import Refusal, microbatch_of
 from engine.routing import key64
 from engine.shard import Shard
-from repricer import batch_of
 
 T = 1_700_000_000_000
 """When the world begins."""
@@ -43,9 +42,10 @@ class World:
         return self.send(RetailerAdded(retailer=retailer, observed_ms=self.now_ms, **fields))
 
     def send(self, *deltas: AnyDelta, after_ms: int = 1, lane: int = 1) -> Decided:
-        """Let time pass, and have the deltas decided as one microbatch."""
+        """Let time pass, and have the deltas decided as one microbatch; no wire checked them."""
         self.now_ms += after_ms
-        decided = self.shard.apply(batch_of(deltas, after=self.shard, lane=lane), self.now_ms)
+        consumed = self.shard.last_command, self.shard.last_delta
+        decided = self.shard.apply(microbatch_of(deltas, *consumed, lane=lane), self.now_ms)
         self.shard.record(decided)
         self.decided.append(decided)
         return decided

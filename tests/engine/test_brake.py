@@ -27,7 +27,8 @@ Answer = Callable[[int, int], int]
 def bound(ratio: float = 1.0, **policy: object) -> World:
     """Return a world with one KVI that asks ``WISH``."""
     world = World()
-    fields: dict[str, object] = {"kvi_rival_ratio_max": ratio, "changes_per_hour_max": 255}
+    fields: dict[str, object] = {"kvi_rival_ratio_max": ratio, "kvi_brake": 0.5}
+    fields["changes_per_hour_max"] = 255
     world.send(world.policy(**{**fields, "status_quo_sigma": 0.01, **policy}))
     world.send(world.listing(kvi=True, own_rival_names=("us",)))
     assert world.price() == WISH

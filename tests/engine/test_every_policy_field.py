@@ -179,6 +179,8 @@ def tight(**fields: Any) -> dict[str, Any]:
 
 HELD = state(State.HELD)
 
+BRAKED = {"kvi_rival_ratio_max": 1.0, "kvi_brake": 0.5}
+
 ROWS: dict[str, tuple[Any, Story, Shows, dict[str, Any]]] = {
     # field: value, story, what shows with it and not without, what both worlds set before
     "min_margin": (0.6, one_listing, reason(1 << reasons.FLOOR), {}),
@@ -188,8 +190,8 @@ ROWS: dict[str, tuple[Any, Story, Shows, dict[str, Any]]] = {
     "step_max": (0.01, one_listing, reason(1 << reasons.STEP), {}),
     "changes_per_hour_max": (1, again, lambda story: not len(story[-1].quotes), {}),
     "kvi_rival_ratio_max": (1.0, rival, stands_at(1, 1500), {}),
-    "kvi_brake": (0.0, spiral, not_(braked(-3)), {"kvi_rival_ratio_max": 1.0}),
-    "kvi_brake_ms": (12 * HOUR, spiral, not_(braked(-1)), {"kvi_rival_ratio_max": 1.0}),
+    "kvi_brake": (0.5, spiral, braked(-3), {"kvi_rival_ratio_max": 1.0}),
+    "kvi_brake_ms": (12 * HOUR, spiral, not_(braked(-1)), BRAKED),
     "endings": (["99"], one_listing, reason(1 << reasons.ENDING), {}),
     "objective": ("profit", one_listing, lambda story: True, {}),
     "approval": ("manual", one_listing, state(State.PENDING), {}),

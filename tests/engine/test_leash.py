@@ -16,8 +16,7 @@ def followed(feeds: tuple[str, ...], days: int = TENURE_DAYS + 1, **policy: obje
     """Return a KVI that matches one rival, whom feeds have watched for some days."""
     world = World()
     fields = {"kvi_rival_ratio_max": 1.0, "step_max": 1.0, "rival_unconfirmed_per_day": A_DAY}
-    # A drift is a war to the brake, which would keep a part of what is measured here.
-    world.send(world.policy(**{**fields, "kvi_brake": 0.0, **policy}))
+    world.send(world.policy(**{**fields, **policy}))
     world.send(world.listing(kvi=True, own_rival_names=("us",)))
     for _ in range(days):
         say(world, dict.fromkeys(feeds, 1600), after_ms=DAY)

@@ -1,9 +1,19 @@
 """Rows of few columns, reduced column by column, hold what NumPy's own reductions find."""
 
+from itertools import permutations, product
+
 import numpy as np
 import pytest
 
-from engine.narrow import any_in_row, count_in_row, first_in_row, least_in_row
+from engine.narrow import (
+    any_in_row,
+    count_in_row,
+    first_in_row,
+    least_in_row,
+    most_in_row,
+    sorted_rows,
+    sum_in_row,
+)
 
 
 @pytest.mark.parametrize("columns", [1, 4, 24])
@@ -22,7 +32,22 @@ def test_what_is_found_by_columns_is_what_rows_hold(columns: int) -> None:
             numbers[matrix] = np.inf
         before = numbers.copy()
         assert (least_in_row(numbers) == numbers.min(axis=1)).all()
+        assert (most_in_row(numbers) == numbers.max(axis=1)).all()
+        assert (sorted_rows(numbers) == np.sort(numbers, axis=1)).all()
+        assert sorted_rows(numbers).dtype == dtype
         assert (numbers == before).all()
+
+
+def test_four_columns_are_sorted_whatever_their_order() -> None:
+    rows = np.array(list(permutations(range(4))) + list(product((0, 1), repeat=4)))
+    assert (sorted_rows(rows) == np.sort(rows, axis=1)).all()
+
+
+def test_a_sum_does_not_stay_in_a_byte() -> None:
+    counts = np.full((3, 7), 255, dtype=np.uint8)
+    total = sum_in_row(counts, np.int32)
+    assert total.dtype == np.int32
+    assert total.tolist() == [1785] * 3
 
 
 def test_no_column_holds_nothing() -> None:

@@ -92,6 +92,26 @@ async def test_a_person_opens_the_console_sees_prices_move_and_approves_one() ->
             assert complaints == []
 
 
+async def test_what_is_old_does_not_look_like_now() -> None:
+    """Neither while a shard is silent nor while the gateway itself is."""
+    async with market() as place:
+        await open_shops(place)
+        async with page_of(place) as (page, _):
+            await page.fill("#key", place.keys["acme"])
+            await page.press("#key", "Enter")
+            await expect(page.locator("#mode")).to_have_text("live")
+            place.clock.pass_ms(2001)
+            old = re.compile("live when last heard of, 1/15/2027")
+            await expect(page.locator("#mode")).to_have_text(old, timeout=10_000)
+            await expect(page.locator("#mode")).to_have_class("badge stale")
+            await place.owner("acme").decide()
+            await expect(page.locator("#mode")).to_have_text("live", timeout=10_000)
+            await page.route("**/publishing*", lambda route: route.abort())
+            await expect(page.locator("#mode")).to_have_text(
+                "mode unknown: no answer", timeout=10_000
+            )
+
+
 def lines() -> re.Pattern[str]:
     """Match the path of a line that was drawn."""
     return re.compile(r"^M[\d.]+ [\d.]+H")

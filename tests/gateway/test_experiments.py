@@ -44,7 +44,8 @@ async def test_what_shards_tell_is_read() -> None:
     }
     async with market() as place:
         await open_shops(place)
-        assert (await place.get(PATH))[1] == {"retailer": "acme", "experiments": []}
+        age = {"as_of": "2027-01-15T08:00:00.000Z", "stale": False}
+        assert (await place.get(PATH))[1] == {"retailer": "acme", "experiments": [], **age}
         owner = place.owner("acme")
         await owner.decide(
             catalogue=[
@@ -64,7 +65,7 @@ async def test_what_shards_tell_is_read() -> None:
         assert tried["treatment"] == {"ceiling_minor": 1500}
         assert tried["interval"]["low"] <= tried["lift"] <= tried["interval"]["high"]
         _, impact = await place.get("/api/v1/analytics/revenue-impact")
-        assert impact == {"retailer": "acme", "holdouts": [held]}
+        assert impact == {"retailer": "acme", "holdouts": [held], **age}
         assert (await place.get(PATH, who="bolt"))[1]["experiments"] == []
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from engine.decided import QUOTE_DTYPE
 from engine.errors import FailedDependency
-from tests.gateway.hand import market, open_shops, quoted, removed
+from tests.gateway.hand import HandClock, listed, market, open_shops, quoted, removed
 
 PATH = "/api/v1/products/A-1/recommendation"
 
@@ -122,14 +123,19 @@ async def test_a_batch_that_lies_ready_is_what_single_reads_say_and_follows_chan
         assert body["recommendations"][0]["stale"] is True
 
 
+def told(price_minor: int, **changed: Any) -> dict[str, Any]:
+    """Return what the owner says of A-1 in the shop."""
+    row = quoted("acme", "shop", "A-1", price_minor)[0]
+    plain = {name: row[name].item() for name in QUOTE_DTYPE.names or ()}
+    return {**plain, "state": "live", "reasons": [], "quote": [9, 3], **changed}
+
+
 async def test_a_strong_read_asks_the_owner() -> None:
     asked: list[tuple[int, int, int]] = []
 
     async def ask(shard: int, listing: int, deadline_ms: int) -> dict[str, Any]:
         asked.append((shard, listing, deadline_ms))
-        row = quoted("acme", "shop", "A-1", 1777)[0]
-        plain = {name: row[name].item() for name in row.dtype.names}
-        return {**plain, "state": "live", "reasons": ["floor"], "quote": [9, 3]}
+        return told(1777, reasons=["floor"])
 
     async with market(ask=ask) as place:
         await open_shops(place)
@@ -161,3 +167,81 @@ async def test_a_strong_read_without_an_owner_is_unavailable() -> None:
     async with market() as place:
         await open_shops(place)
         assert (await place.get(PATH + "?consistency=strong"))[0] == 503
+
+
+async def test_a_strong_read_shows_no_old_line_without_saying_so() -> None:
+    """Its owner answers while this gateway has heard nothing for an hour."""
+
+    async def ask(shard: int, listing: int, deadline_ms: int) -> dict[str, Any]:
+        return told(1850, currency="SEK")
+
+    async with market(ask=ask) as place:
+        await open_shops(place)
+        _, before = await place.get(PATH)
+        place.clock.pass_ms(3_600_000)
+        status, body = await place.get(PATH + "?consistency=strong")
+        assert (status, body["stale"], body["as_of"]) == (200, False, "2027-01-15T09:00:00.000Z")
+        there, asked = body["listings"]
+        assert asked == {
+            "channel": "shop",
+            "state": "live",
+            "recommended_price": {"amount": "18.50", "currency": "SEK"},
+            "current_price": {"amount": "18.50", "currency": "SEK"},
+            "as_of": body["as_of"],
+            "stale": False,
+        }
+        assert body["current_price"] == asked["current_price"]
+        assert there["current_price"]["amount"] == "20.99"
+        assert (there["stale"], there["as_of"]) == (True, before["as_of"])
+        # Where all lines have one age, the whole answer's is enough.
+        assert "stale" not in before["listings"][0]
+
+
+async def test_a_strong_read_is_as_of_the_question_however_long_it_takes() -> None:
+    clocks: list[HandClock] = []
+
+    async def ask(shard: int, listing: int, deadline_ms: int) -> dict[str, Any]:
+        clocks[0].pass_ms(2001)
+        return told(1850)
+
+    async with market(ask=ask) as place:
+        await open_shops(place)
+        clocks.append(place.clock)
+        _, body = await place.get(PATH + "?consistency=strong&deadline_ms=10000")
+        assert (body["as_of"], body["stale"]) == ("2027-01-15T08:00:00.000Z", True)
+        assert body["listings"][1]["stale"] is True
+
+
+async def test_what_the_owner_took_off_is_not_there_in_a_strong_read() -> None:
+    async def ask(shard: int, listing: int, deadline_ms: int) -> dict[str, Any]:
+        return {}
+
+    async with market(ask=ask) as place:
+        await open_shops(place)
+        status, body = await place.get(PATH + "?consistency=strong")
+        assert (status, body["type"]) == (404, "urn:repricer:problem:not-found")
+
+
+async def test_a_stale_gateway_denies_nothing_in_the_owners_name() -> None:
+    """What was listed since it last heard is unknown to it, and an owner would know it."""
+
+    async def ask(shard: int, listing: int, deadline_ms: int) -> dict[str, Any]:
+        return told(1850, state="new")
+
+    async with market(ask=ask) as place:
+        await open_shops(place)
+        unknown = "/api/v1/products/A-9/recommendation?consistency=strong"
+        elsewhere = PATH + "?consistency=strong&channel=elsewhere"
+        for path in (unknown, elsewhere):
+            assert (await place.get(path))[0] == 404
+        place.clock.pass_ms(2001)
+        for path in (unknown, elsewhere):
+            assert (await place.get(path))[0] == 503
+        # Another's product and nobody's are refused alike.
+        foreign = await place.get(PATH + "?consistency=strong", who="bolt")
+        absent = await place.get(unknown, who="bolt")
+        assert foreign[0] == absent[0] == 503
+        await place.owner("acme").decide(catalogue=[listed("acme", "shop", "A-9")])
+        await place.caught_up()
+        status, body = await place.get(unknown)
+        assert (status, body["state"]) == (200, "unpriced")

@@ -27,6 +27,7 @@ LISTINGS, PERIODS = 60, 1000
 POLICY: dict[str, object] = {"learning": True}
 """The one configuration against everybody: the engine's defaults, and learning switched on."""
 
+BOUND_BRAKE = 0.5
 BOUND_RATIO, BOUND_RATIO_SELF = 1.0, 0.99
 """And against some once more, every listing a key value item that may not be dearer than its rival:
 the one rule of the engine that follows a rival wherever he goes. Two shards must undercut each
@@ -133,7 +134,7 @@ def fight(
     terms = {**POLICY, **(policy or {})}
     if bound:
         ratio = BOUND_RATIO_SELF if rule == SELF else BOUND_RATIO
-        terms = {"kvi_rival_ratio_max": ratio, **terms}
+        terms = {"kvi_rival_ratio_max": ratio, "kvi_brake": BOUND_BRAKE, **terms}
     left = Seller("left", opening[0], terms, kvi=bound)
     other: Seller | Bot
     if rule == SELF:

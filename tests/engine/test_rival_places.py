@@ -1,0 +1,79 @@
+"""Places of offers are found by columns, and are those that a look at each row finds."""
+
+import numpy as np
+import pytest
+
+from engine.rivals import (
+    OFFER_DTYPE,
+    OFFER_USED,
+    OFFERS_MAX,
+    OUTLIER_LOG_MIN,
+    RivalTable,
+    median,
+    outliers,
+    unseen_offers,
+)
+
+
+def naive_offers(table: RivalTable, row: int) -> np.ndarray:
+    """Return the offers of one row, with a zero for each place up to the last of a shard."""
+    found = np.zeros(OFFERS_MAX, dtype=OFFER_DTYPE)
+    for number, block in enumerate(table.blocks_of(np.array([row]))[0].tolist()):
+        if block > 0:
+            found[4 * number : 4 * number + 4] = table.offers[block]
+    return found
+
+
+@pytest.mark.parametrize("most", [1, 3, 6, 24])
+def test_new_offers_take_the_first_free_places_of_their_rows(most: int) -> None:
+    """Rows fill up over ten blocks of facts; some are cleared on the way."""
+    random, table = np.random.default_rng(most), RivalTable()
+    table.fit(300)
+    for _ in range(10):
+        rows = np.sort(random.integers(0, 260, 40))
+        rows = np.repeat(rows[:: random.integers(1, 4)], random.integers(1, most + 1))
+        names = random.integers(1, 2**40, len(rows)).astype(np.uint64)
+        expected: list[int] = []
+        for row in np.unique(rows).tolist():
+            wanted = int((rows == row).sum())
+            free = np.flatnonzero(naive_offers(table, row)["flags"] < OFFER_USED)
+            expected += free[:wanted].tolist() if len(free) >= wanted else [-1] * wanted
+        sources = np.zeros(len(rows), dtype=np.int64)
+        assert table.take_places(rows, names, sources).tolist() == expected
+        asked = random.integers(0, 300, 50)
+        offers = table.offers_of(asked)
+        width = offers.shape[1]
+        for place, row in enumerate(asked.tolist()):
+            held = naive_offers(table, row)
+            assert (offers[place] == held[:width]).all()
+            assert not held[width:]["flags"].any()
+        at = table.find(offers, offers["rival"][:, 0] if width else names[:50], np.zeros(50, int))
+        for place in range(50):
+            same = (offers[place]["rival"] == offers[place]["rival"][:1]) if width else []
+            used = np.flatnonzero(np.array(same) & (offers[place]["flags"] >= OFFER_USED))
+            assert at[place] == (used[0] if len(used) else -1)
+        for row in random.integers(0, 260, 5).tolist():
+            table.clear(row)
+
+
+def test_nobody_has_offers_at_first() -> None:
+    table = RivalTable()
+    assert table.offers_of(np.array([1, 2])).shape == (2, 0)
+    nothing = np.empty(0, dtype=np.int64)
+    assert len(table.take_places(nothing, nothing.astype(np.uint64), nothing)) == 0
+    assert unseen_offers(nothing.astype(np.uint64), nothing).shape == (0,)
+
+
+def test_a_quick_look_at_the_spread_leaves_no_outlier_out() -> None:
+    random = np.random.default_rng(3)
+    landed = np.exp(random.normal(7.0, random.choice([0.02, 0.1, 0.4], (4_000, 1)), (4_000, 5)))
+    usable = random.random(landed.shape) < 0.9
+    landed[~usable] = np.inf
+    logs = np.log(landed)
+    middle = median(logs, usable)[:, None]
+    apart = np.where(usable, np.abs(logs - middle), 0.0)
+    spread = 1.4826 * median(apart, usable)[:, None]
+    far = logs < middle - np.maximum(3.0 * spread, OUTLIER_LOG_MIN)
+    expected = usable & far & (usable.sum(axis=1) >= 4)[:, None]
+    assert expected.any()
+    assert (outliers(landed, usable) == expected).all()
