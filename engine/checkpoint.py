@@ -22,7 +22,7 @@ from engine.deduplication import EventWindow, HighWaterMarks
 from engine.errors import CorruptCheckpoint, IncompatibleCheckpoint
 from engine.groups import Groups
 from engine.learnt import learnt_of
-from engine.listing_table import LISTING_DTYPE, REMOVED, put
+from engine.listing_table import BEFORE_BRAKES, LISTING_DTYPE, REMOVED, listings_of, put
 from engine.memory import Memory
 from engine.retailers import RETAILER_DTYPE, Retailers
 from engine.rivals import OFFER_DTYPE, OFFER_USED
@@ -93,13 +93,18 @@ _LEAD_DECODER = msgspec.msgpack.Decoder(Lead)
 
 def layout() -> bytes:
     """Return eight bytes that differ where the layout of a packed record or a field's name does."""
-    described = [repr(dtype.descr) for dtype in _DTYPES]
+    return _layout(LISTING_DTYPE)
+
+
+def _layout(listing: np.dtype[np.void]) -> bytes:
+    described = [repr(dtype.descr) for dtype in (listing, *_DTYPES)]
     described += [repr(fields) for fields in (Part.__struct_fields__, Small.__struct_fields__)]
     return blake2b("\n".join(described).encode(), digest_size=8).digest()
 
 
-_DTYPES = (LISTING_DTYPE, QUOTE_DTYPE, OFFER_DTYPE, RETAILER_DTYPE)
-"""What is learnt is left out: a checkpoint from before learning stays readable."""
+_DTYPES = (QUOTE_DTYPE, OFFER_DTYPE, RETAILER_DTYPE)
+"""Beside a listing's own. What is learnt is left out: a checkpoint from before learning stays
+readable."""
 
 
 def slice_part(memory: Memory, rows: np.ndarray) -> bytes:
@@ -215,7 +220,7 @@ def check_part(encoded: bytes) -> None:
         raise CorruptCheckpoint(f"a part cannot be read: {error}") from None
     found = f"format {lead.format} of layout {lead.layout.hex()}"
     wanted = f"format {FORMAT} of layout {layout().hex()}"
-    if found != wanted:
+    if found != wanted and (lead.format, lead.layout) != (FORMAT, _layout(BEFORE_BRAKES)):
         raise IncompatibleCheckpoint(found=found, wanted=wanted)
 
 
@@ -235,7 +240,7 @@ def _fill(memory: Memory, part: Part) -> None:
     used = int(rows.max()) + 1
     memory.listings.reserve(used)
     memory.fit(used)
-    put(memory.listings.listings, rows, np.frombuffer(part.listings, dtype=LISTING_DTYPE))
+    put(memory.listings.listings, rows, listings_of(part.listings, len(rows)))
     put(memory.listings.quotes, rows, np.frombuffer(part.quotes, dtype=QUOTE_DTYPE))
     if part.learnt:
         memory.learnt.fill(rows, learnt_of(part.learnt, len(rows)))

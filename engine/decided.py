@@ -43,7 +43,7 @@ QUOTE_DTYPE = np.dtype(
         (
             "binding",
             "u1",
-        ),  # index in kernels.reasons.RULES of the rule that set the price, 255: none
+        ),  # index in kernels.reasons.BINDINGS of what set the price, 255: none
         ("without_minor", "<i4"),  # what the price would be without the binding rule
         ("elasticity", "<f4"),  # posterior mean, negative
         ("elasticity_sd", "<f4"),

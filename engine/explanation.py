@@ -16,7 +16,7 @@ from engine.decided import State
 from engine.policy import Winner
 from kernels import reasons
 from kernels.limits import PRICE_MINOR_MAX
-from kernels.reasons import RULES
+from kernels.reasons import BINDINGS, RULES
 
 DIGITS: Mapping[str, int] = {
     **dict.fromkeys(("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG"), 0),
@@ -32,9 +32,10 @@ SETTING: Mapping[str, str] = {
     "step": "step_max",
     "rate": "changes_per_hour_max",
     "kvi": "kvi_rival_ratio_max",
+    "brake": "kvi_brake",
     "ending": "endings",
 }
-"""The policy field behind each rule; MAP is the listing's own."""
+"""The policy field behind each rule and the brake; MAP is the listing's own."""
 
 
 class ListingFacts(Struct, frozen=True, kw_only=True):
@@ -52,7 +53,7 @@ class ListingFacts(Struct, frozen=True, kw_only=True):
 
 
 class Binding(Struct, frozen=True, kw_only=True):
-    """The rule that set the price."""
+    """The rule that set the price, or the brake on the rule for key value items."""
 
     rule: str
     price_minor: int  # where it put the price
@@ -65,7 +66,7 @@ class Binding(Struct, frozen=True, kw_only=True):
 class Driver(Struct, frozen=True, kw_only=True):
     """One thing that the model looked at."""
 
-    name: str  # cost, elasticity, dither, experiment, holdout, rival, stock
+    name: str  # cost, elasticity, dither, experiment, holdout, rival, brake, stock
     value: float | int | None
     text: str
 
@@ -149,9 +150,9 @@ def percent(ratio: float) -> str:
 def _binding(quote: np.void, listing: ListingFacts) -> Binding | None:
     index = int(quote["binding"])
     price = int(quote["proposed_minor"]) or int(quote["in_force_minor"])
-    if index >= len(RULES) or price <= 0:
+    if index >= len(BINDINGS) or price <= 0:
         return None
-    rule = RULES[index]
+    rule = BINDINGS[index]
     setting, value, set_by = "map_minor", listing.map_minor or None, "the listing"
     if rule != "legal":
         setting = SETTING[rule]
@@ -203,6 +204,13 @@ def _binding_sentence(binding: Binding, quote: np.void, listing: ListingFacts) -
             share = "" if value is None else f" {percent(value)} of"
             rival = f"its rival's {money(int(quote['rival_minor']), currency)}{by}"
             said = f"As a key value item it may cost at most{share} {rival} which {moved}"
+        case "brake":
+            rival = money(int(quote["rival_minor"]), currency)
+            back = "a part" if value is None else f"up to {percent(value)}"
+            said = (
+                f"Its rival answers its cuts, so for now a brake{by} gives back {back} of what the"
+                f" rule for key value items takes because of {rival}, and leaves it at {price}"
+            )
         case _:
             digits = "" if not value else " " + " or ".join(value)
             said = f"Prices end in{digits or ' certain digits'}{by} which {moved}"
@@ -349,6 +357,9 @@ def _drivers(quote: np.void, listing: ListingFacts) -> tuple[Driver, ...]:
         many = "one rival" if rivals == 1 else f"{rivals} rivals"
         text = f"The reference of {many} stands at {money(rival, currency)}."
         drivers.append(Driver(name="rival", value=rival, text=text))
+    if int(quote["binding"]) == reasons.BRAKE:
+        text = "Cuts in turns with its rivals were seen: by the clock, the brake eases and ends."
+        drivers.append(Driver(name="brake", value=None, text=text))
     if stock >= 0:
         text = "It is out of stock." if stock == 0 else f"{stock} in stock."
         drivers.append(Driver(name="stock", value=stock, text=text))

@@ -296,7 +296,7 @@ def told(fork: Shard, seen: Foreseen, limit: int) -> dict[str, Any]:
 def _guardrails(after: np.ndarray) -> dict[str, int]:
     """Return how many of the quotes each rule binds, and how many yielded or fail closed."""
     counts = np.bincount(after["binding"], minlength=256)
-    found = {name: int(counts[at]) for at, name in enumerate(reasons.RULES) if counts[at]}
+    found = {name: int(counts[at]) for at, name in enumerate(reasons.BINDINGS) if counts[at]}
     for name, bit in (
         ("overridden", reasons.OVERRIDDEN),
         ("held_by_breaker", reasons.HELD_BY_BREAKER),
@@ -325,7 +325,7 @@ def _move(
         "after_minor": int(price_of(after.reshape(1))[0]),
         "change": change,
         "state": State(int(after["state"])).name.lower(),
-        "guardrail": reasons.RULES[binding] if binding < len(reasons.RULES) else "",
+        "guardrail": reasons.BINDINGS[binding] if binding < len(reasons.BINDINGS) else "",
         "floor_minor": int(after["floor_minor"]),
         "ceiling_minor": int(after["ceiling_minor"]),
         "without_minor": int(after["without_minor"]),

@@ -84,8 +84,32 @@ LISTING_DTYPE = np.dtype(
         ("leash_borne_log", "<f4"),  # and what was borne out then, 0: nothing
         ("quote_seq", "<i8"),  # where the row's last quote stands in the decision log
         ("quote_index", "<i4"),
+        # Of engine.brake, in slots of ten minutes; 0: nothing to remember.
+        ("war_slot", "<i4"),  # when the first cut was followed that counts
+        ("brake_slot", "<i4"),  # when the newest brake ends
+        ("war_top_minor", "<i4"),  # the price in force before the first of them, or of those before
+        ("war_before_minor", "<i4"),  # the price in force before the last of them
+        ("war_rival_minor", "<i4"),  # the reference that asked for it
+        ("war_fall", "<f4"),  # what followed cuts took, the first apart, as a logarithm
+        ("war_rounds", "u1"),  # cuts followed since a rival last regained what he had cut
+        ("war_turns", "u1"),  # deep cuts that were taken back
     ]
 )
+
+BEFORE_BRAKES = np.dtype(LISTING_DTYPE.descr[:-8])
+"""What checkpoints held before wars were counted."""
+
+
+def listings_of(encoded: bytes, rows: int) -> np.ndarray:
+    """Return LISTING_DTYPE[rows] as a checkpoint holds them, of before wars were counted, too."""
+    if len(encoded) != rows * BEFORE_BRAKES.itemsize:
+        return np.frombuffer(encoded, dtype=LISTING_DTYPE)
+    before = np.frombuffer(encoded, dtype=BEFORE_BRAKES)
+    listings = np.zeros(rows, dtype=LISTING_DTYPE)
+    for name in BEFORE_BRAKES.names or ():
+        listings[name] = before[name]
+    return listings
+
 
 NEVER = 2**62
 """A time that does not come."""

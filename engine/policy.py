@@ -62,6 +62,8 @@ class PolicyFields(
     step_max: Ratio01 | UnsetType = UNSET
     changes_per_hour_max: Annotated[int, Meta(ge=0, le=CHANGES_MAX)] | UnsetType = UNSET
     kvi_rival_ratio_max: RivalRatio | UnsetType = UNSET
+    kvi_brake: Annotated[float, Meta(ge=0.0, le=0.9)] | UnsetType = UNSET
+    kvi_brake_ms: Duration | UnsetType = UNSET
     endings: Endings | UnsetType = UNSET
     # publishing
     objective: Literal["profit"] | UnsetType = UNSET
@@ -115,6 +117,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     step_max: float = 0.2
     changes_per_hour_max: int = 10
     kvi_rival_ratio_max: float = 1.05
+    kvi_brake: float = 0.0
+    kvi_brake_ms: int = 7 * 86_400_000
     endings: tuple[str, ...] = ()
     objective: str = "profit"
     approval: str = "auto"
@@ -168,14 +172,21 @@ RETAILER_ONLY: frozenset[str] = frozenset(
 """Fields that count over a whole retailer and may be set at its scope only."""
 
 RATIOS: frozenset[str] = frozenset(
-    {"min_margin", "max_discount", "step_max", "kvi_rival_ratio_max", "screening_sources_move"}
+    {
+        "min_margin",
+        "max_discount",
+        "step_max",
+        "kvi_rival_ratio_max",
+        "kvi_brake",
+        "screening_sources_move",
+    }
 )
 """Fields that are counted in basis points, hence at most four decimals."""
 
 NOT_YET: Mapping[str, str] = {
     "strategy": "the engine maximises profit within the guardrails",
     "rival_position": "use kvi_rival_ratio_max to bound a KVI against its rivals",
-    "rival_damping": "the engine does not follow rivals yet",
+    "rival_damping": "use kvi_brake: a KVI is damped where its rival answers every cut",
     "endings_by_demand": "use endings for a fixed list of legal endings",
     "tier": "every listing is priced in real time",
     "realtime_share": "every listing is priced in real time",
@@ -197,6 +208,8 @@ POLICY_DTYPE = np.dtype(
         ("step_max_bp", "<i4"),
         ("changes_per_hour_max", "<i4"),
         ("kvi_rival_ratio_bp", "<i4"),
+        ("kvi_brake_bp", "<i4"),  # 0: none
+        ("kvi_brake_ms", "<i8"),
         ("endings", "<i4", (ENDINGS_MAX,)),  # ending_code, 0: none
         ("manual", "u1"),  # 1: approval is manual
         ("publish", "u1"),
@@ -247,11 +260,13 @@ def policy_row(policy: Policy) -> np.ndarray:
     row["step_max_bp"] = basis_points(policy.step_max)
     row["changes_per_hour_max"] = policy.changes_per_hour_max
     row["kvi_rival_ratio_bp"] = basis_points(policy.kvi_rival_ratio_max)
+    row["kvi_brake_bp"] = basis_points(policy.kvi_brake)
     codes = [ending_code(ending) for ending in policy.endings]
     row["endings"] = codes + [0] * (ENDINGS_MAX - len(codes))
     row["manual"] = policy.approval == "manual"
     row["publish"] = policy.publish
     for name in (
+        "kvi_brake_ms",
         "approval_valid_ms",
         "prior_elasticity",
         "prior_elasticity_sd",

@@ -42,6 +42,7 @@ PRICING_INPUT_DTYPE = np.dtype(
         ("step_max_bp", "<i4"),
         ("changes_per_hour_max", "<i4"),
         ("kvi_rival_ratio_bp", "<i4"),
+        ("braked_minor", "<i4"),  # engine.brake, 0: off
         ("endings", "<i4", (ENDINGS_MAX,)),
         ("prior_elasticity", "<f4"),
         ("prior_elasticity_sd", "<f4"),
@@ -71,7 +72,7 @@ PRICED_DTYPE = np.dtype(
         ("floor_minor", "<i4"),  # bounds after all rules but the ending
         ("ceiling_minor", "<i4"),
         ("reasons", "<u4"),  # kernels.reasons
-        ("binding", "u1"),  # index in kernels.reasons.RULES, 255: none
+        ("binding", "u1"),  # index in kernels.reasons.BINDINGS, 255: none
         ("without_minor", "<i4"),  # the price if the binding rule were absent; 0: none
         ("elasticity", "<f4"),
         ("elasticity_sd", "<f4"),

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from engine import breaker, pricing
 from engine.arms import Arms, arms_in, policies_of
+from engine.brake import brake_ends_ms, braked_minor, note_follows
 from engine.decided import QUOTE_DTYPE, Cause, State
 from engine.evidence import Wishes, learnt_wishes
 from engine.floors import floor_minor
@@ -129,7 +130,9 @@ def _look(memory: Memory, rows: np.ndarray, now_ms: int) -> _Sight:
     )
     inputs["rival_minor"], inputs["rivals"] = seen.landed_minor, seen.rivals
     inputs["stock"] = stock_of(listings)
-    inputs["kvi"] = (listings["flags"] & KVI) != 0
+    kvi = (listings["flags"] & KVI) != 0
+    inputs["kvi"] = kvi
+    inputs["braked_minor"] = braked_minor(listings, kvi, seen.landed_minor, policy, now_ms)
     inputs["changes_last_hour"] = _shift_changes(listings, now_ms)
     arms = arms_in(memory, rows, listings)
     held = None if arms is None else arms.held_minor
@@ -375,6 +378,17 @@ def _finish(
     last = memory.listings.quotes.take(rows)
     changed = listings["in_force_minor"] != in_force
     _note_basis(sight, unit, changed, in_force, mask)
+    followed = changed & (in_force < listings["in_force_minor"])
+    followed &= (mask & (1 << reasons.KVI)) != 0
+    note_follows(
+        listings,
+        followed,
+        listings["in_force_minor"].copy(),
+        in_force,
+        sight.reference.landed_minor,
+        sight.policy,
+        now_ms,
+    )
     _note_changes(sight, changed, in_force, state, now_ms)
 
     quotes = np.zeros(len(rows), dtype=QUOTE_DTYPE)
@@ -470,6 +484,7 @@ def _due(sight: _Sight, mask: np.ndarray, state: np.ndarray, now_ms: int) -> np.
     """Return when each row must be looked at again, NEVER if only for a delta."""
     listings = sight.listings
     due = np.minimum(sight.reference.stale_ms, listings["pin_until_ms"])
+    due = np.where(sight.inputs["braked_minor"] > 0, np.minimum(due, brake_ends_ms(listings)), due)
     waits = listings["proposed_ms"] + sight.policy["approval_valid_ms"]
     due = np.where(state == State.PENDING, np.minimum(due, waits), due)
     # A slot of changes leaves the hour when the next begins; then a price on its way steps on, too.

@@ -13,7 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from engine.decided import QUOTE_DTYPE, State, quote_id
 from gateway.money import Money, money, rfc3339
-from kernels.reasons import RULES, names
+from kernels.reasons import BINDINGS, names
 
 StateName = Literal[
     "unpriced",
@@ -181,7 +181,7 @@ def recommendation(
         previous_price=_price(quote[_PREVIOUS], currency),
         confidence=_ratio(quote[_CONFIDENCE]),
         reasons=names(quote[_REASONS]),
-        binding=RULES[binding] if binding < len(RULES) else None,
+        binding=BINDINGS[binding] if binding < len(BINDINGS) else None,
         bounds=Bounds(_price(floor_minor, currency), _price(ceiling_minor, currency)),
         rival_price=_price(quote[_RIVAL], currency),
         stock=stock if stock >= 0 else None,

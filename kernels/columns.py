@@ -32,6 +32,7 @@ class Integers(NamedTuple):
     step_max_bp: jax.Array
     changes_per_hour_max: jax.Array
     kvi_rival_ratio_bp: jax.Array
+    braked_minor: jax.Array  # up to here a brake lets a KVI go, whatever its rival asks; 0: none
     ending_0: jax.Array  # digits * 10,000 + value; 0: none
     ending_1: jax.Array
     ending_2: jax.Array

@@ -20,6 +20,13 @@ RULES = (
 LEGAL, FLOOR, CEILING, MAX_DISCOUNT, STEP, RATE, KVI, ENDING = range(8)
 """Indices in ``RULES``, as ``binding`` of a quote holds them."""
 
+BRAKE = 8
+"""``binding`` of a quote whose KVI rule was braked: its rival answers every cut."""
+
+BINDINGS = (*RULES, "brake")
+"""All that may bind. The brake has no bit of its own: it is the rule for KVIs that it moderates,
+and what that rule gave up shows in the bit ``overridden``."""
+
 BINDING_NONE = 255
 """``binding`` of a quote whose price no rule moved."""
 

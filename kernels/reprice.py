@@ -16,7 +16,7 @@ from kernels.columns import Floats, Integers, PricedFloats, PricedIntegers
 from kernels.demand import Sale, demand_ratio, effective_cost, unit_profit
 from kernels.limits import PRICE_MINOR_MAX
 from kernels.models import constant_elasticity as model
-from kernels.rules import RULES
+from kernels.rules import RULES, kvi
 
 
 class Ruled(NamedTuple):
@@ -53,7 +53,12 @@ def reprice(integers: jax.Array, floats: jax.Array) -> tuple[jax.Array, jax.Arra
     target = jnp.minimum(jnp.rint(bounded).astype(jnp.int32), PRICE_MINOR_MAX)
 
     ruled = apply_rules(columns, target, jnp.full_like(target, reasons.BINDING_NONE))
-    without = apply_rules(columns, target, ruled.binding)
+    # Also where the brake lets the whole wish through, and no rule moves the price.
+    braked = (ruled.binding == reasons.KVI) | (ruled.binding == reasons.BINDING_NONE)
+    braked &= (columns.braked_minor > 0) & (ruled.price_minor > kvi.limit(columns))
+    binding = jnp.where(braked, reasons.BRAKE, ruled.binding)
+    released = columns._replace(braked_minor=jnp.where(braked, 0, columns.braked_minor))
+    without = apply_rules(released, target, binding)
     no_cost, no_floor = columns.cost_minor < 0, columns.floor_minor <= 0
     least, most = jnp.maximum(columns.map_minor, columns.floor_minor), _ceiling(columns)
     infeasible = least > most
@@ -79,7 +84,7 @@ def reprice(integers: jax.Array, floats: jax.Array) -> tuple[jax.Array, jax.Arra
         floor_minor=jnp.where(infeasible, least, ruled.bounds.low),
         ceiling_minor=jnp.where(infeasible, most, ruled.bounds.high),
         reasons=mask,
-        binding=jnp.where(decided, ruled.binding, reasons.BINDING_NONE),
+        binding=jnp.where(decided, binding, reasons.BINDING_NONE),
         without_minor=jnp.where(decided, without.price_minor, 0),
     )
     weighed = PricedFloats(

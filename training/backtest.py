@@ -181,7 +181,7 @@ class Backtest:
             mean_move=self._move_sum / max(len(proposed), 1),
             guardrails={
                 name: int(self._binding[at])
-                for at, name in enumerate(reasons.RULES)
+                for at, name in enumerate(reasons.BINDINGS)
                 if self._binding[at]
             },
             states={

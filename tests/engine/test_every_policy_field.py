@@ -32,6 +32,22 @@ def rival(world: World) -> list[Decided]:
     ]
 
 
+def spiral(world: World) -> list[Decided]:
+    """A rival answers five cuts, and a day later he is where he was, but for a little."""
+    decided = one_listing(world)
+    for _ in range(5):
+        decided.append(world.send(world.rival(world.price() * 97 // 100), after_ms=HOUR))
+    same = int(world.live()["rival_minor"])
+    decided.append(world.send(world.rival(same), after_ms=HOUR))
+    decided.append(world.send(world.rival(same + 6), after_ms=20 * HOUR))
+    return decided
+
+
+def braked(at: int) -> Shows:
+    """Whether the brake bound the price of the quote that far from the end."""
+    return lambda story: any(q["binding"] == reasons.BRAKE for d in story[at:] for q in d.quotes)
+
+
 def rival_low(world: World) -> list[Decided]:
     return [*one_listing(world), world.send(world.rival(900))]
 
@@ -163,6 +179,8 @@ def tight(**fields: Any) -> dict[str, Any]:
 
 HELD = state(State.HELD)
 
+BRAKED = {"kvi_rival_ratio_max": 1.0, "kvi_brake": 0.5}
+
 ROWS: dict[str, tuple[Any, Story, Shows, dict[str, Any]]] = {
     # field: value, story, what shows with it and not without, what both worlds set before
     "min_margin": (0.6, one_listing, reason(1 << reasons.FLOOR), {}),
@@ -172,6 +190,8 @@ ROWS: dict[str, tuple[Any, Story, Shows, dict[str, Any]]] = {
     "step_max": (0.01, one_listing, reason(1 << reasons.STEP), {}),
     "changes_per_hour_max": (1, again, lambda story: not len(story[-1].quotes), {}),
     "kvi_rival_ratio_max": (1.0, rival, stands_at(1, 1500), {}),
+    "kvi_brake": (0.5, spiral, braked(-3), {"kvi_rival_ratio_max": 1.0}),
+    "kvi_brake_ms": (12 * HOUR, spiral, not_(braked(-1)), BRAKED),
     "endings": (["99"], one_listing, reason(1 << reasons.ENDING), {}),
     "objective": ("profit", one_listing, lambda story: True, {}),
     "approval": ("manual", one_listing, state(State.PENDING), {}),

@@ -10,7 +10,7 @@ from engine.decided import QUOTE_DTYPE, State
 from engine.explanation import DIGITS, SETTING, ListingFacts, explain, money, percent
 from engine.policy import FIELDS, PolicyBook
 from kernels import reasons
-from kernels.reasons import BINDING_NONE, RULES
+from kernels.reasons import BINDING_NONE, BINDINGS, RULES
 
 
 def quote(**values: float) -> np.void:
@@ -402,7 +402,7 @@ def test_it_is_plain_json() -> None:
 
 
 def test_every_rule_but_map_has_a_setting_that_exists() -> None:
-    assert set(SETTING) == set(RULES) - {"legal"}
+    assert set(SETTING) == set(BINDINGS) - {"legal"}
     assert set(SETTING.values()) <= set(FIELDS)
 
 

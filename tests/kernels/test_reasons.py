@@ -26,6 +26,8 @@ def test_rules_are_named_in_the_order_in_which_they_run() -> None:
     assert tuple(modules) == reasons.RULES
     assert reasons.RULES[reasons.STEP] == "step"
     assert reasons.RULES[reasons.ENDING] == "ending"
+    assert reasons.BINDINGS[: len(reasons.RULES)] == reasons.RULES
+    assert reasons.BINDINGS[reasons.BRAKE] == "brake"
 
 
 def test_a_mask_is_told_by_its_names() -> None:

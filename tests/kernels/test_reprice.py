@@ -64,6 +64,22 @@ def test_each_rule_moves_the_price_and_is_named(
     assert row["without_minor"] == without
 
 
+def test_a_braked_rule_is_named_and_compared_with_the_rule_in_full() -> None:
+    row, whole = decided(
+        [{"kvi": 1, "rival_minor": 1400, "braked_minor": braked} for braked in (1512, 1700)]
+    )
+    assert (row["price_minor"], row["without_minor"], row["target_minor"]) == (1512, 1400, 1625)
+    assert reasons.BINDINGS[int(row["binding"])] == "brake"
+    assert int(row["reasons"]) == 1 << reasons.KVI | reasons.OVERRIDDEN
+    # It lets the whole wish through, and still the price would be another without it.
+    assert (whole["price_minor"], whole["without_minor"]) == (1625, 1400)
+    assert (whole["binding"], whole["reasons"]) == (reasons.BRAKE, reasons.OVERRIDDEN)
+    # What the rule does not touch, the brake does not either.
+    free = decided([{"kvi": 1, "rival_minor": 1700, "braked_minor": 1700}])[0]
+    assert (free["price_minor"], free["reasons"]) == (1625, 0)
+    assert free["binding"] == reasons.BINDING_NONE
+
+
 def test_the_price_without_a_rule_still_obeys_the_others() -> None:
     row = decided([{"floor_minor": 2500, "in_force_minor": 1000, "ceiling_minor": 3000}])[0]
     assert row["price_minor"] == 2500

@@ -20,16 +20,18 @@ from training.worlds.bots import BOTS, FLOOR, Bot
 from training.worlds.duopoly import COST, UNIT, Duopoly
 
 DAY_MS = 86_400_000
-SELF, BOUND = "self", "undercut_bound"
-OPPONENTS = (*BOTS, BOUND, SELF)
+SELF, BOUND = "self", "_bound"
+OPPONENTS = (*BOTS, "undercut_bound", "war_bound", "self_bound", SELF)
 LISTINGS, PERIODS = 60, 1000
 
 POLICY: dict[str, object] = {"learning": True}
 """The one configuration against everybody: the engine's defaults, and learning switched on."""
 
-BOUND_POLICY: dict[str, object] = {**POLICY, "kvi_rival_ratio_max": 1.0}
-"""And once, against the undercutter, every listing is a key value item that may not be dearer than
-its rival: the one rule of the engine that follows a rival wherever he goes."""
+BOUND_BRAKE = 0.5
+BOUND_RATIO, BOUND_RATIO_SELF = 1.0, 0.99
+"""And against some once more, every listing a key value item that may not be dearer than its rival:
+the one rule of the engine that follows a rival wherever he goes. Two shards must undercut each
+other by one percent; to match would lead them nowhere."""
 
 SETTLING_SHARE = 0.5
 """The first half of the periods is for learning; the second is scored."""
@@ -42,6 +44,7 @@ class Bout(Struct, frozen=True, kw_only=True):
     seed: int
     nash_share: float  # our profit, as a share of that in the static equilibrium
     settling_share: float  # the same of the first half, while the engine learns
+    possible_share: float  # what the best reply to the other one earns, as a share of Nash
     best_reply_share: float  # our profit, as a share of the best reply to what the other one asked
     collusion_index: float  # (profit - Nash) / (monopoly - Nash), of both where both are ours
     price: float  # our mean price over the static equilibrium's
@@ -126,15 +129,18 @@ def fight(
     market = Duopoly(seed, listings)
     draw = np.random.default_rng([seed, 6])
     opening = np.round(1.5 * UNIT * np.exp(draw.normal(0.0, 0.05, (2, listings))))
-    bound = against == BOUND
-    terms = policy or (BOUND_POLICY if bound else POLICY)
+    bound = against.endswith(BOUND)
+    rule = against.removesuffix(BOUND)
+    terms = {**POLICY, **(policy or {})}
+    if bound:
+        ratio = BOUND_RATIO_SELF if rule == SELF else BOUND_RATIO
+        terms = {"kvi_rival_ratio_max": ratio, "kvi_brake": BOUND_BRAKE, **terms}
     left = Seller("left", opening[0], terms, kvi=bound)
     other: Seller | Bot
-    if against == SELF:
-        other = Seller("right", opening[1], terms)
+    if rule == SELF:
+        other = Seller("right", opening[1], terms, kvi=bound)
         theirs = other.price.copy()
     else:
-        rule = "undercut" if bound else against
         other, theirs = BOTS[rule](market, seed, periods), opening[1]
     paths = np.zeros((2, periods, listings))
     for period in range(periods):
@@ -160,7 +166,7 @@ def _scored(against: str, seed: int, market: Duopoly, ours: np.ndarray, theirs: 
     earned = np.array([market.profit(*pair).sum() for pair in zip(ours, theirs, strict=True)])
     mine = float(earned[settled:].mean())
     joint = mine
-    if against == SELF:
+    if against.removesuffix(BOUND) == SELF:
         reverse = zip(theirs[settled:], ours[settled:], strict=True)
         joint = 0.5 * (mine + float(np.mean([market.profit(*pair).sum() for pair in reverse])))
     reply = float(np.mean([_best_reply(market, price).sum() for price in theirs[settled:]]))
@@ -174,6 +180,7 @@ def _scored(against: str, seed: int, market: Duopoly, ours: np.ndarray, theirs: 
         seed=seed,
         nash_share=mine / at_nash,
         settling_share=float(earned[:settled].mean()) / at_nash,
+        possible_share=reply / at_nash,
         best_reply_share=mine / reply,
         collusion_index=(joint - at_nash) / (at_cartel - at_nash),
         price=float((ours[settled:] / nash).mean()),

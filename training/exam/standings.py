@@ -15,6 +15,7 @@ the collusion index may reach; and how near a price may come to its floor, as a 
 COLUMNS = (
     ("nash_share", "{:.3f}"),
     ("settling_share", "{:.3f}"),
+    ("possible_share", "{:.3f}"),
     ("best_reply_share", "{:.3f}"),
     ("collusion_index", "{:+.3f}"),
     ("price", "{:.3f}"),
@@ -27,7 +28,7 @@ COLUMNS = (
 )
 
 
-NARROW = ("nash_share", "collusion_index", "price", "lowest_price", "wars", "falls")
+NARROW = ("nash_share", "possible_share", "collusion_index", "lowest_price", "wars", "falls")
 """What a terminal has room for."""
 
 
@@ -54,15 +55,19 @@ def arena_verdicts(bouts: Sequence[Bout]) -> list[tuple[str, bool]]:
     """Return the arena's goals, and whether they are reached.
 
     The equilibrium's profit is asked for against everybody, although nobody reaches it against
-    somebody who sells at his floor: beside it the table has the share of the best reply.
+    somebody who sells at his floor: beside it stands what the best reply would have earned.
     """
     judged = []
     for against, met in by_opponent(bouts).items():
         share = float(np.mean([bout.nash_share for bout in met]))
         lowest = min(bout.lowest_price for bout in met)
         spirals = float(np.mean([max(bout.wars, bout.falls) for bout in met]))
+        possible = float(np.mean([bout.possible_share for bout in met]))
         judged += [
-            (f"arena, {against}: {share:.3f} of Nash >= {NASH_GOAL}", share >= NASH_GOAL),
+            (
+                f"arena, {against}: {share:.3f} of Nash >= {NASH_GOAL} (best reply {possible:.3f})",
+                share >= NASH_GOAL,
+            ),
             (
                 f"arena, {against}: lowest price {lowest:.2f} of its floor > {FLOOR_GOAL}",
                 lowest > FLOOR_GOAL,

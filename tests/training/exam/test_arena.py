@@ -30,6 +30,7 @@ def test_nash_and_cartel_are_the_ends_of_the_index() -> None:
     assert at_nash.nash_share == pytest.approx(1.0)
     assert at_nash.collusion_index == pytest.approx(0.0, abs=1e-9)
     assert at_nash.best_reply_share == pytest.approx(1.0, abs=1e-4)
+    assert at_nash.possible_share == pytest.approx(1.0, abs=1e-4)
     assert at_cartel.collusion_index == pytest.approx(1.0)
     assert at_cartel.price == pytest.approx(at_cartel.monopoly_price)
     assert scored(0.9 * nash, 0.9 * nash).collusion_index < -0.3
@@ -71,7 +72,7 @@ def test_a_small_arena() -> None:
     The goals are for a thousand days; what must hold on every day is that nobody drags it down.
     """
     met: list[str] = []
-    names = tuple(name for name in OPPONENTS if name not in ("q_taught", BOUND))
+    names = tuple(name for name in OPPONENTS if name != "q_taught" and not name.endswith(BOUND))
     bouts = sit_arena((2,), 12, 42, names, told=lambda bout: met.append(bout.against))
     assert met == list(names)
     for bout in bouts:
@@ -84,12 +85,21 @@ def test_a_small_arena() -> None:
     assert all(f"| {name} | 1 |" in page for name in names) and "(arena.svg)" in page
     assert len(ElementTree.fromstring(plot).findall(".//{*}polyline")) == 2 * len(names)
     assert cells("self", bouts[-1:])[:2] == ["self", "1"]
-    assert narrow_cells("self", bouts[-1:])[2] == f"{bouts[-1].collusion_index:+.3f}"
+    assert narrow_cells("self", bouts[-1:])[3] == f"{bouts[-1].collusion_index:+.3f}"
 
 
-def test_who_must_match_an_undercutter_falls_and_the_judge_sees_it() -> None:
-    """The rule for key value items obeys its retailer down to the floor: nothing brakes it yet."""
-    bout = fight(BOUND, 2, 12, 56)
+@pytest.mark.parametrize("against", ["undercut_bound", "self_bound"])
+def test_who_must_match_is_braked_before_it_falls(against: str) -> None:
+    bout = fight(against, 2, 12, 84)
+    assert bout.lowest_price > 1.15, bout
+    assert bout.wars == 0.0 and bout.falls < 0.1, bout
+    assert bout.best_reply_share > 0.95, bout
+    assert bout.swings_a_year < 1.0, bout
+
+
+def test_without_the_brake_the_judge_sees_a_fall() -> None:
+    """The rule for key value items obeys its retailer down to the floor."""
+    bout = fight("undercut_bound", 2, 12, 56, {"kvi_brake": 0.0})
     assert bout.lowest_price < 1.1
     assert bout.wars == 1.0 and bout.falls == 1.0
     assert not any(reached for _, reached in arena_verdicts([bout]))
