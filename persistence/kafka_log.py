@@ -72,6 +72,10 @@ BATCH_BYTES_MAX = 1_048_576
 MESSAGE_BYTES_MAX = 4_194_304
 """What the topic must take: the largest record and what Kafka wraps around it."""
 
+UNKNOWN_AGAIN_MS = 500
+"""After so long a broker that knows no such topic is asked again: one just started learns late."""
+
+_UNKNOWN_TOPIC = 3
 _TOPIC_EXISTS = 36
 _FAILURES = (KafkaError, OSError, TimeoutError)
 
@@ -131,10 +135,19 @@ class KafkaLogs:
 
     async def partitions(self, topic: str) -> int:
         async with self._admin() as admin:
-            found = await _partitions(admin, [topic])
-        if topic not in found:
+            (told,) = await admin.describe_topics([topic])
+            if told["error_code"] == _UNKNOWN_TOPIC:
+                await asyncio.sleep(UNKNOWN_AGAIN_MS / 1000)
+                (told,) = await admin.describe_topics([topic])
+        if told["error_code"] == _UNKNOWN_TOPIC:
             raise missing_topic(topic)
-        return found[topic]
+        # Whoever is told that a topic is missing stops for good; a broker that fails or partitions
+        # that elect a leader are a matter of seconds.
+        if not _is_ready(told):
+            raise FailedDependency(
+                f"topic {topic} is not ready: error {told['error_code']}, or without a leader"
+            )
+        return len(told["partitions"])
 
     async def close(self) -> None:
         """Wait, bounded in time, for the connections that were dropped."""
@@ -476,9 +489,14 @@ async def _partitions(admin: AIOKafkaAdminClient, topics: list[str]) -> dict[str
     return {
         found["topic"]: len(found["partitions"])
         for found in await admin.describe_topics(topics)
-        if found["error_code"] == 0
-        and all(partition["leader"] >= 0 for partition in found["partitions"])
+        if _is_ready(found)
     }
+
+
+def _is_ready(told: Mapping[str, Any]) -> bool:
+    """Whether what a broker tells of a topic is no error, and all its partitions have leaders."""
+    leaders = [partition["leader"] for partition in told["partitions"]]
+    return told["error_code"] == 0 and all(leader >= 0 for leader in leaders)
 
 
 async def _configs(admin: AIOKafkaAdminClient, topics: list[str]) -> dict[str, dict[str, str]]:
