@@ -209,6 +209,8 @@ class KafkaLog:
         self._append_deadline_ms = append_deadline_ms
         self._dropped = dropped
         self._consumer: AIOKafkaConsumer | None = None
+        self._connecting = asyncio.Lock()
+        self._drops = 0  # how often the consumer was forgotten, or one that was still to come
         self._fetched = FetchedBatches(self._place)
         self._after: int | None = None  # the last offset read, if the consumer goes on behind it
         self._heard_at = 0.0  # when the broker last proved that it answers
@@ -281,33 +283,42 @@ class KafkaLog:
 
     def drop(self) -> None:
         """Forget the consumer; the next call makes another."""
+        self._drops += 1
         if self._consumer is not None:
             self._dropped.add(self._consumer.stop())
             self._consumer, self._after = None, None
 
     async def _connected(self) -> AIOKafkaConsumer:
-        if self._consumer is not None:
-            return self._consumer
-        consumer = AIOKafkaConsumer(
-            **self._client,
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            fetch_max_wait_ms=FETCH_WAIT_MS,
-            fetch_max_bytes=FETCH_BYTES_MAX,
-        )
-        try:
-            await self._bounded(consumer.start())
-        except BaseException:
-            self._dropped.add(consumer.stop())
-            raise
-        consumer.assign([self._place])
-        # Without a position the library would look for a committed one; the first read has ours.
-        consumer.seek(self._place, 0)
-        consumer.pause(self._place)
-        self._consumer, self._after = consumer, None
-        self._heard_at, self._stood_since, self._probes_failed = time.monotonic(), None, 0
-        return consumer
+        """Return the consumer, made by whoever needs it first; waiting for him is bounded, too."""
+        return self._consumer or await self._bounded(self._connect())
+
+    async def _connect(self) -> AIOKafkaConsumer:
+        async with self._connecting:
+            if self._consumer is not None:
+                return self._consumer
+            drops = self._drops
+            consumer = AIOKafkaConsumer(
+                **self._client,
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+                fetch_max_wait_ms=FETCH_WAIT_MS,
+                fetch_max_bytes=FETCH_BYTES_MAX,
+            )
+            try:
+                await consumer.start()
+                if drops != self._drops:
+                    raise FailedDependency(f"{self._place}: closed while it was being opened")
+            except BaseException:
+                self._dropped.add(consumer.stop())
+                raise
+            consumer.assign([self._place])
+            # Without a position it would look for a committed one; the first read has ours.
+            consumer.seek(self._place, 0)
+            consumer.pause(self._place)
+            self._consumer, self._after = consumer, None
+            self._heard_at, self._stood_since, self._probes_failed = time.monotonic(), None, 0
+            return consumer
 
     async def _probe(self, consumer: AIOKafkaConsumer, after: int) -> None:
         """Tell a quiet log from a broker that is gone and a consumer that is stuck.

@@ -1,8 +1,10 @@
 """What the log on Kafka makes of the library's clients, told by clients that never connect."""
 
+import asyncio
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 
 from engine.errors import FailedDependency, SettingsRefused
 from persistence import kafka_log
@@ -57,3 +59,100 @@ async def test_a_topic_is_missing_when_that_is_said_twice(answers: list[dict[str
     with pytest.raises(SettingsRefused, match="does not exist"):
         await logs.open("any", 0)
     assert answers == []
+
+
+class Consumer:
+    """A consumer that takes a moment to start."""
+
+    made: list["Consumer"]
+
+    def __init__(self, **_: Any) -> None:
+        self.begun, self.may_start = asyncio.Event(), asyncio.Event()
+        self.stopped = False
+        self.made.append(self)
+
+    async def start(self) -> None:
+        self.begun.set()
+        await self.may_start.wait()
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+    def assign(self, places: list[TopicPartition]) -> None: ...
+
+    def seek(self, place: TopicPartition, offset: int) -> None: ...
+
+    def pause(self, place: TopicPartition) -> None: ...
+
+    async def end_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(places, 9)
+
+    async def beginning_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(places, 2)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Consumer]:
+    """Return the consumers that a log will have made."""
+    made: list[Consumer] = []
+    monkeypatch.setattr(Consumer, "made", made, raising=False)
+    monkeypatch.setattr(kafka_log, "AIOKafkaConsumer", Consumer)
+    return made
+
+
+async def until(consumers: list[Consumer], count: int) -> Consumer:
+    """Return the last of ``count`` consumers once it is being started."""
+    async with asyncio.timeout(5):
+        while len(consumers) < count:
+            await asyncio.sleep(0)
+        await consumers[-1].begun.wait()
+    return consumers[-1]
+
+
+async def test_two_who_ask_at_once_share_a_consumer(
+    answers: list[dict[str, Any]], made: list[Consumer]
+) -> None:
+    """Of two that were made, one was forgotten and never stopped."""
+    answers.append(told(0))
+    logs = KafkaLogs("nowhere:1")
+    log = await logs.open("any", 0)
+    both = asyncio.gather(log.start(), log.end())
+    (await until(made, 1)).may_start.set()
+    assert await both == [2, 9]
+    await log.close()
+    await logs.close()
+    assert [each.stopped for each in made] == [True]
+
+
+async def test_whoever_waits_goes_on_when_the_first_is_cancelled(
+    answers: list[dict[str, Any]], made: list[Consumer]
+) -> None:
+    answers.append(told(0))
+    logs = KafkaLogs("nowhere:1")
+    log = await logs.open("any", 0)
+    first = asyncio.create_task(log.start())
+    await until(made, 1)
+    second = asyncio.create_task(log.end())
+    await asyncio.sleep(0)
+    first.cancel()
+    (await until(made, 2)).may_start.set()
+    assert await second == 9
+    await log.close()
+    await logs.close()
+    assert [each.stopped for each in made] == [True, True]
+
+
+async def test_a_log_closed_while_it_opens_leaves_nothing_open(
+    answers: list[dict[str, Any]], made: list[Consumer]
+) -> None:
+    answers.append(told(0))
+    logs = KafkaLogs("nowhere:1")
+    log = await logs.open("any", 0)
+    asking = asyncio.create_task(log.end())
+    consumer = await until(made, 1)
+    await log.close()
+    consumer.may_start.set()
+    with pytest.raises(FailedDependency, match="closed"):
+        await asking
+    await logs.close()
+    assert consumer.stopped
