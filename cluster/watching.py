@@ -18,7 +18,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from actors.patience import Patience
+from actors.patience import Patience, patiently
 from actors.supervisor import Decisions, Supervisor
 from actors.watch import Alarm, SupervisorSettings, Watch
 from cluster.assembly import make_logs
@@ -134,7 +134,7 @@ async def run_supervisor(settings: Settings, settings_file: Path) -> None:
             watch,
             launcher,
             {shard: await _open_decisions(logs, shard, settings) for shard in shards},
-            await _patiently(logs, WATCH),
+            await patiently(lambda: logs.open(WATCH, 0)),
             rules,
             canary=lambda: _canary(settings),
             alarm=_alarm,
@@ -231,15 +231,6 @@ async def _open_decisions(logs: Logs, shard: int, settings: Settings) -> Decisio
             log = await logs.open(DECISIONS, shard)
             reader = await reader_near_end(log, shard=shard, generation=settings.shards.generation)
             return Decisions(log, reader)
-        except FailedDependency:
-            await patience.wait()
-
-
-async def _patiently(logs: Logs, topic: str) -> Log:
-    patience = Patience()
-    while True:
-        try:
-            return await logs.open(topic, 0)
         except FailedDependency:
             await patience.wait()
 
