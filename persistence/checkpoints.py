@@ -24,6 +24,7 @@ from msgspec import Struct
 from engine.errors import (
     CorruptCheckpoint,
     CorruptRecord,
+    FailedDependency,
     IncompatibleCheckpoint,
     LogRegressed,
     StaleEpoch,
@@ -309,6 +310,7 @@ async def stands_in_log(position: LogPosition, log: Log, *, shard: int, generati
 
     Raises:
         LogRegressed: the log ends before the decision: it lost acknowledged data.
+        FailedDependency: it did not give the record in time, which says nothing about it.
     """
     if position.offset >= await log.end():
         raise LogRegressed(
@@ -318,7 +320,9 @@ async def stands_in_log(position: LogPosition, log: Log, *, shard: int, generati
         return True
     # The record is there, so nobody waits in vain; asked to answer at once, a broker says nothing.
     records = await log.read(position.offset - 1, limit=1, wait_ms=STANDS_WAIT_MS)
-    if not records or records[0].offset != position.offset:
+    if not records:
+        raise FailedDependency(f"the log did not give decision offset {position.offset} in time")
+    if records[0].offset != position.offset:
         return False
     try:
         record = decode(records[0].value)

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from engine.decided import Decided, no_quotes
 from engine.errors import (
     CorruptCheckpoint,
+    FailedDependency,
     IncompatibleCheckpoint,
     LogRegressed,
     StaleEpoch,
@@ -28,7 +29,7 @@ from persistence.checkpoints import (
 )
 from persistence.decision_records import DecisionRecord, LogPosition, Stamp, encode
 from persistence.memory_log import MemoryLogs
-from persistence.ports import DECISIONS, Log
+from persistence.ports import DECISIONS, Log, Record
 
 OWNER = b"o" * 16
 
@@ -244,3 +245,15 @@ class TestStandsInLog:
     async def test_a_log_that_ends_before_it_lost_data(self, log: Log) -> None:
         with pytest.raises(LogRegressed):
             await stands_in_log(increment(4).position, log, shard=0, generation=1)
+
+    async def test_a_log_that_is_slow_says_nothing_about_it(
+        self, log: Log, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Taken for a record that is not there, it would cost the checkpoint and a long replay."""
+
+        async def nothing_yet(*_: object, **__: object) -> list[Record]:
+            return []
+
+        monkeypatch.setattr(log, "read", nothing_yet)
+        with pytest.raises(FailedDependency):
+            await stands_in_log(increment(2).position, log, shard=0, generation=1)
