@@ -394,7 +394,11 @@ class ShardActor:
                 f"{header.generation}, not of shard {number}, generation {generation}"
             )
         return await stands_in_log(
-            chain.position, self._decisions, shard=number, generation=generation
+            chain.position,
+            self._decisions,
+            shard=number,
+            generation=generation,
+            digest=header.digest,
         )
 
     async def _follow_to_end(self) -> None:

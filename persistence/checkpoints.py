@@ -302,8 +302,12 @@ class CheckpointFiles:
         return increment
 
 
-async def stands_in_log(position: LogPosition, log: Log, *, shard: int, generation: int) -> bool:
+async def stands_in_log(
+    position: LogPosition, log: Log, *, shard: int, generation: int, digest: int | None = None
+) -> bool:
     """Return whether the decision that a checkpoint names is in the log, as far as that shows.
+
+    ``digest`` is the shard's at the mark, if the checkpoint says it: the record's own must be it.
 
     A record that retention removed cannot be checked and is believed: what follows it, and must
     follow without a gap, is checked by whoever reads on.
@@ -332,6 +336,8 @@ async def stands_in_log(position: LogPosition, log: Log, *, shard: int, generati
     if not isinstance(record, DecisionRecord) or record.decided.seq != position.seq:
         return False
     if (stamp.shard, stamp.generation) != (shard, generation):
+        return False
+    if digest is not None and record.decided.digest != digest:
         return False
     return (stamp.log_id, stamp.epoch, stamp.owner) == (
         position.log_id,

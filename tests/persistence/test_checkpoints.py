@@ -242,6 +242,12 @@ class TestStandsInLog:
         position = replace(increment(2).position, **change)
         assert not await stands_in_log(position, log, shard=0, generation=1)
 
+    async def test_a_record_of_other_content_is_not(self, log: Log) -> None:
+        """Two of one start bear one name: only what they decided tells them apart."""
+        position = increment(2).position
+        assert await stands_in_log(position, log, shard=0, generation=1, digest=0)
+        assert not await stands_in_log(position, log, shard=0, generation=1, digest=7)
+
     async def test_a_log_that_ends_before_it_lost_data(self, log: Log) -> None:
         with pytest.raises(LogRegressed):
             await stands_in_log(increment(4).position, log, shard=0, generation=1)
