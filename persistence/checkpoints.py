@@ -13,10 +13,11 @@ import asyncio
 import fcntl
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -40,6 +41,10 @@ DIGEST_BYTES = 16
 SUFFIX = ".checkpoint"
 STANDS_WAIT_MS = 2_000
 DAY_MS = 86_400_000
+LOCK_DEADLINE_S = 30.0
+"""How long the folder's lock is waited for: another writes a file meanwhile, or hangs doing it."""
+
+LOCK_AGAIN_S = 0.02
 CHAIN_MAX = 10_000
 """Longest chain that is followed; a longer one is a loop or a base that was never merged."""
 
@@ -139,7 +144,7 @@ class LocalFolder:
     ) -> None:
         self._path.mkdir(parents=True, exist_ok=True, mode=0o700)
         with open(self._path / ".lock", "wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._take(lock)
             admit(self._names())
             unfinished = self._path / (name + ".unfinished")
             with open(unfinished, "wb") as file:
@@ -153,6 +158,24 @@ class LocalFolder:
                 os.fsync(directory)
             finally:
                 os.close(directory)
+
+    def _take(self, lock: IO[bytes]) -> None:
+        """Take the lock, or give up: a thread that waits for ever outlives its whole process.
+
+        Raises:
+            TimeoutError: another held it all the time.
+        """
+        until = time.monotonic() + LOCK_DEADLINE_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise TimeoutError(
+                        f"checkpoints: another process has held {lock.name} for {LOCK_DEADLINE_S} s"
+                    ) from None
+            time.sleep(LOCK_AGAIN_S)
 
 
 class CheckpointFiles:

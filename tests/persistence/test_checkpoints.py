@@ -1,5 +1,7 @@
 """Checkpoint files: chains, damage, replaced writers, bases merged by another process."""
 
+import asyncio
+import fcntl
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -17,6 +19,7 @@ from engine.errors import (
     LogRegressed,
     StaleEpoch,
 )
+from persistence import checkpoints
 from persistence.checkpoints import (
     CheckpointFiles,
     Increment,
@@ -134,6 +137,26 @@ async def test_a_replaced_writer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StaleEpoch):
         await files.save(increment(6, epoch=2))
     await files.save(increment(7, epoch=3))
+
+
+async def test_a_lock_that_another_holds_is_waited_for_in_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = CheckpointFiles(tmp_path)
+    with open(tmp_path / ".lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        saving = asyncio.create_task(files.save(increment(1)))
+        await asyncio.sleep(0.1)
+        assert not saving.done()
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        await saving
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        monkeypatch.setattr(checkpoints, "LOCK_DEADLINE_S", 0.1)
+        with pytest.raises(OSError, match="has held"):
+            async with asyncio.timeout(10):
+                await files.save(increment(2))
+        fcntl.flock(lock, fcntl.LOCK_UN)
+    assert len(await files.names()) == 1
 
 
 async def test_an_increment_without_its_parent_is_refused(tmp_path: Path) -> None:
