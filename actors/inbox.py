@@ -14,7 +14,7 @@ from operator import attrgetter
 from msgspec import Struct
 
 from actors.pace import Pace
-from actors.patience import Patience
+from actors.patience import Patience, patiently
 from engine.errors import FailedDependency, LogRegressed
 from engine.microbatch import Microbatch
 from persistence.ports import Log, Record
@@ -110,12 +110,7 @@ class Lane:
 
     async def end(self) -> int:
         """Return the offset that the lane's next record will get."""
-        patience = Patience()
-        while True:
-            try:
-                return await self._log.end()
-            except FailedDependency:
-                await patience.wait()
+        return await patiently(self._log.end)
 
     async def _read_ahead(self, after: int) -> None:
         patience = Patience()

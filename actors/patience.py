@@ -1,6 +1,12 @@
 """Waiting longer each time, up to a limit."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from engine.errors import FailedDependency
+
+Answer = TypeVar("Answer")
 
 FIRST_MS = 10
 LONGEST_MS = 1_000
@@ -22,3 +28,13 @@ class Patience:
     def renew(self) -> None:
         """Begin with the shortest wait again, after a success."""
         self._next_ms = self._first_ms
+
+
+async def patiently(ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Ask again, more and more slowly, until what is asked answers."""
+    patience = Patience()
+    while True:
+        try:
+            return await ask()
+        except FailedDependency:
+            await patience.wait()

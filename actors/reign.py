@@ -89,9 +89,13 @@ class Reign:
             LogRegressed: the log lost acknowledged data.
             ClockFault: the log's clock says another time than ours.
         """
+        ours = (decided.seq, decided.digest)
         return await self._append(
             lambda stamp: DecisionRecord(stamp, decided),
-            lambda accepted: accepted.decided is not None and accepted.decided.seq == decided.seq,
+            lambda accepted: (
+                accepted.decided is not None
+                and (accepted.decided.seq, accepted.decided.digest) == ours
+            ),
             decided.seq,
         )
 
@@ -241,10 +245,12 @@ class Reign:
     async def _look(
         self, accepted: Accepted, is_ours: Callable[[Accepted], bool], found: list[Recorded]
     ) -> None:
-        """Take note of our own record; stop if another has decided meanwhile."""
-        if accepted.stamp.owner == self._owner:
-            if is_ours(accepted):
-                found.append(Recorded(accepted.position, accepted.appended_ms))
+        """Take note of our own record; stop if another has decided meanwhile.
+
+        What bears our name and is not ours was decided by another, too: our start began twice.
+        """
+        if accepted.stamp.owner == self._owner and is_ours(accepted):
+            found.append(Recorded(accepted.position, accepted.appended_ms))
         elif accepted.decided is not None:
             raise StaleEpoch(self._reader.shard, self.epoch, accepted.stamp.epoch)
 

@@ -21,7 +21,7 @@ from actors.clock import Clock, ClockKind, ClockWatch, decision_ms
 from actors.gate import Gate
 from actors.inbox import Inbox, InboxLimits
 from actors.owned_shard import NewShard, OwnedShard, RestoreShard
-from actors.patience import Patience
+from actors.patience import Patience, patiently
 from actors.reign import Reign
 from engine.artefact import Artefact
 from engine.decided import Decided, Given
@@ -367,7 +367,7 @@ class ShardActor:
         self._inbox.begin(self._shard.last_command, self._shard.last_delta)
 
     async def _open_log(self, topic: str) -> Log:
-        log = await self._logs.open(topic, self._shard_number)
+        log = await patiently(lambda: self._logs.open(topic, self._shard_number))
         self._closing.append(log.close)
         return log
 
@@ -394,17 +394,15 @@ class ShardActor:
                 f"{header.generation}, not of shard {number}, generation {generation}"
             )
         return await stands_in_log(
-            chain.position, self._decisions, shard=number, generation=generation
+            chain.position,
+            self._decisions,
+            shard=number,
+            generation=generation,
+            digest=header.digest,
         )
 
     async def _follow_to_end(self) -> None:
-        patience = Patience()
-        while True:
-            try:
-                end = await self._decisions.end()
-                break
-            except FailedDependency:
-                await patience.wait()
+        end = await patiently(self._decisions.end)
         while self._reader.offset < end - 1:
             await self._follow(wait_ms=self._settings.heartbeat_ms)
 

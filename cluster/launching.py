@@ -45,9 +45,14 @@ class RayLauncher:
         async with self._one_at_a_time:
             spare = self._spare if self.has_spare() else None
             self._spare = None
-            placed = await self._order(Order(spare=spare[0] if spare else "", start=start))
-            if spare is not None and placed.pid != spare[1].pid:
-                kill(spare[1])  # it could not be had: another Ray's, or hung
+            name, process = spare or ("", None)
+            order = Order(spare=name, spare_process=process, start=start)
+            try:
+                placed = await self._order(order)
+            except FailedDependency:
+                if process is not None:
+                    kill(process)  # it may begin all the same, and this start is given up
+                raise
         launched = Launched(start=start, pid=placed.pid, address=placed.address)
         self.know(launched)
         return launched

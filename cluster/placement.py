@@ -7,6 +7,8 @@ one.
 
 import logging
 import sys
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +18,7 @@ from msgspec import Struct
 from actors.starts import Start
 from cluster.control import LOOPBACK
 from cluster.owner import OwnerProcess
+from cluster.processes import ProcessName, kill, lives
 from cluster.ray_node import read_node
 from cluster.settings import Settings
 
@@ -24,11 +27,17 @@ LAUNCH_DEADLINE_S: Final = 40.0
 SPARE_DEADLINE_S: Final = 8.0
 """A spare that has not begun by then is given up: a new process takes about as long."""
 
+END_DEADLINE_S: Final = 5.0
+
+Where = Mapping[str, Any]
+"""What an actor answers that has begun: ``pid`` and ``address``."""
+
 
 class Order(Struct, frozen=True, kw_only=True):
     """What the child is told: to start an owner, in a spare if one is named, or to make a spare."""
 
     spare: str = ""
+    spare_process: ProcessName | None = None
     start: Start | None = None
 
 
@@ -39,6 +48,32 @@ class Placed(Struct, frozen=True, kw_only=True):
     pid: int = 0
     address: str = ""
     problem: str = ""
+
+
+def begin_once(
+    order: Order, in_spare: Callable[[], Where | None], anew: Callable[[], Where]
+) -> Where:
+    """Begin a start in its spare, or in a new actor once the spare can begin it no more.
+
+    A spare that did not answer in time may begin all the same: two actors of one start bear one
+    name in the log, which then cannot tell them apart.
+
+    Raises:
+        TimeoutError: the spare does not end.
+    """
+    process = order.spare_process
+    if process is None:
+        return anew()
+    where = in_spare()
+    if where is not None:
+        return where
+    kill(process)
+    until = time.monotonic() + END_DEADLINE_S
+    while lives(process):
+        if time.monotonic() > until:
+            raise TimeoutError(f"{order.spare} does not end")
+        time.sleep(0.01)
+    return anew()
 
 
 def place(settings_file: Path) -> None:
@@ -65,30 +100,34 @@ def place(settings_file: Path) -> None:
         owner = owner_class.options(name=name, lifetime="detached", **options)
         return owner.remote(settings_json, name)
 
-    def begin(actor: Any, start: Start, within_s: float = LAUNCH_DEADLINE_S) -> Any:
+    def begin(actor: Any, start: Start, within_s: float = LAUNCH_DEADLINE_S) -> Where:
         call = actor.begin.options(name=start.name)  # Ray's dashboard lists the call by this name
         answer = call.remote(msgspec.json.encode(start).decode())
-        return ray.get(answer, timeout=within_s)
+        where: Where = ray.get(answer, timeout=within_s)
+        return where
 
     def carry_out(order: Order) -> Placed:
         if order.start is None:
             where = ray.get(make(order.spare).prepare.remote(), timeout=LAUNCH_DEADLINE_S)
             return Placed(name=order.spare, pid=where["pid"])
-        where = None
-        if order.spare:
+        start = order.start
+
+        def in_spare() -> Where | None:
             try:
                 spare = ray.get_actor(order.spare, namespace=NAMESPACE)
-                where = begin(spare, order.start, SPARE_DEADLINE_S)
+                return begin(spare, start, SPARE_DEADLINE_S)
             except (RayError, GetTimeoutError, ValueError) as error:
                 print(f"{order.spare}: not usable: {error}", file=sys.stderr, flush=True)
-        where = where or begin(make(order.start.name), order.start)
-        return Placed(name=order.start.name, pid=where["pid"], address=where["address"])
+                return None
+
+        where = begin_once(order, in_spare, lambda: begin(make(start.name), start))
+        return Placed(name=start.name, pid=where["pid"], address=where["address"])
 
     for line in sys.stdin.buffer:
         order = msgspec.json.decode(line, type=Order)
         try:
             placed = carry_out(order)
-        except (RayError, GetTimeoutError, ValueError) as error:
+        except (RayError, GetTimeoutError, TimeoutError, ValueError) as error:
             name = order.start.name if order.start else order.spare
             placed = Placed(name=name, problem=f"{type(error).__name__}: {error}"[:2000])
         sys.stdout.buffer.write(msgspec.json.encode(placed) + b"\n")

@@ -154,7 +154,10 @@ async def _end_of(settings: Settings, logs: Logs, shard: int, opened: AsyncExitS
     decisions = await logs.open(DECISIONS, shard)
     opened.push_async_callback(decisions.close)
     async for chain in make_checkpoints(settings, shard).candidates():
-        if await stands_in_log(chain.position, decisions, shard=shard, generation=generation):
+        mark = chain.header
+        if await stands_in_log(
+            mark.position, decisions, shard=shard, generation=generation, digest=mark.digest
+        ):
             reader = DecisionReader(chain.position, shard=shard, generation=generation)
             return _End(decisions, reader, chain.header.decided_ms)
     start = await decisions.start()

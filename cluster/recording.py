@@ -173,7 +173,11 @@ async def horizon_of(
     files = make_checkpoints(settings, shard_number)
     async for chain in files.candidates():
         if await stands_in_log(
-            chain.position, decisions, shard=shard_number, generation=settings.shards.generation
+            chain.position,
+            decisions,
+            shard=shard_number,
+            generation=settings.shards.generation,
+            digest=chain.header.digest,
         ):
             chains.append(chain)
             if begin == "checkpoint":

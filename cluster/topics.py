@@ -45,7 +45,11 @@ async def prepare_logs(settings: Settings, logs: Logs, *, patience_s: float = 60
 
 
 async def recorded_generation(logs: Logs) -> Generation | None:
-    """Return the cut that the log's last canary names, ``None`` when nobody supervised yet."""
+    """Return the cut that the log's last canary names, ``None`` when nobody supervised yet.
+
+    Raises:
+        FailedDependency: the log holds a canary and did not give it in time.
+    """
     log = await logs.open(WATCH, 0)
     try:
         end = await log.end()
@@ -54,7 +58,9 @@ async def recorded_generation(logs: Logs) -> Generation | None:
         records = await log.read(end - 2, limit=1, wait_ms=1000)
     finally:
         await log.close()
-    return msgspec.json.decode(records[-1].value, type=Canary).cut if records else None
+    if not records:
+        raise FailedDependency(f"{WATCH}: the log did not give its last canary in time")
+    return msgspec.json.decode(records[-1].value, type=Canary).cut
 
 
 def refuse_another_cut(recorded: Generation, wanted: Generation) -> None:

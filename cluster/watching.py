@@ -18,7 +18,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from actors.patience import Patience
+from actors.patience import patiently
 from actors.supervisor import Decisions, Supervisor
 from actors.watch import Alarm, SupervisorSettings, Watch
 from cluster.assembly import make_logs
@@ -72,6 +72,9 @@ async def reader_near_end(log: Log, *, shard: int, generation: int) -> DecisionR
 
     Owners repeat their start at each checkpoint, so it is mostly near; otherwise we look ever
     further back.
+
+    Raises:
+        FailedDependency: the log did not answer, or not up to its end.
     """
     end, start = await log.end(), await log.start()
     back = TAIL_RECORDS
@@ -81,7 +84,8 @@ async def reader_near_end(log: Log, *, shard: int, generation: int) -> DecisionR
         while reader.offset < end - 1:
             records = await log.read(reader.offset, limit=500, wait_ms=1000)
             if not records:
-                break
+                # Taken for the end, it would leave a reader that knows nobody who reigns.
+                raise FailedDependency(f"shard {shard}: the log, up to {end}, did not answer")
             for record in records:
                 reader.accept(record)
         if reader.started is not None or after < start:
@@ -135,7 +139,7 @@ async def run_supervisor(settings: Settings, settings_file: Path) -> None:
             watch,
             launcher,
             decisions,
-            await _patiently(logs, WATCH),
+            await patiently(lambda: logs.open(WATCH, 0)),
             rules,
             canary=lambda: _canary(settings),
             alarm=_alarm,
@@ -242,23 +246,10 @@ async def open_decisions(
 
 
 async def _open_decisions(logs: Logs, shard: int, settings: Settings) -> Decisions:
-    patience = Patience()
-    while True:
-        try:
-            log = await logs.open(DECISIONS, shard)
-            reader = await reader_near_end(log, shard=shard, generation=settings.shards.generation)
-            return Decisions(log, reader)
-        except FailedDependency:
-            await patience.wait()
-
-
-async def _patiently(logs: Logs, topic: str) -> Log:
-    patience = Patience()
-    while True:
-        try:
-            return await logs.open(topic, 0)
-        except FailedDependency:
-            await patience.wait()
+    generation = settings.shards.generation
+    log = await patiently(lambda: logs.open(DECISIONS, shard))
+    reader = await patiently(lambda: reader_near_end(log, shard=shard, generation=generation))
+    return Decisions(log, reader)
 
 
 async def _status_of(address: str, session: aiohttp.ClientSession, token: str) -> Mapping[str, Any]:

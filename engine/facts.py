@@ -205,7 +205,8 @@ def _set_stock(
     listings["stock_ms"][row] = observed
     # Sales later than the count may have come before it; those we remember are subtracted again.
     later = listings["sale_ms"][row] > observed[:, None]
-    listings["sold_since"][row] = (listings["sale_units"][row] * later).sum(axis=1)
+    since = (listings["sale_units"][row] * later).sum(axis=1, dtype=np.int64)
+    listings["sold_since"][row] = np.minimum(since, UNITS_MAX)
     return np.asarray(which[last])
 
 

@@ -13,10 +13,11 @@ import asyncio
 import fcntl
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -24,6 +25,7 @@ from msgspec import Struct
 from engine.errors import (
     CorruptCheckpoint,
     CorruptRecord,
+    FailedDependency,
     IncompatibleCheckpoint,
     LogRegressed,
     StaleEpoch,
@@ -39,6 +41,10 @@ DIGEST_BYTES = 16
 SUFFIX = ".checkpoint"
 STANDS_WAIT_MS = 2_000
 DAY_MS = 86_400_000
+LOCK_DEADLINE_S = 30.0
+"""How long the folder's lock is waited for: another writes a file meanwhile, or hangs doing it."""
+
+LOCK_AGAIN_S = 0.02
 CHAIN_MAX = 10_000
 """Longest chain that is followed; a longer one is a loop or a base that was never merged."""
 
@@ -138,7 +144,7 @@ class LocalFolder:
     ) -> None:
         self._path.mkdir(parents=True, exist_ok=True, mode=0o700)
         with open(self._path / ".lock", "wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._take(lock)
             admit(self._names())
             unfinished = self._path / (name + ".unfinished")
             with open(unfinished, "wb") as file:
@@ -152,6 +158,24 @@ class LocalFolder:
                 os.fsync(directory)
             finally:
                 os.close(directory)
+
+    def _take(self, lock: IO[bytes]) -> None:
+        """Take the lock, or give up: a thread that waits for ever outlives its whole process.
+
+        Raises:
+            TimeoutError: another held it all the time.
+        """
+        until = time.monotonic() + LOCK_DEADLINE_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise TimeoutError(
+                        f"checkpoints: another process has held {lock.name} for {LOCK_DEADLINE_S} s"
+                    ) from None
+            time.sleep(LOCK_AGAIN_S)
 
 
 class CheckpointFiles:
@@ -301,14 +325,19 @@ class CheckpointFiles:
         return increment
 
 
-async def stands_in_log(position: LogPosition, log: Log, *, shard: int, generation: int) -> bool:
+async def stands_in_log(
+    position: LogPosition, log: Log, *, shard: int, generation: int, digest: int | None = None
+) -> bool:
     """Return whether the decision that a checkpoint names is in the log, as far as that shows.
+
+    ``digest`` is the shard's at the mark, if the checkpoint says it: the record's own must be it.
 
     A record that retention removed cannot be checked and is believed: what follows it, and must
     follow without a gap, is checked by whoever reads on.
 
     Raises:
         LogRegressed: the log ends before the decision: it lost acknowledged data.
+        FailedDependency: it did not give the record in time, which says nothing about it.
     """
     if position.offset >= await log.end():
         raise LogRegressed(
@@ -318,7 +347,9 @@ async def stands_in_log(position: LogPosition, log: Log, *, shard: int, generati
         return True
     # The record is there, so nobody waits in vain; asked to answer at once, a broker says nothing.
     records = await log.read(position.offset - 1, limit=1, wait_ms=STANDS_WAIT_MS)
-    if not records or records[0].offset != position.offset:
+    if not records:
+        raise FailedDependency(f"the log did not give decision offset {position.offset} in time")
+    if records[0].offset != position.offset:
         return False
     try:
         record = decode(records[0].value)
@@ -328,6 +359,8 @@ async def stands_in_log(position: LogPosition, log: Log, *, shard: int, generati
     if not isinstance(record, DecisionRecord) or record.decided.seq != position.seq:
         return False
     if (stamp.shard, stamp.generation) != (shard, generation):
+        return False
+    if digest is not None and record.decided.digest != digest:
         return False
     return (stamp.log_id, stamp.epoch, stamp.owner) == (
         position.log_id,

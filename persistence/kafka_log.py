@@ -72,6 +72,10 @@ BATCH_BYTES_MAX = 1_048_576
 MESSAGE_BYTES_MAX = 4_194_304
 """What the topic must take: the largest record and what Kafka wraps around it."""
 
+UNKNOWN_AGAIN_MS = 500
+"""After so long a broker that knows no such topic is asked again: one just started learns late."""
+
+_UNKNOWN_TOPIC = 3
 _TOPIC_EXISTS = 36
 _FAILURES = (KafkaError, OSError, TimeoutError)
 
@@ -131,10 +135,19 @@ class KafkaLogs:
 
     async def partitions(self, topic: str) -> int:
         async with self._admin() as admin:
-            found = await _partitions(admin, [topic])
-        if topic not in found:
+            (told,) = await admin.describe_topics([topic])
+            if told["error_code"] == _UNKNOWN_TOPIC:
+                await asyncio.sleep(UNKNOWN_AGAIN_MS / 1000)
+                (told,) = await admin.describe_topics([topic])
+        if told["error_code"] == _UNKNOWN_TOPIC:
             raise missing_topic(topic)
-        return found[topic]
+        # Whoever is told that a topic is missing stops for good; a broker that fails or partitions
+        # that elect a leader are a matter of seconds.
+        if not _is_ready(told):
+            raise FailedDependency(
+                f"topic {topic} is not ready: error {told['error_code']}, or without a leader"
+            )
+        return len(told["partitions"])
 
     async def close(self) -> None:
         """Wait, bounded in time, for the connections that were dropped."""
@@ -196,6 +209,8 @@ class KafkaLog:
         self._append_deadline_ms = append_deadline_ms
         self._dropped = dropped
         self._consumer: AIOKafkaConsumer | None = None
+        self._connecting = asyncio.Lock()
+        self._drops = 0  # how often the consumer was forgotten, or one that was still to come
         self._fetched = FetchedBatches(self._place)
         self._after: int | None = None  # the last offset read, if the consumer goes on behind it
         self._heard_at = 0.0  # when the broker last proved that it answers
@@ -268,33 +283,42 @@ class KafkaLog:
 
     def drop(self) -> None:
         """Forget the consumer; the next call makes another."""
+        self._drops += 1
         if self._consumer is not None:
             self._dropped.add(self._consumer.stop())
             self._consumer, self._after = None, None
 
     async def _connected(self) -> AIOKafkaConsumer:
-        if self._consumer is not None:
-            return self._consumer
-        consumer = AIOKafkaConsumer(
-            **self._client,
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            fetch_max_wait_ms=FETCH_WAIT_MS,
-            fetch_max_bytes=FETCH_BYTES_MAX,
-        )
-        try:
-            await self._bounded(consumer.start())
-        except BaseException:
-            self._dropped.add(consumer.stop())
-            raise
-        consumer.assign([self._place])
-        # Without a position the library would look for a committed one; the first read has ours.
-        consumer.seek(self._place, 0)
-        consumer.pause(self._place)
-        self._consumer, self._after = consumer, None
-        self._heard_at, self._stood_since, self._probes_failed = time.monotonic(), None, 0
-        return consumer
+        """Return the consumer, made by whoever needs it first; waiting for him is bounded, too."""
+        return self._consumer or await self._bounded(self._connect())
+
+    async def _connect(self) -> AIOKafkaConsumer:
+        async with self._connecting:
+            if self._consumer is not None:
+                return self._consumer
+            drops = self._drops
+            consumer = AIOKafkaConsumer(
+                **self._client,
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+                fetch_max_wait_ms=FETCH_WAIT_MS,
+                fetch_max_bytes=FETCH_BYTES_MAX,
+            )
+            try:
+                await consumer.start()
+                if drops != self._drops:
+                    raise FailedDependency(f"{self._place}: closed while it was being opened")
+            except BaseException:
+                self._dropped.add(consumer.stop())
+                raise
+            consumer.assign([self._place])
+            # Without a position it would look for a committed one; the first read has ours.
+            consumer.seek(self._place, 0)
+            consumer.pause(self._place)
+            self._consumer, self._after = consumer, None
+            self._heard_at, self._stood_since, self._probes_failed = time.monotonic(), None, 0
+            return consumer
 
     async def _probe(self, consumer: AIOKafkaConsumer, after: int) -> None:
         """Tell a quiet log from a broker that is gone and a consumer that is stuck.
@@ -476,9 +500,14 @@ async def _partitions(admin: AIOKafkaAdminClient, topics: list[str]) -> dict[str
     return {
         found["topic"]: len(found["partitions"])
         for found in await admin.describe_topics(topics)
-        if found["error_code"] == 0
-        and all(partition["leader"] >= 0 for partition in found["partitions"])
+        if _is_ready(found)
     }
+
+
+def _is_ready(told: Mapping[str, Any]) -> bool:
+    """Whether what a broker tells of a topic is no error, and all its partitions have leaders."""
+    leaders = [partition["leader"] for partition in told["partitions"]]
+    return told["error_code"] == 0 and all(leader >= 0 for leader in leaders)
 
 
 async def _configs(admin: AIOKafkaAdminClient, topics: list[str]) -> dict[str, dict[str, str]]:

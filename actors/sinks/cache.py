@@ -341,7 +341,10 @@ async def opening_at_checkpoint(
     Decoding the catalogue of a million listings takes seconds, so it happens on a thread.
     """
     async for chain in files.candidates():
-        if not await stands_in_log(chain.position, log, shard=shard, generation=generation):
+        mark = chain.header
+        if not await stands_in_log(
+            mark.position, log, shard=shard, generation=generation, digest=mark.digest
+        ):
             continue
         catalogue = await asyncio.to_thread(read_catalogue, chain.parts)
         priced = [each for each in catalogue.listings if each.quote is not None]

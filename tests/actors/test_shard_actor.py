@@ -21,7 +21,7 @@ from engine.errors import (
     StaleEpoch,
 )
 from kernels.limits import FEATURES_SLICE_MAX
-from persistence.memory_log import MemoryLog
+from persistence.memory_log import MemoryLog, MemoryLogs
 from persistence.ports import COMMANDS, DECISIONS, DELTAS
 from tests.actors.owned import Home
 from tests.sim.feed import KEYS, RETAILER, count, sale
@@ -396,6 +396,23 @@ async def test_an_owner_that_ends_says_so(place: Home) -> None:
     with pytest.raises(StaleEpoch):
         await running
     assert owner.phase == "stopped"
+
+
+async def test_a_start_waits_for_a_broker_that_does_not_answer(
+    place: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, refused = MemoryLogs.open, []
+
+    async def answers_the_second_time(self: MemoryLogs, topic: str, partition: int) -> MemoryLog:
+        if topic not in refused:
+            refused.append(topic)
+            raise FailedDependency(f"topic {topic} is not ready")
+        return await opened(self, topic, partition)
+
+    monkeypatch.setattr(MemoryLogs, "open", answers_the_second_time)
+    owner = await live(place.owner(cautious=True))
+    assert owner.phase == "live"
+    assert sorted(refused) == sorted([COMMANDS, DECISIONS, DELTAS])
 
 
 async def test_within_the_interval_what_comes_is_gathered_into_one_microbatch(place: Home) -> None:

@@ -9,10 +9,11 @@ import pytest
 from cluster.settings import Settings, load
 from cluster.topics import prepare_logs, recorded_generation, topics_of
 from cluster.tree import PACKAGES, refuse_shadowed_packages
-from cluster.watching import Canary, generation_of
-from engine.errors import SettingsRefused
-from persistence.memory_log import MemoryLogs
-from persistence.ports import WATCH
+from cluster.watching import Canary, generation_of, reader_near_end
+from engine.errors import FailedDependency, SettingsRefused
+from persistence.decision_records import CONTENT_TYPE, EpochStarted, Stamp, encode
+from persistence.memory_log import MemoryLog, MemoryLogs
+from persistence.ports import DECISIONS, WATCH, Record
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,6 +37,45 @@ async def test_the_log_remembers_how_it_was_cut() -> None:
     logs = await logs_of(settings(count=3, spreads={"big": 2}))
     recorded = await recorded_generation(logs)
     assert recorded == generation_of(settings(count=3, spreads={"big": 2}))
+
+
+async def nothing_yet(*_: object, **__: object) -> list[Record]:
+    """Read of a log that says where it ends and gives nothing in time."""
+    return []
+
+
+async def test_a_slow_log_is_no_log_without_a_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a slow broker would let a start with another cut pass."""
+    first = settings(count=3)
+    logs = await logs_of(first)
+    with monkeypatch.context() as slow:
+        slow.setattr(MemoryLog, "read", nothing_yet)
+        with pytest.raises(FailedDependency):
+            await prepare_logs(settings(count=3, generation=2), logs, patience_s=0)
+    with pytest.raises(SettingsRefused):
+        await prepare_logs(settings(count=3, generation=2), logs)
+
+
+async def test_a_slow_log_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A supervisor's reader that began too early would know nobody who reigns."""
+    logs = await logs_of(settings(count=1))
+    log = await logs.open(DECISIONS, 0)
+    start = EpochStarted(
+        stamp=Stamp(log_id=b"l" * 16, generation=1, shard=0, epoch=4, owner=b"o" * 16),
+        started_ms=1,
+        replay_domain="",
+        clock="wall",
+        from_offset=-1,
+        from_seq=0,
+        first_offset=-1,
+        partitions=1,
+    )
+    await (await log.appender()).append(encode(start), content_type=CONTENT_TYPE)
+    with monkeypatch.context() as slow:
+        slow.setattr(MemoryLog, "read", nothing_yet)
+        with pytest.raises(FailedDependency):
+            await reader_near_end(log, shard=0, generation=1)
+    assert (await reader_near_end(log, shard=0, generation=1)).epoch == 4
 
 
 @pytest.mark.parametrize(

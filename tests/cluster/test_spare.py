@@ -3,14 +3,18 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from actors.starts import Start
 from cluster.launching import RayLauncher
 from cluster.owner import spare_cards, spare_file
-from cluster.processes import ProcessName, lives, name_of, write_file
+from cluster.placement import Order, Placed, Where, begin_once
+from cluster.processes import ProcessName, gone, lives, name_of, write_file
 from cluster.settings import load
+from engine.errors import FailedDependency
 from kernels.ladder import LADDER
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,6 +91,55 @@ async def test_a_supervisor_that_begins_anew_ends_the_spares_it_finds(tmp_path: 
     left.wait(30)
     assert not lives(process)
     assert spare_cards(settings.run_folder) == {}
+    assert not launcher.has_spare()
+
+
+@pytest.fixture
+def spare() -> Iterator[ProcessName]:
+    """Return a process that stands for a spare."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    process = name_of(child.pid)
+    assert process is not None
+    yield process
+    child.kill()
+    child.wait()
+
+
+START = Start(shard=0, number=7, owner=b"o" * 16)
+
+
+def test_a_start_is_begun_anew_only_when_its_spare_is_gone(spare: ProcessName) -> None:
+    """A spare that answered too late has begun it, and two of one name are told apart by nobody."""
+    order = Order(spare="spare-1", spare_process=spare, start=START)
+    assert begin_once(order, lambda: {"pid": 1}, lambda: {"pid": 2}) == {"pid": 1}
+    assert lives(spare)
+
+    def anew() -> Where:
+        assert not lives(spare)
+        return {"pid": 2}
+
+    assert begin_once(order, lambda: None, anew) == {"pid": 2}
+
+
+async def test_a_spare_goes_with_the_start_that_was_given_up(
+    tmp_path: Path, spare: ProcessName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load({"folder": str(tmp_path)})
+    launcher = RayLauncher(settings, tmp_path / "settings.json", None)  # type: ignore[arg-type]
+    orders: list[Order] = []
+
+    async def answer(order: Order) -> Placed:
+        orders.append(order)
+        if order.start is None:
+            return Placed(name=order.spare, pid=spare.pid)
+        raise FailedDependency("Ray did not answer")
+
+    monkeypatch.setattr(launcher, "_order", answer)
+    await launcher.prepare()
+    with pytest.raises(FailedDependency):
+        await launcher.launch(START)
+    assert orders[-1].spare_process == spare
+    await gone(spare)
     assert not launcher.has_spare()
 
 

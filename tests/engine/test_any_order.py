@@ -102,3 +102,20 @@ def test_a_late_count_subtracts_the_sales_that_came_before_it() -> None:
     assert world.live()["stock"] == 5
     world.send(world.sold(1, event_id="y", observed_ms=t + 2000), after_ms=0)  # counted already
     assert world.live()["stock"] == 5
+
+
+def test_sales_beyond_what_a_column_holds_leave_no_stock_whichever_came_first() -> None:
+    """Summed without a limit they wrapped round, and a listing that was sold out had stock."""
+    first, last = opened(), opened()
+    most = 2**31 - 1
+    sales = [
+        first.sold(most, event_id=name, observed_ms=T + HOUR + tick)
+        for tick, name in enumerate("xyz", start=1)
+    ]
+    counted = first.stock(5, observed_ms=T + HOUR)
+    first.send(counted)
+    first.send(*sales)
+    last.send(*sales)
+    last.send(counted)
+    assert state(first) == state(last)
+    assert last.live("A")["stock"] == 0

@@ -59,18 +59,25 @@ async def test_a_log_that_does_not_answer_is_asked_again(monkeypatch: pytest.Mon
     logs, owner, clock, replica = await one_shard()
     await owner.decide(catalogue=[retailer_added("acme"), listed("acme", "shop", "A-1")])
     read, failures = MemoryLog.read, [FailedDependency("no broker")] * 3
+    opened, leaderless = MemoryLogs.open, [FailedDependency("no leader")] * 2
 
     async def fails(self: MemoryLog, *args: Any, **more: Any) -> Any:
         if failures:
             raise failures.pop()
         return await read(self, *args, **more)
 
+    async def has_no_leader(self: MemoryLogs, *args: Any) -> Any:
+        if leaderless:
+            raise leaderless.pop()
+        return await opened(self, *args)
+
     monkeypatch.setattr(MemoryLog, "read", fails)
+    monkeypatch.setattr(MemoryLogs, "open", has_no_leader)
     following = asyncio.create_task(follow(replica, 0, logs, clock))
     async with asyncio.timeout(10):
         while replica.shards[0].position.seq < 1:
             await asyncio.sleep(0.01)
-    assert failures == []
+    assert failures == leaderless == []
     assert replica.shards[0].caught_up
     following.cancel()
 

@@ -1,5 +1,7 @@
 """Checkpoint files: chains, damage, replaced writers, bases merged by another process."""
 
+import asyncio
+import fcntl
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -12,10 +14,12 @@ from msgspec.structs import replace
 from engine.decided import Decided, no_quotes
 from engine.errors import (
     CorruptCheckpoint,
+    FailedDependency,
     IncompatibleCheckpoint,
     LogRegressed,
     StaleEpoch,
 )
+from persistence import checkpoints
 from persistence.checkpoints import (
     CheckpointFiles,
     Increment,
@@ -28,7 +32,7 @@ from persistence.checkpoints import (
 )
 from persistence.decision_records import DecisionRecord, LogPosition, Stamp, encode
 from persistence.memory_log import MemoryLogs
-from persistence.ports import DECISIONS, Log
+from persistence.ports import DECISIONS, Log, Record
 
 OWNER = b"o" * 16
 
@@ -133,6 +137,26 @@ async def test_a_replaced_writer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StaleEpoch):
         await files.save(increment(6, epoch=2))
     await files.save(increment(7, epoch=3))
+
+
+async def test_a_lock_that_another_holds_is_waited_for_in_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = CheckpointFiles(tmp_path)
+    with open(tmp_path / ".lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        saving = asyncio.create_task(files.save(increment(1)))
+        await asyncio.sleep(0.1)
+        assert not saving.done()
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        await saving
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        monkeypatch.setattr(checkpoints, "LOCK_DEADLINE_S", 0.1)
+        with pytest.raises(OSError, match="has held"):
+            async with asyncio.timeout(10):
+                await files.save(increment(2))
+        fcntl.flock(lock, fcntl.LOCK_UN)
+    assert len(await files.names()) == 1
 
 
 async def test_an_increment_without_its_parent_is_refused(tmp_path: Path) -> None:
@@ -241,6 +265,24 @@ class TestStandsInLog:
         position = replace(increment(2).position, **change)
         assert not await stands_in_log(position, log, shard=0, generation=1)
 
+    async def test_a_record_of_other_content_is_not(self, log: Log) -> None:
+        """Two of one start bear one name: only what they decided tells them apart."""
+        position = increment(2).position
+        assert await stands_in_log(position, log, shard=0, generation=1, digest=0)
+        assert not await stands_in_log(position, log, shard=0, generation=1, digest=7)
+
     async def test_a_log_that_ends_before_it_lost_data(self, log: Log) -> None:
         with pytest.raises(LogRegressed):
             await stands_in_log(increment(4).position, log, shard=0, generation=1)
+
+    async def test_a_log_that_is_slow_says_nothing_about_it(
+        self, log: Log, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Taken for a record that is not there, it would cost the checkpoint and a long replay."""
+
+        async def nothing_yet(*_: object, **__: object) -> list[Record]:
+            return []
+
+        monkeypatch.setattr(log, "read", nothing_yet)
+        with pytest.raises(FailedDependency):
+            await stands_in_log(increment(2).position, log, shard=0, generation=1)

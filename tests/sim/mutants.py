@@ -112,7 +112,7 @@ CLOCK_JUMP = Patch(CLOCK, "if abs(moved_ms) > JUMP_MS:", "if False:")
 CLOCK_DIFFERS = Patch(CLOCK, "if not earliest_ms <= appended_ms <= latest_ms:", "if False:")
 STANDS_IN_LOG = Patch(
     FILES,
-    "    if not records or records[0].offset != position.offset:\n        return False\n",
+    "    if records[0].offset != position.offset:\n        return False\n",
     "    return True\n",
 )
 
