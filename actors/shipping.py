@@ -28,6 +28,7 @@ from persistence.checkpoints import (
     decode_increment,
     is_checkpoint,
 )
+from persistence.decision_records import LogPosition
 from persistence.ports import SeriesStore, Statement, TableStore
 
 LOGGER = logging.getLogger("repricer.shipping")
@@ -69,6 +70,7 @@ class Shipping:
         self._wall_ms = wall_ms
         self._migrated = False
         self._series_migrated = False
+        self._looked_at: tuple[list[str], Chain | None] = ([], None)
 
     async def ship(self) -> str | None:
         """Ship the newest chain that verifies; return its name, ``None`` if that was done before.
@@ -93,7 +95,11 @@ class Shipping:
             if _place(manifest) > (position.epoch, position.seq):
                 return None
         try:
-            shipped = [await self._ship_file(name, position.epoch) for name in chain.names]
+            there = _there(manifest, position)
+            shipped = [
+                there.get(name) or await self._ship_file(name, position.epoch)
+                for name in chain.names
+            ]
         except OSError as error:
             # A merged base took this chain's place on the disk meanwhile; that one is next.
             raise FailedDependency(f"checkpoint {chain.name}: {error}") from error
@@ -119,7 +125,7 @@ class Shipping:
             place = (local.position.epoch, local.position.seq)
             if place >= _place(manifest):
                 return None
-        files = msgspec.json.decode(manifest["files"], type=list[ShippedFile])
+        files = _files(manifest)
         contents = [(file.name, await self._content(file)) for file in files]
         for name, content in contents:  # base first: a crash in between leaves a shorter chain
             await self._files.receive(name, content)
@@ -135,7 +141,7 @@ class Shipping:
         await self._migrate()
         here, fetched = set(await self._files.names()), []
         for pin in await self._pins():
-            files = msgspec.json.decode(pin["files"], type=list[ShippedFile])
+            files = _files(pin)
             missing = [file for file in files if file.name not in here]
             for file in missing:
                 await self._files.receive(file.name, await self._content(file))
@@ -172,9 +178,14 @@ class Shipping:
             return None
 
     async def _newest(self) -> Chain | None:
-        async for chain in self._files.candidates():
-            return chain
-        return None
+        """Return the newest chain that verifies, without its parts; files are looked at once."""
+        names = await self._files.names()
+        seen, chain = self._looked_at
+        # One that did not verify may do so the next time.
+        if names != seen or chain is None or chain.name != names[-1]:
+            chain = await anext(self._files.heads(), None)
+            self._looked_at = (names, chain)
+        return chain
 
     async def _migrate(self) -> None:
         if not self._migrated:
@@ -363,8 +374,19 @@ class Shipping:
         return content
 
 
+def _files(manifest: dict[str, Any]) -> list[ShippedFile]:
+    return msgspec.json.decode(manifest["files"], type=list[ShippedFile])
+
+
 def _names(manifest: dict[str, Any]) -> list[str]:
-    return [file.name for file in msgspec.json.decode(manifest["files"], type=list[ShippedFile])]
+    return [file.name for file in _files(manifest)]
+
+
+def _there(manifest: dict[str, Any] | None, position: LogPosition) -> dict[str, ShippedFile]:
+    """Return the files that were shipped of this very log, by name; a name tells a mark of one."""
+    if manifest is None or manifest["log_id"] != position.log_id.hex():
+        return {}
+    return {file.name: file for file in _files(manifest)}
 
 
 def _place(manifest: dict[str, Any]) -> tuple[int, int]:

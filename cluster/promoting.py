@@ -153,7 +153,7 @@ async def _end_of(settings: Settings, logs: Logs, shard: int, opened: AsyncExitS
     generation = settings.shards.generation
     decisions = await logs.open(DECISIONS, shard)
     opened.push_async_callback(decisions.close)
-    async for chain in make_checkpoints(settings, shard).candidates():
+    async for chain in make_checkpoints(settings, shard).heads():
         mark = chain.header
         if await stands_in_log(
             mark.position, decisions, shard=shard, generation=generation, digest=mark.digest

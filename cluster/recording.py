@@ -171,7 +171,7 @@ async def horizon_of(
             LOGGER.warning("shard %d: no pinned checkpoint fetched: %s", shard_number, error)
     chains = []
     files = make_checkpoints(settings, shard_number)
-    async for chain in files.candidates():
+    async for chain in files.heads():
         if await stands_in_log(
             chain.position,
             decisions,
@@ -193,7 +193,13 @@ async def horizon_of(
         chosen = fitting[-1]  # newest first: the last one reaches back furthest
         decided = datetime.fromtimestamp(chosen.header.decided_ms / 1000, UTC)
         when = decided.isoformat(timespec="seconds").replace("+00:00", "Z")
-        return chosen, f"checkpoint {chosen.name}, decided {when}"
+        try:
+            whole = await files.whole(chosen)
+        except (CorruptCheckpoint, OSError) as error:
+            raise FailedDependency(
+                f"checkpoint {chosen.name} went while it was read; try again: {error}"
+            ) from error
+        return whole, f"checkpoint {chosen.name}, decided {when}"
     refused = "".join(f"; {error}" for error in files.incompatible.values())
     if begin == "checkpoint":
         raise RejectedInput(

@@ -14,7 +14,7 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Protocol
@@ -92,6 +92,9 @@ class Chain(Struct, frozen=True, kw_only=True):
     def position(self) -> LogPosition:
         """Return the mark at which it stands."""
         return self.header.position
+
+
+Read = Callable[[str], Awaitable[Increment]]
 
 
 class Folder(Protocol):
@@ -240,10 +243,38 @@ class CheckpointFiles:
 
     async def candidates(self) -> AsyncIterator[Chain]:
         """Yield the chains that verify, newest first."""
-        names = await self.names()
+        async for chain in self._chains(await self.names(), self._read):
+            yield chain
+
+    async def heads(self) -> AsyncIterator[Chain]:
+        """Yield the chains that verify, newest first, without their parts and the parts' digests.
+
+        A file is read once, in however many chains it stands, and let go of at once: a chain of an
+        hour may be many times as large as its shard.
+        """
+        known: dict[str, Increment] = {}
+
+        async def read(name: str) -> Increment:
+            if name not in known:
+                known[name] = msgspec.structs.replace(await self._read(name), parts=())
+            return known[name]
+
+        async for chain in self._chains(await self.names(), read):
+            yield chain
+
+    async def whole(self, head: Chain) -> Chain:
+        """Return a chain with its parts.
+
+        Raises:
+            CorruptCheckpoint: it does not verify any more.
+            OSError: a file cannot be read.
+        """
+        return await self._chain(head.name, await self.names(), self._read)
+
+    async def _chains(self, names: Sequence[str], read: Read) -> AsyncIterator[Chain]:
         for name in reversed(names):
             try:
-                yield await self._chain(name, names)
+                yield await self._chain(name, names, read)
             except IncompatibleCheckpoint as error:
                 if name not in self.incompatible:
                     LOGGER.error("%s", error)
@@ -268,7 +299,7 @@ class CheckpointFiles:
         needed: set[str] = set()
         pins: dict[int, tuple[bool, tuple[str, ...]]] = {}  # day -> is a base, names
         kept = 0
-        async for chain in self.candidates():
+        async for chain in self.heads():
             if kept < keep:
                 needed.update(chain.names)
                 kept += 1
@@ -286,7 +317,7 @@ class CheckpointFiles:
                 removed.append(name)
         return removed
 
-    async def _chain(self, name: str, names: Sequence[str]) -> Chain:
+    async def _chain(self, name: str, names: Sequence[str], read: Read) -> Chain:
         # A mark's base, merged later, sorts after its increment and so stands in for it.
         files = {stem_of(each): each for each in names}
         increments: list[Increment] = []
@@ -295,9 +326,7 @@ class CheckpointFiles:
         while True:
             if step in path or len(path) >= CHAIN_MAX:
                 raise CorruptCheckpoint(f"checkpoint {name}: its chain is a loop at {step}")
-            increment = self._decoded(step, await self._folder.read(step))
-            if name_of(increment) != step:
-                raise CorruptCheckpoint(f"checkpoint {step}: it holds {name_of(increment)}")
+            increment = await read(step)
             path.append(step)
             increments.append(increment)
             if not increment.parent:
@@ -312,6 +341,12 @@ class CheckpointFiles:
             header=header_of(newest),
             parts=tuple(part for one in reversed(increments) for part in one.parts),
         )
+
+    async def _read(self, name: str) -> Increment:
+        increment = self._decoded(name, await self._folder.read(name))
+        if name_of(increment) != name:
+            raise CorruptCheckpoint(f"checkpoint {name}: it holds {name_of(increment)}")
+        return increment
 
     def _decoded(self, name: str, content: bytes) -> Increment:
         """Return what a file holds, if this version reads all of it."""

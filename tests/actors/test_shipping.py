@@ -10,7 +10,13 @@ import pytest
 from actors import shipping as shipping_module
 from actors.shipping import Shipping
 from engine.errors import CorruptCheckpoint, FailedDependency, StaleEpoch
-from persistence.checkpoints import CheckpointFiles, Increment, encode_increment, stem_of
+from persistence.checkpoints import (
+    CheckpointFiles,
+    Increment,
+    LocalFolder,
+    encode_increment,
+    stem_of,
+)
 from persistence.decision_records import LogPosition
 from persistence.ports import Statement, TableStore
 from persistence.sqlite_series import SqliteSeries
@@ -101,6 +107,57 @@ async def test_only_what_is_new_is_sent_and_what_nobody_names_is_dropped(
     elsewhere = CheckpointFiles(tmp_path / "there")
     await of(elsewhere, tables).fetch()
     assert await parts_of(elsewhere) == increment(3).parts
+
+
+class Counting(LocalFolder):
+    """A folder that tells what was read of it since the last look."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._read_of: list[str] = []
+
+    async def read(self, name: str) -> bytes:
+        self._read_of.append(name)
+        return await super().read(name)
+
+    def looked(self) -> list[str]:
+        read_of, self._read_of = self._read_of, []
+        return sorted(read_of)
+
+
+async def test_no_file_is_read_without_need(tables: TableStore, tmp_path: Path) -> None:
+    """A chain of an hour is many times as large as its shard, and is looked at all the time."""
+    here = await chain(tmp_path / "here", 3)
+    names = await here.names()
+    folder = Counting(tmp_path / "here")
+    shipping = of(CheckpointFiles(folder), tables)
+    await shipping.ship()
+    assert folder.looked() == sorted(2 * names)  # to verify them, and to send them
+    assert await shipping.ship() is None
+    assert folder.looked() == []
+    added = await here.save(increment(4, parent=stem_of(names[-1])))
+    assert await shipping.ship() == added
+    assert folder.looked() == sorted([*names, added, added])
+
+
+async def test_a_file_of_another_log_is_sent_though_its_name_was_shipped(
+    tables: TableStore, tmp_path: Path
+) -> None:
+    here, there = CheckpointFiles(tmp_path / "here"), CheckpointFiles(tmp_path / "there")
+    base = await here.save(increment(1))
+    await of(here, tables).ship()
+    position = LogPosition(b"M" * 16, 2, 1, b"O" * 16, 1)
+    other = msgspec.structs.replace(increment(1, part=b"other"), position=position)
+    assert await there.save(other) == base
+    await there.save(increment(2, parent=stem_of(base)))
+    newest = msgspec.structs.replace(
+        increment(2, parent=stem_of(base)), position=LogPosition(b"M" * 16, 4, 1, b"O" * 16, 2)
+    )
+    (tmp_path / "there" / (await there.names())[-1]).write_bytes(b"".join(encode_increment(newest)))
+    await of(there, tables).ship()
+    elsewhere = CheckpointFiles(tmp_path / "elsewhere")
+    await of(elsewhere, tables).fetch()
+    assert await parts_of(elsewhere) == await parts_of(there)
 
 
 async def test_a_replaced_owner_ships_nothing(tables: TableStore, tmp_path: Path) -> None:

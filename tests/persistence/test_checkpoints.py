@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -23,6 +24,7 @@ from persistence import checkpoints
 from persistence.checkpoints import (
     CheckpointFiles,
     Increment,
+    LocalFolder,
     decode_increment,
     encode_increment,
     merge_base,
@@ -286,3 +288,38 @@ class TestStandsInLog:
         monkeypatch.setattr(log, "read", nothing_yet)
         with pytest.raises(FailedDependency):
             await stands_in_log(increment(2).position, log, shard=0, generation=1)
+
+
+class Counting(LocalFolder):
+    """A folder that counts what is read of it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.read_of: Counter[str] = Counter()
+
+    async def read(self, name: str) -> bytes:
+        self.read_of[name] += 1
+        return await super().read(name)
+
+
+async def test_heads_are_the_chains_without_parts_and_read_a_file_once(tmp_path: Path) -> None:
+    await chain_of_three(CheckpointFiles(tmp_path))
+    folder = Counting(tmp_path)
+    files = CheckpointFiles(folder)
+    heads = [head async for head in files.heads()]
+    assert set(folder.read_of.values()) == {1}
+    chains = [chain async for chain in files.candidates()]
+    assert heads == [
+        replace(chain, parts=(), header=replace(chain.header, sizes=(), digests=()))
+        for chain in chains
+    ]
+    assert [await files.whole(head) for head in heads] == chains
+
+
+async def test_a_head_stands_on_sound_files_only(tmp_path: Path) -> None:
+    files = CheckpointFiles(tmp_path)
+    base, second, _ = await chain_of_three(files)
+    content = bytearray((tmp_path / second).read_bytes())
+    content[-1] ^= 1
+    (tmp_path / second).write_bytes(content)
+    assert [head.name async for head in files.heads()] == [base]
