@@ -95,7 +95,10 @@ def _document(gateway: Gateway, retailer: Retailer) -> Publishing:
         primary_channel=retailer.primary_channel,
         products=len(retailer.products),
         halts=tuple(
-            Halt(channel or None, reason) for channel, reason in sorted(retailer.halts.items())
+            Halt(channel or None, reason)
+            for channel, reason in sorted(
+                {channel: reason for (_, channel), reason in retailer.halts.items()}.items()
+            )
         ),
         breakers=tuple(
             Breaker(shard, tuple(fields.get("reasons", ())))

@@ -37,7 +37,7 @@ class Retailer:
         self.primary_channel: str | None = None
         self.mode: Literal["shadow", "live"] = "shadow"
         self.spread = 1
-        self.halts: dict[str, str] = {}  # channel ("" for all) -> reason
+        self.halts: dict[tuple[int, str], str] = {}  # shard, channel ("" for all) -> reason
         self.breakers: dict[int, dict[str, Any]] = {}  # shard -> what it tripped on
         self.experiments: dict[tuple[int, str], dict[str, Any]] = {}  # by shard and kind
         self.products: dict[str, Product] = {}
@@ -87,15 +87,16 @@ def change_retailer(shard: int, retailer: Retailer, change: CatalogueChange) -> 
         case "mode":
             retailer.mode = fields["mode"]
         case "halt":
-            retailer.halts[fields.get("channel") or ""] = fields.get("reason", "")
+            retailer.halts[shard, fields.get("channel") or ""] = fields.get("reason", "")
         case "breaker":
             retailer.breakers[shard] = fields
         case "experiment":
             retailer.experiments[shard, fields["kind"]] = fields
         case "resume":
+            # Each shard halts and resumes for itself: one that has not resumed yet still stands.
             channel = fields.get("channel") or ""
-            if channel:
-                retailer.halts.pop(channel, None)
-            else:
-                retailer.halts.clear()
+            for held in [each for each in retailer.halts if each[0] == shard]:
+                if channel in ("", held[1]):
+                    del retailer.halts[held]
+            if not channel:
                 retailer.breakers.pop(shard, None)
