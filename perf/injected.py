@@ -163,7 +163,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         name="stale_rates",
-        function="engine.rivals:reference",
+        function="engine.rivals:comparable",
         changes=(("(rate > 0.0) & (rate_expiry > now_ms)", "(rate > 0.0)"),),
         says="currency rates never grow old",
     ),

@@ -75,6 +75,7 @@ class FakeRun:
 def handlers() -> Iterator[None]:
     """Leave what others do with signals as it was."""
     before = {number: signal.getsignal(number) for number in ENDING}
+    signal.signal(SIGHUP, signal.SIG_DFL)  # the suite itself may have been started by nohup
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
