@@ -20,7 +20,7 @@ from perf import (
     soak,
     spike,
 )
-from perf.flood import Recorded, Sent, Slot, percentile
+from perf.flood import RETAILER, Recorded, Sent, Slot, percentile
 from persistence.frames import FRAME, decode_frame
 from persistence.lanes import Lanes
 from persistence.ports import Record
@@ -116,9 +116,9 @@ def test_sinks_hold_what_the_log_says(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_a_flood_is_about_its_own_listings_and_nothing_is_refused() -> None:
     listings = np.arange(1, 50, dtype=np.uint64) * 7
-    slot = Slot("shop", 0, listings, np.full(49, 2000))
+    slot = Slot(RETAILER, 0, listings, np.full(49, 2000))
     frame = slot.frame(np.random.default_rng(1), 300)
-    facts, refused = decode_frame(1, Record(5, 0, b"shop", frame, FRAME), Lanes(0, 1, {}))
+    facts, refused = decode_frame(1, Record(5, 0, RETAILER.encode(), frame, FRAME), Lanes(0, 1, {}))
     assert not refused
     assert len(facts.kind) == 300
     assert set(facts.listing.tolist()) <= set(listings.tolist())
