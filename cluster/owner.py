@@ -61,6 +61,9 @@ ENDS: tuple[tuple[type[Exception], str], ...] = (
 )
 """Ends that say themselves why. Everything else is unexplained."""
 
+WARM_LEARNING_AFTER_S = 20.0
+"""When learning's kernels are compiled: not while an engine begins and its processors are full."""
+
 
 class OwnerCard(Struct, frozen=True, kw_only=True):
     """Where an owner runs, as its file in the run folder says."""
@@ -264,14 +267,15 @@ class OwnerProcess:
         self._warm_learning()
 
     def _warm_learning(self) -> None:
-        """Compile what learning needs, once, beside whatever this process does.
+        """Compile what learning needs, once, soon, beside whatever this process does.
 
         A retailer's learning may be switched on in any microbatch, which then decides by it: by
         then it must be compiled, or that microbatch takes a second. The thread is a daemon: who
         ends does not wait for a compiler.
         """
         if self._warming is None:
-            self._warming = threading.Thread(target=self._compile, name="warming", daemon=True)
+            self._warming = threading.Timer(WARM_LEARNING_AFTER_S, self._compile)
+            self._warming.daemon = True
             self._warming.start()
 
     def _compile(self) -> None:
