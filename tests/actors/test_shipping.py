@@ -13,7 +13,6 @@ from engine.errors import CorruptCheckpoint, FailedDependency, StaleEpoch
 from persistence.checkpoints import (
     CheckpointFiles,
     Increment,
-    LocalFolder,
     encode_increment,
     stem_of,
 )
@@ -23,6 +22,7 @@ from persistence.sqlite_series import SqliteSeries
 from persistence.sqlite_tables import SqliteTables
 from tests.actors.sinks.recorded import Crash, Faults, FaultyTables
 from tests.actors.sinks.stores import postgres_database, postgres_tables, sqlite_path
+from tests.persistence.counted_folder import CountedFolder
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -109,27 +109,11 @@ async def test_only_what_is_new_is_sent_and_what_nobody_names_is_dropped(
     assert await parts_of(elsewhere) == increment(3).parts
 
 
-class Counting(LocalFolder):
-    """A folder that tells what was read of it since the last look."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._read_of: list[str] = []
-
-    async def read(self, name: str) -> bytes:
-        self._read_of.append(name)
-        return await super().read(name)
-
-    def looked(self) -> list[str]:
-        read_of, self._read_of = self._read_of, []
-        return sorted(read_of)
-
-
 async def test_no_file_is_read_without_need(tables: TableStore, tmp_path: Path) -> None:
     """A chain of an hour is many times as large as its shard, and is looked at all the time."""
     here = await chain(tmp_path / "here", 3)
     names = await here.names()
-    folder = Counting(tmp_path / "here")
+    folder = CountedFolder(tmp_path / "here")
     shipping = of(CheckpointFiles(folder), tables)
     await shipping.ship()
     assert folder.looked() == sorted(2 * names)  # to verify them, and to send them

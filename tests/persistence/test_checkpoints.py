@@ -2,7 +2,6 @@
 
 import asyncio
 import fcntl
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -24,7 +23,6 @@ from persistence import checkpoints
 from persistence.checkpoints import (
     CheckpointFiles,
     Increment,
-    LocalFolder,
     decode_increment,
     encode_increment,
     merge_base,
@@ -35,6 +33,7 @@ from persistence.checkpoints import (
 from persistence.decision_records import DecisionRecord, LogPosition, Stamp, encode
 from persistence.memory_log import MemoryLogs
 from persistence.ports import DECISIONS, Log, Record
+from tests.persistence.counted_folder import CountedFolder
 
 OWNER = b"o" * 16
 
@@ -290,24 +289,12 @@ class TestStandsInLog:
             await stands_in_log(increment(2).position, log, shard=0, generation=1)
 
 
-class Counting(LocalFolder):
-    """A folder that counts what is read of it."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.read_of: Counter[str] = Counter()
-
-    async def read(self, name: str) -> bytes:
-        self.read_of[name] += 1
-        return await super().read(name)
-
-
 async def test_heads_are_the_chains_without_parts_and_read_a_file_once(tmp_path: Path) -> None:
     await chain_of_three(CheckpointFiles(tmp_path))
-    folder = Counting(tmp_path)
+    folder = CountedFolder(tmp_path)
     files = CheckpointFiles(folder)
     heads = [head async for head in files.heads()]
-    assert set(folder.read_of.values()) == {1}
+    assert folder.looked() == await files.names()
     chains = [chain async for chain in files.candidates()]
     assert heads == [
         replace(chain, parts=(), header=replace(chain.header, sizes=(), digests=()))
