@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.listing_table import put
+from engine.listing_table import put, records_of
 from kernels.elasticities import BIASES, MEANS, Config, Table
 from kernels.forms import TRIALS, slopes
 from kernels.whitening import LEADS, SUMS, Level
@@ -48,13 +48,7 @@ BEFORE_SEASONS = np.dtype(LEARNT_DTYPE.descr[:-3])
 
 def learnt_of(encoded: bytes, rows: int) -> np.ndarray:
     """Return LEARNT_DTYPE[rows] as a checkpoint holds them, of before seasons were counted, too."""
-    if len(encoded) != rows * BEFORE_SEASONS.itemsize:
-        return np.frombuffer(encoded, dtype=LEARNT_DTYPE)
-    before = np.frombuffer(encoded, dtype=BEFORE_SEASONS)
-    learnt = np.zeros(rows, dtype=LEARNT_DTYPE)
-    for name in BEFORE_SEASONS.names or ():
-        learnt[name] = before[name]
-    return learnt
+    return records_of(encoded, rows, LEARNT_DTYPE, BEFORE_SEASONS)
 
 
 DAY_MS = 86_400_000

@@ -102,13 +102,7 @@ BEFORE_BRAKES = np.dtype(LISTING_DTYPE.descr[:-8])
 
 def listings_of(encoded: bytes, rows: int) -> np.ndarray:
     """Return LISTING_DTYPE[rows] as a checkpoint holds them, of before wars were counted, too."""
-    if len(encoded) != rows * BEFORE_BRAKES.itemsize:
-        return np.frombuffer(encoded, dtype=LISTING_DTYPE)
-    before = np.frombuffer(encoded, dtype=BEFORE_BRAKES)
-    listings = np.zeros(rows, dtype=LISTING_DTYPE)
-    for name in BEFORE_BRAKES.names or ():
-        listings[name] = before[name]
-    return listings
+    return records_of(encoded, rows, LISTING_DTYPE, BEFORE_BRAKES)
 
 
 NEVER = 2**62
@@ -330,6 +324,17 @@ class ListingTable:
         self.index.keys = self.listings["key"]
         self.quotes = grown(self.quotes)
         self.texts.fit(self.capacity)
+
+
+def records_of(encoded: bytes, rows: int, dtype: np.dtype, before: np.dtype) -> np.ndarray:
+    """Return dtype[rows] from its bytes, or from those of ``before``; what that lacks is zero."""
+    if len(encoded) != rows * before.itemsize:
+        return np.frombuffer(encoded, dtype=dtype)
+    known = np.frombuffer(encoded, dtype=before)
+    records = np.zeros(rows, dtype=dtype)
+    for name in before.names or ():
+        records[name] = known[name]
+    return records
 
 
 def put(table: np.ndarray, rows: np.ndarray, records: np.ndarray) -> None:
