@@ -31,7 +31,6 @@ from cluster.control import ControlServer, control_token
 from cluster.processes import ProcessName, own_name, write_file
 from cluster.settings import Settings
 from cluster.telemetry import configure_logs, make_registry, owner_samples
-from engine import learning, pricing
 from engine.errors import (
     ClockFault,
     FailedDependency,
@@ -140,6 +139,11 @@ class OwnerProcess:
         self._start: Start
         self._begun: Future[dict[str, Any]] = Future()
         self._warming: threading.Thread | None = None
+        # JAX comes with them: whoever only knows of owners (the gateway, the supervisor, a verb)
+        # does without its 140 MB and seconds of start, and an owner has it before it is begun.
+        from engine import learning, pricing
+
+        self._learning, self._pricing = learning, pricing
 
     def prepare(self) -> dict[str, Any]:
         """Import and compile what any owner needs, and say in the run folder that a spare waits.
@@ -280,7 +284,7 @@ class OwnerProcess:
 
     def _compile(self) -> None:
         try:
-            learning.warm()
+            self._learning.warm()
         except Exception:
             LOGGER.exception("%s could not compile what learning needs ahead", self._name)
         keep()
@@ -316,7 +320,7 @@ class OwnerProcess:
             "pid": os.getpid(),
             "memory_bytes": memory_bytes(),
             # Constant while it lives, but for its first seconds.
-            "compiled_shapes": pricing.compiled_shapes() + learning.compiled_shapes(),
+            "compiled_shapes": self._pricing.compiled_shapes() + self._learning.compiled_shapes(),
             "tasks": len(asyncio.all_tasks()),
             **actor.status(),
         }

@@ -5,7 +5,6 @@ below in the same commit, and say why.
 """
 
 import ast
-import json
 import re
 import subprocess
 import sys
@@ -173,16 +172,29 @@ def test_the_oracle_knows_nothing_of_ours() -> None:
     assert not wrong, wrong
 
 
-def test_the_gateway_needs_no_jax() -> None:
-    """A gateway process reads and writes bytes; jax would cost it 140 MB and seconds of start."""
-    module = "gateway.app" if (ROOT / "gateway" / "app.py").is_file() else "gateway"
-    program = f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))"
+WITHOUT_JAX = (
+    *("gateway.app", "cluster.serving", "cluster.roles", "cluster.placement"),
+    *("cluster.launching", "cluster.__main__"),
+)
+"""What the processes of `repricer up` that own no shard begin with, and every verb."""
+
+
+def test_only_who_decides_loads_jax() -> None:
+    """A gateway reads and writes bytes; jax would cost it 140 MB and seconds of start.
+
+    So it would the supervisor, the followers, the child that speaks to Ray, and each command line.
+    """
+    program = (
+        "import importlib, sys\n"
+        f"for name in {WITHOUT_JAX!r}:\n"
+        "    importlib.import_module(name)\n"
+        "    found = {'jax', 'jaxlib'} & set(sys.modules)\n"
+        "    assert not found, f'{name} loads {found}'\n"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    loaded = {top(name) for name in json.loads(done.stdout.splitlines()[-1])}
-    assert not loaded & {"jax", "jaxlib"}
 
 
 def test_no_fake_takes_the_place_of_an_actor_or_a_store() -> None:

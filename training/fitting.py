@@ -20,6 +20,7 @@ from training.daily_sales import DailySales
 from training.demand_head import OFFSET_SD, WEEKDAY, Head, fit_head, seen_of
 from training.levels import Levels
 from training.rows import Before, Rows, before, features_of, rows_of
+from training.trained import Trained
 
 HELD_DAYS = 14
 """The last days, on which a model that was fitted to those before is scored."""
@@ -30,20 +31,6 @@ FORGETTING_SD = 0.1
 
 HISTORY_SD = 0.25
 """Beside what the rows say: elasticities in prices that managers set may be off by this much."""
-
-
-class Trained(Struct, frozen=True, kw_only=True, eq=False):
-    """A trained model."""
-
-    version: str
-    retailer: str
-    artefact: bytes
-    listings: int
-    rows: int
-    first_day: int
-    last_day: int
-    seed: int
-    scores: dict[str, float]
 
 
 class _Fitted(Struct, frozen=True, eq=False):

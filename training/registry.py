@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from engine.errors import CorruptBlob, RejectedInput
 from engine.serving import CANARY, CHAMPION
 from persistence.ports import Blobs
-from training.fitting import Trained
+from training.trained import Trained
 
 KEPT = 5
 """Versions of a retailer that are kept, those that serve included."""

@@ -7,8 +7,8 @@ import pytest
 from actors.artefacts import artefact_key
 from engine.errors import CorruptBlob, RejectedInput
 from persistence.object_blobs import ObjectBlobs, local_blobs
-from training.fitting import Trained
 from training.registry import KEPT, Registry
+from training.trained import Trained
 
 HORIZON_MS = 1_000
 
