@@ -55,6 +55,9 @@ ONE_THREAD: Final = {
 """A shard decides on one core; its neighbours need the others."""
 
 
+KERNELS_VARIABLE: Final = "JAX_COMPILATION_CACHE_DIR"
+
+
 class RayNode(Struct, frozen=True, kw_only=True):
     """Where our Ray node is, as the run folder says."""
 
@@ -100,10 +103,13 @@ def ray_environment(settings: Settings) -> dict[str, str]:
 def compiled_kernels(settings: Settings) -> dict[str, str]:
     """Return the environment that keeps compiled kernels in the folder.
 
-    A successor loads what its predecessor compiled, instead of compiling for seconds.
+    A successor loads what its predecessor compiled, instead of compiling for seconds. Who has named
+    a folder of his own by JAX's variable keeps it: several engines may share one, since a kernel is
+    found by its program, the versions, the flags and the processor that it was compiled for.
     """
+    named = os.environ.get(KERNELS_VARIABLE)
     return {
-        "JAX_COMPILATION_CACHE_DIR": str(settings.folder / "kernels"),
+        KERNELS_VARIABLE: named or str(settings.folder / "kernels"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }

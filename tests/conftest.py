@@ -1,5 +1,9 @@
 """What every test runs under: no test may be left out without the run failing."""
 
+import os
+import shutil
+import tempfile
+
 import pytest
 
 from tests.servers import (
@@ -28,6 +32,36 @@ __all__ = [
     "start_questdb",
     "start_redis",
 ]
+
+KERNELS = {
+    "JAX_COMPILATION_CACHE_DIR": "",  # a folder of the run
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+"""What all processes of a run compile they compile once: whole engines, commands and this process.
+
+Nothing outlives the run, so each still compiles everything, from this code, on this machine.
+"""
+
+KERNELS_FOLDER = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the run's folder of compiled kernels, unless whoever runs it has named one."""
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        folder = tempfile.mkdtemp(prefix="repricer-kernels-")
+        config.stash[KERNELS_FOLDER] = folder
+        os.environ.update(KERNELS | {"JAX_COMPILATION_CACHE_DIR": folder})
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Take away what the run has compiled."""
+    folder = config.stash.get(KERNELS_FOLDER, None)
+    if folder is not None:
+        for name in KERNELS:
+            os.environ.pop(name, None)
+        shutil.rmtree(folder, ignore_errors=True)
+
 
 LEFT_OUT = ("skipped", "xfailed", "xpassed", "rerun")
 """Outcomes that let a suite look green although something was not tested."""

@@ -1,6 +1,7 @@
 """``repricer chaos`` for real and in small: a storm whose rules hold, and an interrupt in one."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -11,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+
+from cluster.ray_node import KERNELS_VARIABLE
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -25,10 +28,14 @@ def command(*words: str) -> list[str]:
 def running(*words: str, told: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """Run chaos; end it as it wants to be ended, also when the test is interrupted or too late.
 
-    ``subprocess.run`` would kill it, and a process that was killed tidies nothing up.
+    ``subprocess.run`` would kill it, and a process that was killed tidies nothing up. It compiles
+    into the folder of its own engine, as everywhere but in our tests: faults befall that, too.
     """
+    apart = {name: value for name, value in os.environ.items() if name != KERNELS_VARIABLE}
     with told.open("wb") as out:
-        process = subprocess.Popen(command(*words), cwd=ROOT, stdout=subprocess.PIPE, stderr=out)
+        process = subprocess.Popen(
+            command(*words), cwd=ROOT, env=apart, stdout=subprocess.PIPE, stderr=out
+        )
         try:
             yield process
         finally:
