@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -34,14 +36,28 @@ def run(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+NOTHING = "nothing"
+Runs = dict[str, "Future[subprocess.CompletedProcess[str]]"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    """Return every run by the way in which it leaves a test out; two at a time, they take long."""
+    with ThreadPoolExecutor(2) as pool:
+        yield {
+            way: pool.submit(run, tmp_path_factory.mktemp("run"), body)
+            for way, body in (WAYS | {NOTHING: "def test_it(): pass"}).items()
+        }
+
+
 @pytest.mark.parametrize("way", WAYS)
-def test_a_run_that_leaves_a_test_out_fails(tmp_path: Path, way: str) -> None:
-    done = run(tmp_path, WAYS[way])
+def test_a_run_that_leaves_a_test_out_fails(runs: Runs, way: str) -> None:
+    done = runs[way].result()
     assert done.returncode == 1, done.stdout
     assert "left out" in done.stdout
     assert "1 passed" in done.stdout.splitlines()[-1], "pytest's own summary stands last"
 
 
-def test_a_run_that_leaves_nothing_out_passes(tmp_path: Path) -> None:
-    done = run(tmp_path, "def test_it(): pass")
+def test_a_run_that_leaves_nothing_out_passes(runs: Runs) -> None:
+    done = runs[NOTHING].result()
     assert done.returncode == 0, done.stdout

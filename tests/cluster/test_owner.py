@@ -8,9 +8,10 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import jax
+import pytest
 
 from actors.starts import Start
-from cluster.owner import End, OwnerProcess, end_of
+from cluster.owner import WARM_LEARNING_AFTER_S, End, OwnerProcess, end_of
 from cluster.settings import load
 from engine import learning
 from engine.errors import FailedDependency, StaleEpoch
@@ -56,8 +57,15 @@ def test_a_log_that_does_not_answer_is_told_from_a_death_that_nobody_explains() 
     assert end_of(ValueError("a bug")) == End(end=None, detail="ValueError: a bug")
 
 
-async def test_what_learning_needs_is_compiled_once_an_owner_is_ready(tmp_path: Path) -> None:
-    """Not before, as somebody waits for it; nor first when a retailer's learning is switched on."""
+async def test_what_learning_needs_is_compiled_once_an_owner_is_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before, as somebody waits for it; nor first when a retailer's learning is switched on.
+
+    Nor at once: twenty seconds later, of which this test waits a half.
+    """
+    assert WARM_LEARNING_AFTER_S == 20
+    monkeypatch.setattr("cluster.owner.WARM_LEARNING_AFTER_S", 0.5)
     settings = load({"folder": str(tmp_path / "data")}, environment={})
     process = OwnerProcess(settings.model_dump_json(), "it")
     process._start = Start(shard=0, number=1, owner=bytes(16))
@@ -69,6 +77,7 @@ async def test_what_learning_needs_is_compiled_once_an_owner_is_ready(tmp_path: 
     actor.ready.set()
     await warming
     assert process._warming is not None
+    assert process._warming.interval == 0.5
     process._warming.join(120)
     assert learning.compiled_shapes() == 3 * len(LADDER)
     assert process._warming.daemon, "who ends does not wait for it"

@@ -9,6 +9,15 @@ from perf import hostile, real_input
 pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
+@pytest.fixture(autouse=True)
+def no_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out Ray's dashboard, a dozen processes that nobody looks at here.
+
+    `test_tree.py` and the tour start it.
+    """
+    monkeypatch.setenv("REPRICER_RAY__DASHBOARD", "false")
+
+
 def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
     document: dict[str, object] = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     return document

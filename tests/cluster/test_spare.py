@@ -50,10 +50,12 @@ def test_after_a_spare_was_prepared_no_shard_compiles_or_imports_pandas() -> Non
 
 WAITING = """
 import json, sys
+import cluster.owner
 from cluster.owner import OwnerProcess, spare_cards
 from cluster.settings import load
 from engine import learning
 
+cluster.owner.WARM_LEARNING_AFTER_S = 0.5  # test_owner.py holds it to its twenty seconds
 settings = load({"folder": sys.argv[1]}, environment={})
 spare = OwnerProcess(settings.model_dump_json(), "spare-it")
 spare.prepare()
