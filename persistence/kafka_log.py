@@ -41,6 +41,7 @@ from persistence.kafka_batches import (
     FetchedBatches,
     refuse_other_time,
 )
+from persistence.kafka_refusals import REFUSALS, failure, refuse_code
 from persistence.ports import (
     RECORD_BYTES_MAX,
     Appended,
@@ -98,6 +99,7 @@ class KafkaLogs:
     ) -> None:
         self._replication = replication
         self._append_deadline_ms = append_deadline_ms
+        self._bootstrap = bootstrap
         self._client: dict[str, Any] = {
             "bootstrap_servers": bootstrap,
             "request_timeout_ms": request_timeout_ms,
@@ -123,6 +125,7 @@ class KafkaLogs:
             )
             # It does not raise by itself.
             for topic, code, *message in answer.topic_errors:
+                refuse_code(code, self._bootstrap, f"topic {topic}")
                 if code not in (0, _TOPIC_EXISTS):
                     raise SettingsRefused(f"topic {topic} cannot be created: {message or code}")
             # Brokers learn of a topic a little later; and another may have created it meanwhile.
@@ -141,6 +144,7 @@ class KafkaLogs:
                 (told,) = await admin.describe_topics([topic])
         if told["error_code"] == _UNKNOWN_TOPIC:
             raise missing_topic(topic)
+        refuse_code(told["error_code"], self._bootstrap, f"topic {topic}")
         # Whoever is told that a topic is missing stops for good; a broker that fails or partitions
         # that elect a leader are a matter of seconds.
         if not _is_ready(told):
@@ -161,7 +165,7 @@ class KafkaLogs:
                 await admin.start()
                 yield admin
         except _FAILURES as error:
-            raise FailedDependency(f"kafka did not answer: {error!r}") from error
+            raise failure(error, self._bootstrap, "kafka did not answer") from error
         finally:
             self._dropped.add(admin.close())
 
@@ -169,8 +173,12 @@ class KafkaLogs:
         self, admin: AIOKafkaAdminClient, topics: Mapping[str, int], retention_ms: int
     ) -> Mapping[str, int]:
         """Return the topics that exist, and refuse those that are not as they must be."""
-        found = await _partitions(admin, list(topics))
-        configs = await _configs(admin, list(found)) if found else {}
+        told = await admin.describe_topics(list(topics))
+        for each in told:
+            refuse_code(each["error_code"], self._bootstrap, f"topic {each['topic']}")
+        # Of those that exist and have leaders.
+        found = {each["topic"]: len(each["partitions"]) for each in told if _is_ready(each)}
+        configs = await self._configs(admin, list(found)) if found else {}
         for topic, partitions in found.items():
             config = configs[topic]
             kept_ms = int(config["retention.ms"])
@@ -191,6 +199,19 @@ class KafkaLogs:
                 )
         return found
 
+    async def _configs(
+        self, admin: AIOKafkaAdminClient, topics: list[str]
+    ) -> dict[str, dict[str, str]]:
+        asked = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
+        configs: dict[str, dict[str, str]] = {}
+        for answer in await admin.describe_configs(asked):
+            for code, message, _, topic, entries in answer.resources:
+                refuse_code(code, self._bootstrap, f"the configuration of topic {topic}")
+                if code:
+                    raise FailedDependency(f"topic {topic}: no configuration: {message or code}")
+                configs[topic] = {entry[0]: entry[1] for entry in entries}
+        return configs
+
 
 class KafkaLog:
     """One partition of one topic, read by a consumer of its own."""
@@ -206,6 +227,7 @@ class KafkaLog:
         self._topic = topic
         self._place = TopicPartition(topic, partition)
         self._client = client
+        self._bootstrap = str(client["bootstrap_servers"])
         self._append_deadline_ms = append_deadline_ms
         self._dropped = dropped
         self._consumer: AIOKafkaConsumer | None = None
@@ -226,14 +248,16 @@ class KafkaLog:
             max_batch_size=BATCH_BYTES_MAX,
             max_request_size=MESSAGE_BYTES_MAX,
         )
-        appender = KafkaAppender(producer, self._place, self._append_deadline_ms, self._dropped)
+        appender = KafkaAppender(
+            producer, self._place, self._append_deadline_ms, self._dropped, self._bootstrap
+        )
         try:
             async with asyncio.timeout(self._append_deadline_ms / 1000):
                 await producer.start()  # asks for a producer id until it gets one
                 await producer.partitions_for(self._topic)
         except _FAILURES as error:
             appender.abandon()
-            raise FailedDependency(f"kafka did not answer: {error!r}") from error
+            raise failure(error, self._bootstrap, "kafka did not answer") from error
         except BaseException:
             appender.abandon()
             raise
@@ -257,7 +281,7 @@ class KafkaLog:
             raise CorruptRecord(f"{self._place} behind offset {after}: {error}") from error
         except KafkaError as error:
             self._after = None
-            raise FailedDependency(f"{self._place} cannot be read: {error!r}") from error
+            raise failure(error, self._bootstrap, f"{self._place} cannot be read") from error
         except BaseException:
             self._after = None  # cancelled: what was fetched may be lost, so seek the next time
             raise
@@ -359,7 +383,7 @@ class KafkaLog:
             async with asyncio.timeout(self._client["request_timeout_ms"] / 1000):
                 return await question
         except _FAILURES as error:
-            raise FailedDependency(f"{self._place}: kafka did not answer: {error!r}") from error
+            raise failure(error, self._bootstrap, f"{self._place}: kafka did not answer") from error
 
 
 class KafkaAppender:
@@ -371,7 +395,9 @@ class KafkaAppender:
         place: TopicPartition,
         deadline_ms: int,
         dropped: "_Dropped",
+        bootstrap: str,
     ) -> None:
+        self._bootstrap = bootstrap
         self._producer: AIOKafkaProducer | None = producer
         self._place = place
         self._deadline_ms = deadline_ms
@@ -396,6 +422,9 @@ class KafkaAppender:
             raise SettingsRefused(
                 f"topic {self._place.topic} refuses a record under {RECORD_BYTES_MAX} bytes"
             ) from error
+        except REFUSALS as error:
+            self.abandon()
+            raise failure(error, self._bootstrap, f"{self._place}") from error
         except _FAILURES as error:
             self.abandon()
             raise AppendInDoubt(f"{self._place}: no acknowledgement: {error!r}") from error
@@ -495,30 +524,10 @@ async def _drop_producer(producer: AIOKafkaProducer) -> None:
     await producer.client.close()  # what a request in flight connected to meanwhile
 
 
-async def _partitions(admin: AIOKafkaAdminClient, topics: list[str]) -> dict[str, int]:
-    """Return how many partitions each topic has, of those that exist and have leaders."""
-    return {
-        found["topic"]: len(found["partitions"])
-        for found in await admin.describe_topics(topics)
-        if _is_ready(found)
-    }
-
-
 def _is_ready(told: Mapping[str, Any]) -> bool:
     """Whether what a broker tells of a topic is no error, and all its partitions have leaders."""
     leaders = [partition["leader"] for partition in told["partitions"]]
     return told["error_code"] == 0 and all(leader >= 0 for leader in leaders)
-
-
-async def _configs(admin: AIOKafkaAdminClient, topics: list[str]) -> dict[str, dict[str, str]]:
-    asked = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
-    configs: dict[str, dict[str, str]] = {}
-    for answer in await admin.describe_configs(asked):
-        for code, message, _, topic, entries in answer.resources:
-            if code:
-                raise FailedDependency(f"topic {topic}: no configuration: {message or code}")
-            configs[topic] = {entry[0]: entry[1] for entry in entries}
-    return configs
 
 
 def _consume(future: "asyncio.Future[Any]") -> None:
