@@ -1,4 +1,7 @@
-"""What no broker grants however often it is asked: somebody has to mend a setting or a right."""
+"""How calls of Kafka's clients fail: what is worth trying again, and what no broker grants.
+
+A right that is missing is not granted because it was asked for again: somebody has to mend it.
+"""
 
 from typing import Final
 
@@ -7,6 +10,7 @@ from aiokafka.errors import (
     AuthenticationMethodNotSupported,
     ClusterAuthorizationFailedError,
     IllegalSaslStateError,
+    KafkaError,
     SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
     UnsupportedSaslMechanismError,
@@ -14,6 +18,9 @@ from aiokafka.errors import (
 )
 
 from engine.errors import FailedDependency, SettingsRefused
+
+FAILURES: Final = (KafkaError, OSError, TimeoutError)
+"""What a call on one of the library's clients raises when it fails, refusals among them."""
 
 REFUSALS: Final = (
     AuthenticationFailedError,
