@@ -261,7 +261,8 @@ def _read_batch(value: bytes) -> pa.RecordBatch:
     if kinds[-1] != "record batch":
         raise ValueError("the record batch must come last")
     with pa.ipc.open_stream(pa.BufferReader(value)) as reader:
-        wanted = SCHEMAS.get((reader.schema.metadata or {}).get(VERSION_KEY), SCHEMA)
+        version = (reader.schema.metadata or {}).get(VERSION_KEY, b"1")
+        wanted = SCHEMAS.get(version, SCHEMA)
         if not reader.schema.equals(wanted):
             raise ValueError(_difference(reader.schema, wanted))
         batch = reader.read_next_batch()
