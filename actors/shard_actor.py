@@ -21,7 +21,7 @@ from actors.clock import Clock, ClockKind, ClockWatch, decision_ms
 from actors.gate import Gate
 from actors.inbox import Inbox, InboxLimits
 from actors.owned_shard import NewShard, OwnedShard, RestoreShard
-from actors.patience import Patience, patiently
+from actors.patience import patiently
 from actors.reign import Reign
 from engine.artefact import Artefact
 from engine.decided import Decided, Given
@@ -36,7 +36,7 @@ from engine.errors import (
 from engine.microbatch import FactColumns, Microbatch, Position
 from engine.replay import Agreement
 from kernels.limits import FEATURES_SLICE_MAX
-from persistence.checkpoints import Chain, CheckpointFiles, stands_in_log
+from persistence.checkpoints import CheckpointFiles, Header, stands_in_log
 from persistence.decision_reader import Accepted, DecisionReader
 from persistence.decision_records import LogPosition
 from persistence.ports import COMMANDS, DECISIONS, DELTAS, Log, Logs
@@ -339,7 +339,7 @@ class ShardActor:
     async def _open(self) -> None:
         number, settings = self._shard_number, self._settings
         self._decisions = await self._open_log(DECISIONS)
-        chain = await self._newest_valid_chain()
+        chain = await patiently(lambda: self._checkpoints.newest(self._counts))
         self._rounds = Checkpointing(
             self._checkpoints,
             shard_number=number,
@@ -371,35 +371,25 @@ class ShardActor:
         self._closing.append(log.close)
         return log
 
-    async def _newest_valid_chain(self) -> Chain | None:
-        """Return the newest checkpoint that verifies and whose decision stands in the log."""
-        patience = Patience()
-        while True:
-            try:
-                async for chain in self._checkpoints.candidates():
-                    if await self._is_valid(chain):
-                        return chain
-                    self.refused_checkpoints += 1
-                    LOGGER.warning("checkpoint %s does not stand in the log", chain.name)
-                return None
-            except FailedDependency:
-                await patience.wait()
-
-    async def _is_valid(self, chain: Chain) -> bool:
-        header = chain.header
+    async def _counts(self, name: str, header: Header) -> bool:
+        """Return whether the decision that a checkpoint names stands in the log."""
         number, generation = self._shard_number, self._settings.generation
         if (header.shard, header.generation) != (number, generation):
             raise SettingsRefused(
-                f"checkpoint {chain.name} is of shard {header.shard}, generation "
+                f"checkpoint {name} is of shard {header.shard}, generation "
                 f"{header.generation}, not of shard {number}, generation {generation}"
             )
-        return await stands_in_log(
-            chain.position,
+        stands = await stands_in_log(
+            header.position,
             self._decisions,
             shard=number,
             generation=generation,
             digest=header.digest,
         )
+        if not stands:
+            self.refused_checkpoints += 1
+            LOGGER.warning("checkpoint %s does not stand in the log", name)
+        return stands
 
     async def _follow_to_end(self) -> None:
         end = await patiently(self._decisions.end)

@@ -14,6 +14,7 @@ from cluster.commands import (
     doubting,
     examining,
     feeding,
+    giving,
     living,
     modelling,
     planning,
@@ -44,6 +45,7 @@ def make_app() -> App:
     app.command(planning.plan)
     app.command(planning.apply)
     app.command(planning.what_if, name="what-if")
+    app.command(giving.mode)
     app.command(backtesting.backtest)
     app.command(examining.exam)
     app.command(modelling.train)

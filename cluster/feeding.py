@@ -250,8 +250,8 @@ def frame_columns(facts: Sequence[Fact], router: Router) -> FrameColumns:
     rivals = {"": -1}
     sources = {"": -1}
     rows = [_row(fact, router, rivals, sources) for fact in facts]
-    (kind, listing, amount, observed, rival, shipping, currency, flags, source, seq, event) = zip(
-        *rows, strict=True
+    kind, listing, amount, observed, rival, shipping, currency, flags, source, seq, event, sold = (
+        zip(*rows, strict=True)
     )
     return FrameColumns(
         kind=np.array(kind, np.uint8),
@@ -267,6 +267,7 @@ def frame_columns(facts: Sequence[Fact], router: Router) -> FrameColumns:
         source_names=tuple(sources)[1:],
         source_seq=np.array(seq, np.int64),
         event=np.array(event, np.uint64),
+        sold_minor=np.array(sold, np.int32),
     )
 
 
@@ -288,6 +289,7 @@ def _row(
             _index(sources, fact.source or ""),
             -1,
             0,
+            0,
         )
     if isinstance(fact, UnitsSold):
         seq = -1 if fact.source_seq is None else fact.source_seq
@@ -295,14 +297,14 @@ def _row(
         source = _index(sources, fact.source or "")
         return (
             *(UNITS_SOLD, listing, fact.units, fact.observed_ms),
-            *(-1, 0, 0, 0, source, seq, event),
+            *(-1, 0, 0, 0, source, seq, event, fact.price_minor or 0),
         )
     kind, amount = (
         (STOCK_COUNTED, fact.units)
         if isinstance(fact, StockCounted)
         else (COST_CHANGED, fact.cost_minor)
     )
-    return (kind, listing, amount, fact.observed_ms, -1, 0, 0, 0, -1, -1, 0)
+    return (kind, listing, amount, fact.observed_ms, -1, 0, 0, 0, -1, -1, 0, 0)
 
 
 def _index(names: dict[str, int], name: str) -> int:

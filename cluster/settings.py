@@ -74,7 +74,7 @@ class SeriesSettings(_Part):
     url: str = Field(default="http://127.0.0.1:9000", description="QuestDB's HTTP address")
     user: str = Field(default="", description="QuestDB's `http.user`; empty: none")
     ttl_days: Annotated[int, Field(ge=0)] = Field(
-        default=90, description="how long QuestDB keeps points; 0: for ever"
+        default=180, description="how long QuestDB keeps points; 0: for ever"
     )
     password_file: Path | None = Field(
         default=None, description="a file that holds `http.password`"
@@ -167,6 +167,22 @@ class TrainingSettings(_Part):
     promote: Literal["never", "canary"] = Field(
         default="canary", description="what becomes of a model trained by night"
     )
+
+
+def forgotten_history(
+    series: SeriesSettings, training: TrainingSettings, days: int | None = None
+) -> Iterator[str]:
+    """Yield a warning where training looks back on days that QuestDB has dropped by then.
+
+    ``days`` is how far it shall look back, if not as far as the settings say.
+    """
+    kept, wanted = series.ttl_days, days or training.days
+    if series.backend == "questdb" and 0 < kept < wanted:
+        yield (
+            f"training.days: a model shall be trained on {wanted} days, and series.ttl_days lets "
+            f"QuestDB keep {kept}: the others are missing. Set series.ttl_days to {wanted} or "
+            f"more, or training.days to {kept}"
+        )
 
 
 class SupervisorSettings(_Part):

@@ -50,7 +50,7 @@ from cluster.ray_node import (
     session_folder,
     start_node,
 )
-from cluster.settings import Settings, uneven_spreads
+from cluster.settings import Settings, forgotten_history, uneven_spreads
 from cluster.topics import prepare_logs
 from engine.errors import FailedDependency, SettingsRefused
 
@@ -192,8 +192,11 @@ class Tree:
         ended = end_all(self._mark)
         if ended:
             self._say(f"ended {ended} processes that an earlier start had left behind")
-        for uneven in uneven_spreads(settings.shards):
-            LOGGER.warning(uneven)
+        for doubtful in (
+            *uneven_spreads(settings.shards),
+            *forgotten_history(settings.series, settings.training),
+        ):
+            LOGGER.warning(doubtful)
         for name in ("owners", "processes", "ends", "spares"):
             shutil.rmtree(settings.run_folder / name, ignore_errors=True)
         ray_file(settings.run_folder).unlink(missing_ok=True)

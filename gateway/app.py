@@ -88,10 +88,12 @@ from gateway.products import (
     products,
 )
 from gateway.publishing import (
+    ChangeMode,
     HaltPublishing,
     Publishing,
     ResumePublishing,
     RetailerList,
+    change_mode,
     halt,
     publishing,
     resume,
@@ -301,6 +303,15 @@ ROUTES: tuple[Route, ...] = (
         scope=HALT,
         query=RetailerQuery,
         body=ResumePublishing,
+    ),
+    _command(
+        path="/publishing:mode",
+        handler=change_mode,
+        summary="Let the retailer's prices go live, or back to shadow",
+        scope=POLICY,
+        query=RetailerQuery,
+        body=ChangeMode,
+        body_required=True,
     ),
     Route(
         method="POST",

@@ -163,7 +163,7 @@ def retailer_of(gateway: Gateway, credential: Credential, chosen: str | None = N
             return only
     visible = sorted(retailer for retailer in known if credential.sees(retailer))
     if not visible:
-        raise Problem(NOT_FOUND, "there is no retailer yet")
+        raise Problem(NOT_FOUND, "there is no retailer yet", age=age_of_all(gateway))
     if len(visible) == 1:
         return visible[0]
     detail = "add ?retailer= with one of: " + ", ".join(visible[:20])
@@ -180,7 +180,8 @@ def known_retailer(gateway: Gateway, call: Call) -> str:
     """
     retailer = retailer_of(gateway, call.credential, call.query(RetailerQuery).retailer)
     if retailer not in gateway.replica.retailers:
-        raise Problem(NOT_FOUND, f"there is no retailer {retailer!r}")
+        age = age_of(gateway, shards_of(gateway, retailer))
+        raise Problem(NOT_FOUND, f"there is no retailer {retailer!r}", age=age)
     return retailer
 
 
@@ -194,6 +195,17 @@ def shards_of(gateway: Gateway, retailer: str) -> set[int]:
     return held.union(each.partition for each in gateway.commands.to_retailer(retailer))
 
 
+def homes_of(gateway: Gateway, retailer: str, skus: Iterable[str]) -> set[int]:
+    """Return the shards where these products are, or would be if there were any."""
+    to_sku = gateway.commands.to_sku
+    return {home.partition for sku in skus for home in to_sku(retailer, sku)}
+
+
+def age_of_all(gateway: Gateway) -> Age:
+    """Return how old an answer about everything that was read here is just now."""
+    return age_of(gateway, range(len(gateway.replica.shards)))
+
+
 def age_of(gateway: Gateway, shards: Iterable[int]) -> Age:
     """Return how old an answer from these shards is just now."""
     views = [gateway.replica.shards[shard] for shard in shards]
@@ -204,7 +216,7 @@ def product_of(gateway: Gateway, retailer: str, sku: str) -> Product:
     """Return the retailer's product. One that is another's and one that is nobody's look alike."""
     product = gateway.replica.product(retailer, sku)
     if product is None:
-        raise no_product(sku)
+        raise no_product(sku, None, age_of(gateway, homes_of(gateway, retailer, (sku,))))
     return product
 
 
@@ -212,14 +224,14 @@ def row_of(gateway: Gateway, retailer: str, product: Product, channel: str | Non
     """Return the row of the product's listing on ``channel``, or of its primary one."""
     row = gateway.replica.row_of(retailer, product, channel)
     if row is None:
-        raise no_product(product.sku, channel)
+        raise no_product(product.sku, channel, age_of(gateway, (product.shard,)))
     return row
 
 
-def no_product(sku: str, channel: str | None = None) -> Problem:
-    """Return the problem of a product that is not there for this key."""
+def no_product(sku: str, channel: str | None, age: Age) -> Problem:
+    """Return the problem of a product that is not there for this key, as of an age."""
     where = f" on channel {channel!r}" if channel is not None else ""
-    return Problem(NOT_FOUND, f"there is no product {sku!r}{where}")
+    return Problem(NOT_FOUND, f"there is no product {sku!r}{where}", age=age)
 
 
 def decode_body(raw: bytes, kind: type[T]) -> T:

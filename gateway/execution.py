@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from engine.deltas import AnyDelta, PlanApplied, Planned
 from engine.errors import FailedDependency
-from gateway.call import Call, Gateway, age_of
+from gateway.call import Call, Gateway, age_of, age_of_all
 from gateway.commands import Destination
 from gateway.documents import Listing
 from gateway.keys import fingerprint
@@ -87,7 +87,8 @@ async def read_operation(gateway: Gateway, call: Call) -> web.Response:
     outcomes = gateway.replica.outcomes(operation_id)
     owners = [known.retailer] if known is not None else retailers_of(outcomes)
     if not owners or not all(call.credential.sees(owner) for owner in owners):
-        raise Problem(NOT_FOUND, f"there is no operation {operation_id!r}")
+        detail = f"there is no operation {operation_id!r}"
+        raise Problem(NOT_FOUND, detail, age=age_of_all(gateway))
     shards = known.shards if known is not None else frozenset(outcomes)
     kind = known.kind if known is not None else next(iter(outcomes.values())).kind
     result = gateway.operations.result(operation_id, shards)

@@ -11,7 +11,16 @@ from engine.decided import Cause, parse_quote_id
 from engine.explanation import Driver, ListingFacts, explain
 from engine.microbatch import LANES, Lane
 from engine.policy import Winner
-from gateway.call import Call, Gateway, ListingQuery, age_of, product_of, retailer_of, row_of
+from gateway.call import (
+    Call,
+    Gateway,
+    ListingQuery,
+    age_of,
+    age_of_all,
+    product_of,
+    retailer_of,
+    row_of,
+)
 from gateway.documents import (
     Listing,
     ListingPrice,
@@ -88,9 +97,9 @@ async def explanation(gateway: Gateway, call: Call) -> web.Response:
     product = product_of(gateway, retailer, call.part("id"))
     row = row_of(gateway, retailer, product, query.channel)
     newest = replica.quote(row)
-    if newest is None:
-        raise Problem(NOT_FOUND, f"nothing was decided yet for {product.sku!r}")
     age = age_of(gateway, (product.shard,))
+    if newest is None:
+        raise Problem(NOT_FOUND, f"nothing was decided yet for {product.sku!r}", age=age)
     document = _receipt(replica, replica.listing(row), newest, replica.place(row), age)
     return web.Response(body=_encode(document), content_type="application/json")
 
@@ -101,7 +110,8 @@ async def quote(gateway: Gateway, call: Call) -> web.Response:
     place = parse_quote_id(quote_id)
     found = gateway.replica.find_quote(place) if place is not None else None
     if found is None or not call.credential.sees(found.listing.retailer):
-        raise Problem(NOT_FOUND, f"there is no quote {quote_id!r}, or it is no longer kept here")
+        detail = f"there is no quote {quote_id!r}, or it is no longer kept here"
+        raise Problem(NOT_FOUND, detail, age=age_of_all(gateway))
     age = age_of(gateway, (found.place.shard,))
     document = _receipt(gateway.replica, found.listing, found.quote, found.place, age)
     return web.Response(body=_encode(document), content_type="application/json")

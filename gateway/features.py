@@ -23,6 +23,8 @@ from gateway.call import (
     Gateway,
     ListingQuery,
     RetailerQuery,
+    age_of,
+    homes_of,
     no_product,
     product_of,
     retailer_of,
@@ -31,6 +33,7 @@ from gateway.call import (
 from gateway.documents import Listing
 from gateway.money import rfc3339
 from gateway.problems import DEADLINE, UNAVAILABLE, Problem
+from gateway.shard_view import STALE_MS, Age
 from kernels.limits import FEATURES_SLICE_MAX
 
 Consistency = Literal["recorded", "strong"]
@@ -54,12 +57,14 @@ class FeaturesAnswer(Struct, frozen=True, kw_only=True):
     """A listing's features by name, ``null`` where one is not known.
 
     ``as_of`` is the time of the last microbatch that its owner had recorded, ``seq`` its number.
-    All ages and windows end there.
+    All ages and windows end there. ``stale`` says that it is over two seconds ago or that he took
+    so long to answer; where time is the events', that nothing was heard for so long.
     """
 
     sku: str
     channel: str
     as_of: str
+    stale: bool
     seq: int
     features: dict[str, float | None]
 
@@ -67,11 +72,14 @@ class FeaturesAnswer(Struct, frozen=True, kw_only=True):
 class FeaturesBatch(Struct, frozen=True, kw_only=True):
     """The features found, in the order asked for, and the SKUs that were not.
 
-    A batch is answered in slices: each answer says itself what it is as of.
+    A batch is answered in slices: each answer says itself what it is as of. The batch is as old as
+    the oldest of them and of the shards where what was not found would be.
     """
 
     features: tuple[FeaturesAnswer, ...]
     not_found: tuple[str, ...]
+    as_of: str
+    stale: bool
 
 
 _encode = msgspec.json.Encoder().encode
@@ -84,9 +92,9 @@ async def features(gateway: Gateway, call: Call) -> web.Response:
     product = product_of(gateway, retailer, call.part("id"))
     listing = gateway.replica.listing(row_of(gateway, retailer, product, query.channel))
     with _problems(query.deadline_ms):
-        (told,) = await _asked(gateway, product.shard, [listing], query)
+        age, (told,) = await _asked(gateway, product.shard, [listing], query)
     if told is None:
-        raise no_product(product.sku, query.channel)
+        raise no_product(product.sku, query.channel, age)
     return web.Response(body=_encode(told), content_type="application/json")
 
 
@@ -107,18 +115,23 @@ async def features_batch_get(gateway: Gateway, call: Call) -> web.Response:
         row = replica.row_of(retailer, product, body.channel) if product is not None else None
         if product is not None and row is not None:
             found.setdefault(product.shard, []).append((place, replica.listing(row)))
+    known = {place for wanted in found.values() for place, _ in wanted}
+    unknown = [sku for place, sku in enumerate(body.ids) if place not in known]
+    ages = [age_of(gateway, homes_of(gateway, retailer, unknown))] if unknown else []
     answers: list[bytes | None] = [None] * len(body.ids)
     with _problems(query.deadline_ms):
         async with asyncio.timeout(query.deadline_ms / 1000):
             for shard, wanted in found.items():
                 for first in range(0, len(wanted), FEATURES_SLICE_MAX):
                     piece = wanted[first : first + FEATURES_SLICE_MAX]
-                    told = await _asked(gateway, shard, [each for _, each in piece], query)
+                    age, told = await _asked(gateway, shard, [each for _, each in piece], query)
+                    ages.append(age)
                     for (place, _), answer in zip(piece, told, strict=True):
                         answers[place] = None if answer is None else _encode(answer)
     absent = [sku for sku, answer in zip(body.ids, answers, strict=True) if answer is None]
     told_all = b",".join(answer for answer in answers if answer is not None)
-    document = b'{"features":[%b],"not_found":%b}' % (told_all, _encode(absent))
+    age = Age(min(each.as_of for each in ages), any(each.stale for each in ages))
+    document = b'{"features":[%b],"not_found":%b,%b' % (told_all, _encode(absent), _encode(age)[1:])
     return web.Response(body=document, content_type="application/json")
 
 
@@ -127,24 +140,43 @@ async def _asked(
     shard: int,
     listings: Sequence[Listing],
     query: FeaturesQuery | FeaturesBatchQuery,
-) -> list[FeaturesAnswer | None]:
-    """Ask the owner for a slice of listings; ``None`` for one that he does not know any more."""
+) -> tuple[Age, list[FeaturesAnswer | None]]:
+    """Ask the owner for a slice of listings; ``None`` for one that he does not know any more.
+
+    Returns:
+        How old what he told is, and it.
+    """
     routed = gateway.features
     if routed is None:
         raise FailedDependency("this gateway knows no owners")
+    view, clock = gateway.replica.shards[shard], gateway.clock
+    silent = age_of(gateway, (shard,)).stale
+    asked_ms, asked_monotonic_ms = clock.wall_ms(), clock.monotonic_ms()
     answer = await routed.read(
         shard,
         [listing.key for listing in listings],
         query.deadline_ms,
         strong=query.consistency == "strong",
-        known_seq=gateway.replica.shards[shard].position.seq,
+        known_seq=view.position.seq,
     )
-    as_of, seq = rfc3339(answer["decided_ms"]), answer["seq"]
-    return [
+    waited_ms = max(clock.wall_ms() - asked_ms, clock.monotonic_ms() - asked_monotonic_ms)
+    if query.consistency == "strong":
+        old = waited_ms > STALE_MS  # he waited for a mark that came after the question
+    elif view.clock == "event":
+        old = silent or waited_ms > STALE_MS  # his time is not ours
+    else:
+        old = max(waited_ms, clock.wall_ms() - answer["decided_ms"]) > STALE_MS
+    age = Age(rfc3339(answer["decided_ms"]), old)
+    return age, [
         None
         if told is None
         else FeaturesAnswer(
-            sku=listing.sku, channel=listing.channel, as_of=as_of, seq=seq, features=told
+            sku=listing.sku,
+            channel=listing.channel,
+            as_of=age.as_of,
+            stale=age.stale,
+            seq=answer["seq"],
+            features=told,
         )
         for listing, told in zip(listings, answer["features"], strict=True)
     ]

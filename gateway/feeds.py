@@ -20,6 +20,7 @@ from msgspec import Struct
 from engine.routing import name64
 from gateway.documents import Listing, RemovedPrice
 from gateway.replica import Changed, Replica
+from gateway.shard_view import Age
 
 TICK_S = 0.02
 """How long changes are gathered before subscribers are told."""
@@ -170,9 +171,10 @@ class Streams:
         """Let a feed that heard of nothing stand where the replica was at the last tick."""
         feed.advance(tuple(map(max, feed.through, self._told)))
 
-    def snapshot(self, wish: Filter) -> Iterator[Frame]:
+    def snapshot(self, wish: Filter, age: Age) -> Iterator[Frame]:
         """Yield the parts of a snapshot; prices may be newer than the ``through`` of the last.
 
+        Each part says how old what it shows may be: ``age`` is that of the wish's shards now.
         That is no harm: what changed since ``through`` is told again, newest price wins.
         """
         through = self._replica.position()
@@ -180,10 +182,10 @@ class Streams:
         for row in self._wanted(wish):
             part.append(self._replica.body(row))
             if len(part) == SNAPSHOT_PRICES:
-                yield Frame(_snapshot_head(last=False) + b",".join(part) + b"]}", through)
+                yield Frame(_snapshot_head(age, last=False) + b",".join(part) + b"]}", through)
                 part = []
         tail = self._tail(wish, through)
-        yield Frame(_snapshot_head(last=True) + b",".join(part) + b"]," + tail, through)
+        yield Frame(_snapshot_head(age, last=True) + b",".join(part) + b"]," + tail, through)
 
     def token(self, wish: Filter, through: Positions) -> str:
         """Return the opaque token of a place."""
@@ -316,8 +318,9 @@ class Streams:
         return f'"through":{_ranges(through)},"token":"{token}"}}'.encode()
 
 
-def _snapshot_head(*, last: bool) -> bytes:
-    return b'{"type":"snapshot","last":%s,"prices":[' % (b"true" if last else b"false")
+def _snapshot_head(age: Age, *, last: bool) -> bytes:
+    told = _encode(age)[1:-1]
+    return b'{"type":"snapshot","last":%s,%s,"prices":[' % (b"true" if last else b"false", told)
 
 
 def _ranges(positions: Positions) -> str:

@@ -12,6 +12,8 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
+from gateway.shard_view import Age
+
 PROBLEM_PREFIX = "urn:repricer:problem:"
 CONTENT_TYPE = "application/problem+json"
 
@@ -25,7 +27,10 @@ class FieldError(Struct, frozen=True, omit_defaults=True):
 
 
 class ProblemDocument(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The body of every answer that is not a success."""
+    """The body of every answer that is not a success.
+
+    ``as_of`` and ``stale`` are there where something was not found in what this gateway had read.
+    """
 
     type: str
     title: str
@@ -34,6 +39,8 @@ class ProblemDocument(Struct, frozen=True, kw_only=True, omit_defaults=True):
     detail: str = ""
     errors: tuple[FieldError, ...] = ()
     operation_id: str | None = None
+    as_of: str | None = None
+    stale: bool | None = None
 
 
 class Kind(Struct, frozen=True):
@@ -111,6 +118,7 @@ class Problem(Exception):
         errors: Sequence[FieldError] = (),
         operation_id: str | None = None,
         headers: dict[str, str] | None = None,
+        age: Age | None = None,
     ) -> None:
         super().__init__(f"{kind.name}: {detail}")
         self.kind = kind
@@ -118,6 +126,7 @@ class Problem(Exception):
         self.errors = tuple(errors)
         self.operation_id = operation_id
         self.headers = headers or {}
+        self.age = age  # of what was looked at in vain
 
 
 def trace_id(request: web.BaseRequest) -> str:
@@ -128,6 +137,7 @@ def trace_id(request: web.BaseRequest) -> str:
 
 def document(problem: Problem, trace: str) -> ProblemDocument:
     """Return the document that tells the caller about ``problem``."""
+    age = problem.age
     return ProblemDocument(
         type=problem.kind.type,
         title=problem.kind.title,
@@ -136,6 +146,8 @@ def document(problem: Problem, trace: str) -> ProblemDocument:
         detail=problem.detail,
         errors=problem.errors,
         operation_id=problem.operation_id,
+        as_of=age.as_of if age is not None else None,
+        stale=age.stale if age is not None else None,
     )
 
 

@@ -6,10 +6,10 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
-from engine.deltas import PublishingHalted, PublishingResumed
+from engine.deltas import ModeChanged, PublishingHalted, PublishingResumed
 from gateway.call import Call, Gateway, age_of, decode_body, known_retailer, shards_of
 from gateway.execution import Command, execute, observed_ms
-from gateway.retailers import Retailer
+from gateway.retailers import Mode, Retailer
 
 RETAILERS_MAX = 1000
 
@@ -29,6 +29,19 @@ class ResumePublishing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     channel: ChannelName | None = None
 
 
+class ChangeMode(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Put the retailer's prices in force (``live``), or only propose and show them (``shadow``)."""
+
+    mode: Mode
+
+
+class ShardMode(Struct, frozen=True):
+    """The mode of a retailer's part in one shard."""
+
+    shard: int
+    mode: Mode
+
+
 class Halt(Struct, frozen=True):
     """Something that is halted: one channel, or all of them (``null``)."""
 
@@ -44,12 +57,17 @@ class Breaker(Struct, frozen=True):
 
 
 class Publishing(Struct, frozen=True, kw_only=True):
-    """A retailer's state, as old as the shard of his that was heard of longest ago."""
+    """A retailer's state, as old as the shard of his that was heard of longest ago.
+
+    ``mode`` is ``mixed`` where shards differ, as while a change is under way: ``modes`` has each
+    one's then, and is empty otherwise.
+    """
 
     retailer: str
     name: str | None
     currency: str | None
-    mode: Literal["shadow", "live"]
+    mode: Literal["shadow", "live", "mixed"]
+    modes: tuple[ShardMode, ...]
     primary_channel: str | None
     products: int
     halts: tuple[Halt, ...]
@@ -92,6 +110,9 @@ def _document(gateway: Gateway, retailer: Retailer) -> Publishing:
         name=retailer.name,
         currency=retailer.currency,
         mode=retailer.mode,
+        modes=tuple(ShardMode(*each) for each in sorted(retailer.modes.items()))
+        if retailer.mode == "mixed"
+        else (),
         primary_channel=retailer.primary_channel,
         products=len(retailer.products),
         halts=tuple(
@@ -135,6 +156,19 @@ async def resume(gateway: Gateway, call: Call) -> web.Response:
         retailer=retailer,
         observed_ms=observed_ms(gateway, destinations),
         channel=body.channel,
+    )
+    command = Command(delta=delta, raw=raw, destinations=destinations)
+    return await execute(gateway, call, command)
+
+
+async def change_mode(gateway: Gateway, call: Call) -> web.Response:
+    """Let a retailer's prices go live, or back to shadow."""
+    retailer = known_retailer(gateway, call)
+    raw = await call.read()
+    body = decode_body(raw, ChangeMode)
+    destinations = gateway.commands.to_retailer(retailer)
+    delta = ModeChanged(
+        retailer=retailer, observed_ms=observed_ms(gateway, destinations), mode=body.mode
     )
     command = Command(delta=delta, raw=raw, destinations=destinations)
     return await execute(gateway, call, command)

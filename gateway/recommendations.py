@@ -22,6 +22,7 @@ from gateway.call import (
     ListingQuery,
     RetailerQuery,
     age_of,
+    homes_of,
     no_product,
     product_of,
     retailer_of,
@@ -51,17 +52,22 @@ class RecommendationQuery(ListingQuery, frozen=True, kw_only=True, forbid_unknow
 
 
 class BatchAnswer(Struct, frozen=True, kw_only=True):
-    """The recommendations found, in the order asked for, and the SKUs that were not."""
+    """The recommendations found, in the order asked for, and the SKUs that were not.
+
+    It is as old as the oldest of the shards where any of them is or would be.
+    """
 
     recommendations: tuple[RecommendationAnswer, ...]
     not_found: tuple[str, ...]
+    as_of: str
+    stale: bool
 
 
 _encode = msgspec.json.Encoder().encode
 _STATES = {state.name.lower(): state for state in State}
 _ONLY_REPLICA = RecommendationQuery()
 _SHARD = attrgetter("shard")
-_BATCH_HEAD, _BATCH_FOOT = b'{"recommendations":[', b'],"not_found":%b}'
+_BATCH_HEAD, _BATCH_FOOT = b'{"recommendations":[', b'],"not_found":%b'
 
 
 async def recommend(gateway: Gateway, call: Call) -> Answer:
@@ -74,7 +80,7 @@ async def recommend(gateway: Gateway, call: Call) -> Answer:
     product = product_of(gateway, retailer, call.part("id"))
     answer = replica.answer(retailer, product, query.channel)
     if answer is None:
-        raise no_product(product.sku, query.channel)
+        raise no_product(product.sku, query.channel, age_of(gateway, (product.shard,)))
     now_ms = clock.wall_ms()
     tail = replica.shards[product.shard].tail(now_ms, clock.monotonic_ms())
     return gateway.heads.answer(call.request, answer + tail, now_ms)
@@ -100,7 +106,7 @@ async def batch_get(gateway: Gateway, call: Call) -> Answer:
             end = replica.shards[shard].tail(now_ms, monotonic_ms)
             # Head and foot go with the first and the last answer: only the join copies them all.
             answers[0] = _BATCH_HEAD + answers[0]
-            answers[-1] = b"".join((answers[-1], end, _BATCH_FOOT % b"[]"))
+            answers[-1] = b"".join((answers[-1], end, _BATCH_FOOT % b"[]", end))
             return gateway.heads.answer(call.request, (end + b",").join(answers), now_ms)
     products: list[Any] = list(map(view.products.get, body.ids))
     if not answers or not all(answers):
@@ -117,7 +123,9 @@ async def batch_get(gateway: Gateway, call: Call) -> Answer:
     pieces[1::2] = map(ends.__getitem__, map(_SHARD, products))
     if pieces:
         pieces[-1] = pieces[-1][:-1]
-    document = b"".join((_BATCH_HEAD, *pieces, _BATCH_FOOT % _encode(absent)))
+    age = age_of(gateway, homes_of(gateway, retailer, absent).union(map(_SHARD, products)))
+    foot = (_BATCH_FOOT % _encode(absent), b",", _encode(age)[1:])
+    document = b"".join((_BATCH_HEAD, *pieces, *foot))
     return gateway.heads.answer(call.request, document, now_ms)
 
 
@@ -142,10 +150,10 @@ async def _strong(
         raise Problem(DEADLINE, detail, headers=RETRY) from fault
     except FailedDependency as fault:
         raise Problem(UNAVAILABLE, "the owner cannot be asked now", headers=RETRY) from fault
-    if not live:  # taken off meanwhile, which this gateway has not heard yet
-        raise no_product(sku, query.channel)
     waited_ms = max(clock.wall_ms() - asked_ms, clock.monotonic_ms() - asked_monotonic_ms)
     age = Age(rfc3339(asked_ms), waited_ms > STALE_MS)
+    if not live:  # taken off meanwhile, which this gateway has not heard yet
+        raise no_product(sku, query.channel, age)
     listing = replace(listing, currency=live.get("currency", listing.currency))
     columns, place = live_quote(replica.generation, product.shard, live)
     body = encode_recommendation(recommendation(listing, columns, place))
@@ -165,11 +173,11 @@ def _asked(gateway: Gateway, retailer: str, sku: str, channel: str | None) -> tu
     row = gateway.replica.row_of(retailer, product, channel) if product is not None else None
     if product is not None and row is not None:
         return product, row
-    homes = [each.partition for each in gateway.commands.to_sku(retailer, sku)]
-    if age_of(gateway, homes).stale:
+    age = age_of(gateway, homes_of(gateway, retailer, (sku,)))
+    if age.stale:
         detail = f"there was no product {sku!r} when this gateway last heard of its shard"
         raise Problem(UNAVAILABLE, detail, headers=RETRY)
-    raise no_product(sku, channel)
+    raise no_product(sku, channel, age)
 
 
 def _lines(

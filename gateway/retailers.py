@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from engine.decided import CatalogueChange
 
+Mode = Literal["shadow", "live"]
+
 
 class Product:
     """One SKU of a retailer with the rows of its listings.
@@ -35,7 +37,7 @@ class Retailer:
         self.name: str | None = None
         self.currency: str | None = None
         self.primary_channel: str | None = None
-        self.mode: Literal["shadow", "live"] = "shadow"
+        self.modes: dict[int, Mode] = {}  # by shard: each goes live for itself
         self.spread = 1
         self.halts: dict[tuple[int, str], str] = {}  # shard, channel ("" for all) -> reason
         self.breakers: dict[int, dict[str, Any]] = {}  # shard -> what it tripped on
@@ -44,6 +46,12 @@ class Retailer:
         self.ready: dict[str, bytes] = {}
         self.shards: set[int] = set()  # that ever held a product of his
         self._skus: list[str] | None = None  # sorted; None after a product came or went
+
+    @property
+    def mode(self) -> Literal["shadow", "live", "mixed"]:
+        """Return the mode of all his shards, ``mixed`` where they differ."""
+        modes = set(self.modes.values())
+        return "mixed" if len(modes) > 1 else next(iter(modes), "shadow")
 
     def product(self, sku: str, shard: int) -> Product:
         """Return the product, which is added if it is new."""
@@ -83,9 +91,10 @@ def change_retailer(shard: int, retailer: Retailer, change: CatalogueChange) -> 
             retailer.currency = fields.get("currency", retailer.currency)
             retailer.primary_channel = fields.get("primary_channel", retailer.primary_channel)
             retailer.spread = fields.get("spread", retailer.spread)
-            retailer.mode = fields.get("mode", retailer.mode)
+            if "mode" in fields:
+                retailer.modes[shard] = fields["mode"]
         case "mode":
-            retailer.mode = fields["mode"]
+            retailer.modes[shard] = fields["mode"]
         case "halt":
             retailer.halts[shard, fields.get("channel") or ""] = fields.get("reason", "")
         case "breaker":

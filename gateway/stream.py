@@ -14,7 +14,7 @@ import msgspec
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 from msgspec import Meta, Struct
 
-from gateway.call import Call, Gateway, decode_body, retailer_of
+from gateway.call import Call, Gateway, age_of, decode_body, retailer_of, shards_of
 from gateway.feeds import Feed, Filter, Positions
 from gateway.keys import READ, Credential
 from gateway.problems import (
@@ -228,7 +228,8 @@ class Client:
 
     async def _snapshot(self, wish: Filter) -> Positions:
         through: Positions = ()
-        for frame in self._gateway.streams.snapshot(wish):
+        age = age_of(self._gateway, shards_of(self._gateway, wish.retailer))
+        for frame in self._gateway.streams.snapshot(wish, age):
             await self._send(frame.body)
             await asyncio.sleep(0)  # a big one must not keep the others waiting
             through = frame.through

@@ -27,7 +27,8 @@ from questdb import Sender, TimestampNanos
 
 from actors.sinks.delta_lanes import DeltaLanes
 from actors.sinks.history import History, SeriesRows
-from actors.sinks.ledger import FIRST_HASH, HISTORY_COLUMNS, PriceLedger, Rows, Stored
+from actors.sinks.ledger import PriceLedger
+from actors.sinks.ledger_rows import FIRST_HASH, HISTORY_COLUMNS, Rows, Stored
 from cluster.servers.postgres import Postgres
 from cluster.servers.questdb import QuestDB
 from engine.shard import Shard

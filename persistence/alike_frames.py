@@ -130,7 +130,8 @@ def read_alike(lane: int, records: Sequence[Record], layout: Layout) -> FactColu
             return None
         if own[name].max() >= len(layout.name_keys[name]) - 1:
             return None
-    if not _sound(own):
+    sold_minor = own.pop("sold_minor", None)  # no owner asks for it
+    if not _sound(own, sold_minor):
         return None
     for name in NAMES:
         own[name] = layout.name_keys[name].take(own[name])  # -1 finds the zero at the end
@@ -158,7 +159,7 @@ def _given(records: Sequence[Record], layout: Layout, name: str) -> np.ndarray |
     return np.concatenate(given)
 
 
-def _sound(columns: dict[str, np.ndarray]) -> bool:
+def _sound(columns: dict[str, np.ndarray], sold_minor: np.ndarray | None) -> bool:
     """Return whether no row breaks what ``judge_rows`` demands."""
     kind, amount = columns["kind"], columns["amount"]
     priced, sold = kind == COMPETITOR_PRICED, kind == UNITS_SOLD
@@ -172,6 +173,8 @@ def _sound(columns: dict[str, np.ndarray]) -> bool:
     for name, others in (("shipping_minor", unpriced), ("currency", unpriced), ("event", unsold)):
         if columns[name].any():
             broken |= (columns[name] != 0) & others
+    if sold_minor is not None:
+        broken |= (sold_minor < 0) | (sold_minor > PRICE_MINOR_MAX) | ((sold_minor != 0) & unsold)
     if broken.any() or (currency.any() and not are_currencies(currency).all()):
         return False
     return bool(

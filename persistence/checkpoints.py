@@ -14,10 +14,11 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -95,6 +96,8 @@ class Chain(Struct, frozen=True, kw_only=True):
 
 
 Read = Callable[[str], Awaitable[Increment]]
+Counts = Callable[[str, Header], Awaitable[bool]]
+Found = TypeVar("Found")
 
 
 class Folder(Protocol):
@@ -262,6 +265,23 @@ class CheckpointFiles:
         async for chain in self._chains(await self.names(), read):
             yield chain
 
+    async def newest(self, counts: Counts) -> Chain | None:
+        """Return the newest chain that verifies and whose mark ``counts``, given name and header.
+
+        The mark is judged when one file has been read, and its chain only if it counts. What
+        ``counts`` raises is passed on; files are listed anew at the next call.
+        """
+        names = await self.names()
+        for name in reversed(names):
+            file = await self._unless_broken(name, self._read(name))
+            if file is None or not await counts(name, header_of(file)):
+                continue
+            read = partial(self._read_unless_known, {name: file})
+            chain = await self._unless_broken(name, self._chain(name, names, read))
+            if chain is not None:
+                return chain
+        return None
+
     async def whole(self, head: Chain) -> Chain:
         """Return a chain with its parts.
 
@@ -273,14 +293,21 @@ class CheckpointFiles:
 
     async def _chains(self, names: Sequence[str], read: Read) -> AsyncIterator[Chain]:
         for name in reversed(names):
-            try:
-                yield await self._chain(name, names, read)
-            except IncompatibleCheckpoint as error:
-                if name not in self.incompatible:
-                    LOGGER.error("%s", error)
-                self.incompatible[name] = error
-            except (CorruptCheckpoint, OSError):
-                continue  # torn or lost: an older one and a longer replay
+            chain = await self._unless_broken(name, self._chain(name, names, read))
+            if chain is not None:
+                yield chain
+
+    async def _unless_broken(self, name: str, reading: Awaitable[Found]) -> Found | None:
+        """Return what is read, or nothing: then an older one has to do, and a longer replay."""
+        try:
+            return await reading
+        except IncompatibleCheckpoint as error:
+            if name not in self.incompatible:
+                LOGGER.error("%s", error)
+            self.incompatible[name] = error
+        except (CorruptCheckpoint, OSError):
+            pass  # torn or lost
+        return None
 
     async def load(self) -> tuple[tuple[bytes, ...], LogPosition] | None:
         """Return the parts and the mark of the newest chain that verifies."""
@@ -341,6 +368,9 @@ class CheckpointFiles:
             header=header_of(newest),
             parts=tuple(part for one in reversed(increments) for part in one.parts),
         )
+
+    async def _read_unless_known(self, known: Mapping[str, Increment], name: str) -> Increment:
+        return known[name] if name in known else await self._read(name)
 
     async def _read(self, name: str) -> Increment:
         increment = self._decoded(name, await self._folder.read(name))

@@ -1,8 +1,8 @@
 """Columnar frames: many facts of one retailer as one Arrow IPC stream.
 
-A frame is a schema, at most two dictionaries (rivals' and sources' names) and one record batch of
-at most ``FRAME_FACTS_MAX`` rows, uncompressed: a megabyte that unpacks to thirty gigabytes kills
-its reader. The retailer stands in the schema's metadata; listings are named by their 64-bit keys.
+A frame is one of two schemas, at most two dictionaries (rivals' and sources' names) and one record
+batch of at most ``FRAME_FACTS_MAX`` rows, uncompressed: a megabyte that unpacks to thirty gigabytes
+kills its reader. The retailer stands in the schema's metadata; listings are named by 64-bit keys.
 Bytes come from outside, so nothing of a frame is looked at before Arrow has validated it whole.
 """
 
@@ -34,7 +34,6 @@ from persistence.ports import Record
 FRAME = "application/vnd.apache.arrow.stream"
 FRAME_FACTS_MAX = 2048
 FRAME_BYTES_MAX = 1_048_576
-FRAME_VERSION = "1"
 RETAILER_KEY, VERSION_KEY = b"repricer.retailer", b"repricer.version"
 
 _NAMES = pa.dictionary(pa.int32(), pa.utf8())
@@ -55,8 +54,18 @@ SCHEMA = pa.schema(
 )
 """The columns of a frame, in this order; they mean what those of ``FactColumns`` mean."""
 
+PRICED_SCHEMA = SCHEMA.append(pa.field("sold_minor", pa.int32(), nullable=False))  # 0: none
+"""Those of a frame that tells at which price units were sold, which history keeps.
+
+Written only where a sale tells it: who has not learnt to read it refuses the whole frame.
+"""
+
+SCHEMAS = {b"1": SCHEMA, b"2": PRICED_SCHEMA}
+"""By the version in the schema's metadata."""
+
 DTYPES: dict[str, np.dtype[Any]] = {
-    field.name: np.dtype("uint64" if field.type == _NAMES else str(field.type)) for field in SCHEMA
+    field.name: np.dtype("uint64" if field.type == _NAMES else str(field.type))
+    for field in PRICED_SCHEMA
 }
 """What the columns of a block are; of names the keys."""
 
@@ -94,6 +103,9 @@ class FrameColumns(Struct, frozen=True, eq=False, kw_only=True):
     source_names: tuple[str, ...] = ()
     source_seq: np.ndarray  # int64, -1: none
     event: np.ndarray  # uint64, name64 of the event's id, 0: none
+    sold_minor: np.ndarray | None = (
+        None  # int32, the price of units sold, 0: not told; None: of none
+    )
 
 
 class Frame(Struct, frozen=True, eq=False):
@@ -107,14 +119,15 @@ class Frame(Struct, frozen=True, eq=False):
 def encode_frame(retailer: str, facts: FrameColumns) -> bytes:
     """Return at most ``FRAME_FACTS_MAX`` facts of one routing key as a record."""
     assert 0 < len(facts.kind) <= FRAME_FACTS_MAX
+    priced = facts.sold_minor is not None and bool(facts.sold_minor.any())
+    version, schema = (b"2", PRICED_SCHEMA) if priced else (b"1", SCHEMA)
     arrays = [
         _name_array(getattr(facts, field.name), getattr(facts, f"{field.name}_names"))
         if field.type == _NAMES
         else pa.array(getattr(facts, field.name), type=field.type)
-        for field in SCHEMA
+        for field in schema
     ]
-    metadata = {RETAILER_KEY: retailer.encode(), VERSION_KEY: FRAME_VERSION.encode()}
-    schema = SCHEMA.with_metadata(metadata)
+    schema = schema.with_metadata({RETAILER_KEY: retailer.encode(), VERSION_KEY: version})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as writer:
         writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
@@ -178,7 +191,7 @@ def open_frame(value: bytes) -> Frame:
     except MemoryError as error:
         raise RejectedInput("", "its lengths are absurd", _FIX) from error
     metadata = batch.schema.metadata or {}
-    if metadata.get(VERSION_KEY) != FRAME_VERSION.encode():
+    if metadata.get(VERSION_KEY) not in SCHEMAS:
         raise RejectedInput(f"/{VERSION_KEY.decode()}", "version missing or unknown", _FIX)
     retailer = metadata.get(RETAILER_KEY, b"").decode(errors="replace")
     if not is_valid(retailer, RetailerId):
@@ -221,6 +234,12 @@ def judge_rows(columns: FrameColumns) -> dict[int, tuple[str, str]]:
         ("source_seq", "only sales have it", ~sold & (columns.source_seq != -1)),
         ("event", "only sales have it", ~sold & (columns.event != 0)),
     ]
+    if columns.sold_minor is not None:
+        price = columns.sold_minor
+        checks += [
+            ("sold_minor", "send 1 to 2^30, or 0", _outside(price, 0, PRICE_MINOR_MAX)),
+            ("sold_minor", "only sales have it", ~sold & (price != 0)),
+        ]
     problems: dict[int, tuple[str, str]] = {}
     for field, fix, broken in checks:
         for index in np.flatnonzero(broken):
@@ -242,8 +261,10 @@ def _read_batch(value: bytes) -> pa.RecordBatch:
     if kinds[-1] != "record batch":
         raise ValueError("the record batch must come last")
     with pa.ipc.open_stream(pa.BufferReader(value)) as reader:
-        if not reader.schema.equals(SCHEMA):
-            raise ValueError(_difference(reader.schema))
+        version = (reader.schema.metadata or {}).get(VERSION_KEY, b"1")
+        wanted = SCHEMAS.get(version, SCHEMA)
+        if not reader.schema.equals(wanted):
+            raise ValueError(_difference(reader.schema, wanted))
         batch = reader.read_next_batch()
     batch.validate(full=True)
     if batch.num_rows > FRAME_FACTS_MAX:
@@ -254,12 +275,12 @@ def _read_batch(value: bytes) -> pa.RecordBatch:
     return batch
 
 
-def _difference(schema: pa.Schema) -> str:
-    for place, wanted in enumerate(SCHEMA):
+def _difference(schema: pa.Schema, columns: pa.Schema) -> str:
+    for place, wanted in enumerate(columns):
         found = schema.field(place) if place < len(schema) else None
         if found is None or not found.equals(wanted):
             return f"column {place} is {str(found)[:80]!r}, wanted {str(wanted)!r}"
-    return f"{len(schema)} columns, wanted {len(SCHEMA)}"
+    return f"{len(schema)} columns, wanted {len(columns)}"
 
 
 def _is_compressed(metadata: bytes) -> bool:

@@ -12,8 +12,8 @@ the broker's death, and a power cut only with ``flush.messages=1`` or with repli
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -22,33 +22,24 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     CorruptRecordException,
     KafkaError,
-    MessageSizeTooLargeError,
     OffsetOutOfRangeError,
 )
-from aiokafka.structs import RecordMetadata
 
 from engine.errors import (
-    AppendInDoubt,
     CorruptRecord,
     FailedDependency,
     LogRegressed,
     LogTruncated,
     SettingsRefused,
 )
-from persistence.kafka_batches import (
-    CONTENT_TYPE_HEADER,
-    JSON,
-    FetchedBatches,
-    refuse_other_time,
-)
+from persistence.kafka_appender import Dropped, KafkaAppender
+from persistence.kafka_batches import FetchedBatches
+from persistence.kafka_refusals import FAILURES, failure, refuse_code
 from persistence.ports import (
-    RECORD_BYTES_MAX,
-    Appended,
     Record,
     missing_topic,
     refuse_missing_partition,
     refuse_other_topic,
-    refuse_oversize,
 )
 
 Result = TypeVar("Result")
@@ -56,7 +47,6 @@ Result = TypeVar("Result")
 REQUEST_TIMEOUT_MS = 3_000
 APPEND_DEADLINE_MS = 3_000
 ADMIN_DEADLINE_MS = 15_000
-CLOSE_DEADLINE_MS = 3_000
 FETCH_WAIT_MS = 250
 """How long the broker holds a fetch that finds nothing. A seek waits for it, too."""
 
@@ -77,7 +67,6 @@ UNKNOWN_AGAIN_MS = 500
 
 _UNKNOWN_TOPIC = 3
 _TOPIC_EXISTS = 36
-_FAILURES = (KafkaError, OSError, TimeoutError)
 
 
 class KafkaLogs:
@@ -98,12 +87,13 @@ class KafkaLogs:
     ) -> None:
         self._replication = replication
         self._append_deadline_ms = append_deadline_ms
+        self._bootstrap = bootstrap
         self._client: dict[str, Any] = {
             "bootstrap_servers": bootstrap,
             "request_timeout_ms": request_timeout_ms,
             **(connection or {}),
         }
-        self._dropped = _Dropped()
+        self._dropped = Dropped()
 
     async def create(self, topics: Mapping[str, int], *, retention_ms: int) -> None:
         async with self._admin() as admin:
@@ -123,6 +113,7 @@ class KafkaLogs:
             )
             # It does not raise by itself.
             for topic, code, *message in answer.topic_errors:
+                refuse_code(code, self._bootstrap, f"topic {topic}")
                 if code not in (0, _TOPIC_EXISTS):
                     raise SettingsRefused(f"topic {topic} cannot be created: {message or code}")
             # Brokers learn of a topic a little later; and another may have created it meanwhile.
@@ -141,6 +132,7 @@ class KafkaLogs:
                 (told,) = await admin.describe_topics([topic])
         if told["error_code"] == _UNKNOWN_TOPIC:
             raise missing_topic(topic)
+        refuse_code(told["error_code"], self._bootstrap, f"topic {topic}")
         # Whoever is told that a topic is missing stops for good; a broker that fails or partitions
         # that elect a leader are a matter of seconds.
         if not _is_ready(told):
@@ -160,8 +152,8 @@ class KafkaLogs:
             async with asyncio.timeout(ADMIN_DEADLINE_MS / 1000):
                 await admin.start()
                 yield admin
-        except _FAILURES as error:
-            raise FailedDependency(f"kafka did not answer: {error!r}") from error
+        except FAILURES as error:
+            raise failure(error, self._bootstrap, "kafka did not answer") from error
         finally:
             self._dropped.add(admin.close())
 
@@ -169,8 +161,12 @@ class KafkaLogs:
         self, admin: AIOKafkaAdminClient, topics: Mapping[str, int], retention_ms: int
     ) -> Mapping[str, int]:
         """Return the topics that exist, and refuse those that are not as they must be."""
-        found = await _partitions(admin, list(topics))
-        configs = await _configs(admin, list(found)) if found else {}
+        told = await admin.describe_topics(list(topics))
+        for each in told:
+            refuse_code(each["error_code"], self._bootstrap, f"topic {each['topic']}")
+        # Of those that exist and have leaders.
+        found = {each["topic"]: len(each["partitions"]) for each in told if _is_ready(each)}
+        configs = await self._configs(admin, list(found)) if found else {}
         for topic, partitions in found.items():
             config = configs[topic]
             kept_ms = int(config["retention.ms"])
@@ -191,6 +187,19 @@ class KafkaLogs:
                 )
         return found
 
+    async def _configs(
+        self, admin: AIOKafkaAdminClient, topics: list[str]
+    ) -> dict[str, dict[str, str]]:
+        asked = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
+        configs: dict[str, dict[str, str]] = {}
+        for answer in await admin.describe_configs(asked):
+            for code, message, _, topic, entries in answer.resources:
+                refuse_code(code, self._bootstrap, f"the configuration of topic {topic}")
+                if code:
+                    raise FailedDependency(f"topic {topic}: no configuration: {message or code}")
+                configs[topic] = {entry[0]: entry[1] for entry in entries}
+        return configs
+
 
 class KafkaLog:
     """One partition of one topic, read by a consumer of its own."""
@@ -201,11 +210,12 @@ class KafkaLog:
         partition: int,
         client: Mapping[str, Any],
         append_deadline_ms: int,
-        dropped: "_Dropped",
+        dropped: Dropped,
     ) -> None:
         self._topic = topic
         self._place = TopicPartition(topic, partition)
         self._client = client
+        self._bootstrap = str(client["bootstrap_servers"])
         self._append_deadline_ms = append_deadline_ms
         self._dropped = dropped
         self._consumer: AIOKafkaConsumer | None = None
@@ -217,7 +227,7 @@ class KafkaLog:
         self._stood_since: float | None = None  # since when the log goes on and we do not
         self._probes_failed = 0
 
-    async def appender(self) -> "KafkaAppender":
+    async def appender(self) -> KafkaAppender:
         producer = AIOKafkaProducer(
             **self._client,
             acks="all",
@@ -226,14 +236,16 @@ class KafkaLog:
             max_batch_size=BATCH_BYTES_MAX,
             max_request_size=MESSAGE_BYTES_MAX,
         )
-        appender = KafkaAppender(producer, self._place, self._append_deadline_ms, self._dropped)
+        appender = KafkaAppender(
+            producer, self._place, self._append_deadline_ms, self._dropped, self._bootstrap
+        )
         try:
             async with asyncio.timeout(self._append_deadline_ms / 1000):
                 await producer.start()  # asks for a producer id until it gets one
                 await producer.partitions_for(self._topic)
-        except _FAILURES as error:
+        except FAILURES as error:
             appender.abandon()
-            raise FailedDependency(f"kafka did not answer: {error!r}") from error
+            raise failure(error, self._bootstrap, "kafka did not answer") from error
         except BaseException:
             appender.abandon()
             raise
@@ -257,7 +269,7 @@ class KafkaLog:
             raise CorruptRecord(f"{self._place} behind offset {after}: {error}") from error
         except KafkaError as error:
             self._after = None
-            raise FailedDependency(f"{self._place} cannot be read: {error!r}") from error
+            raise failure(error, self._bootstrap, f"{self._place} cannot be read") from error
         except BaseException:
             self._after = None  # cancelled: what was fetched may be lost, so seek the next time
             raise
@@ -358,170 +370,11 @@ class KafkaLog:
         try:
             async with asyncio.timeout(self._client["request_timeout_ms"] / 1000):
                 return await question
-        except _FAILURES as error:
-            raise FailedDependency(f"{self._place}: kafka did not answer: {error!r}") from error
-
-
-class KafkaAppender:
-    """A writing session: one idempotent producer, one partition."""
-
-    def __init__(
-        self,
-        producer: AIOKafkaProducer,
-        place: TopicPartition,
-        deadline_ms: int,
-        dropped: "_Dropped",
-    ) -> None:
-        self._producer: AIOKafkaProducer | None = producer
-        self._place = place
-        self._deadline_ms = deadline_ms
-        self._dropped = dropped
-
-    async def append(
-        self, value: bytes, *, key: bytes | None = None, content_type: str = ""
-    ) -> Appended:
-        return (await self.append_many([(key, value, content_type)]))[0]
-
-    async def append_many(
-        self, values: Sequence[tuple[bytes | None, bytes, str]]
-    ) -> Sequence[Appended]:
-        assert self._producer is not None, "this appender was closed, abandoned or in doubt"
-        for _, value, _ in values:
-            refuse_oversize(value)
-        try:
-            async with asyncio.timeout(self._deadline_ms / 1000):
-                return await self._send(self._producer, values)
-        except MessageSizeTooLargeError as error:
-            self.abandon()
-            raise SettingsRefused(
-                f"topic {self._place.topic} refuses a record under {RECORD_BYTES_MAX} bytes"
-            ) from error
-        except _FAILURES as error:
-            self.abandon()
-            raise AppendInDoubt(f"{self._place}: no acknowledgement: {error!r}") from error
-        except asyncio.CancelledError:
-            self.abandon()  # what was sent may have been appended, and nobody will know where
-            raise
-
-    def abandon(self) -> None:
-        if self._producer is not None:
-            self._dropped.add(_drop_producer(self._producer))
-            self._producer = None
-
-    async def close(self) -> None:
-        if self._producer is None:
-            return
-        producer, self._producer = self._producer, None
-        stopping = asyncio.ensure_future(producer.stop())
-        done, _ = await asyncio.wait([stopping], timeout=CLOSE_DEADLINE_MS / 1000)
-        if not done:
-            stopping.cancel()
-            self._dropped.add(_drop_producer(producer))
-
-    async def _send(
-        self, producer: AIOKafkaProducer, values: Sequence[tuple[bytes | None, bytes, str]]
-    ) -> list[Appended]:
-        """Send in as few batches as hold them; a batch's records have neighbouring offsets."""
-        sent: list[tuple[asyncio.Future[RecordMetadata], int]] = []
-        place = 0
-        while place < len(values):
-            batch = producer.create_batch()
-            while place < len(values):
-                key, value, content_type = values[place]
-                headers = (
-                    [(CONTENT_TYPE_HEADER, content_type.encode())]
-                    if content_type not in ("", JSON)
-                    else []
-                )
-                if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
-                    break
-                place += 1
-            future = await producer.send_batch(
-                batch, self._place.topic, partition=self._place.partition
-            )
-            future.add_done_callback(_consume)
-            sent.append((future, batch.record_count()))
-        appended: list[Appended] = []
-        for future, records in sent:
-            found = await asyncio.shield(future)
-            refuse_other_time(self._place.topic, found.timestamp_type)
-            if found.offset < 0:
-                # The broker has the batch already and forgot where: only reading can tell.
-                raise KafkaError("acknowledged as a duplicate without an offset")
-            appended += [Appended(found.offset + n, found.timestamp) for n in range(records)]
-        return appended
-
-
-class _Dropped:
-    """Connections that are being closed behind our back: kept alive, bounded in time."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def add(self, closing: Coroutine[Any, Any, Any]) -> None:
-        """Close in the background."""
-        task = asyncio.get_running_loop().create_task(_close_quietly(closing))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def close(self) -> None:
-        """Wait until all are closed."""
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-
-
-async def _close_quietly(closing: Coroutine[Any, Any, Any]) -> None:
-    """Wait for the end of something that nobody needs any more, whatever it is."""
-    with suppress(*_FAILURES):
-        async with asyncio.timeout(CLOSE_DEADLINE_MS / 1000):
-            await closing
-
-
-async def _drop_producer(producer: AIOKafkaProducer) -> None:
-    """End a producer without flushing it.
-
-    ``stop`` waits for what is in flight, for ever if need be, and would send it again. So the
-    sender is cancelled first; then the connections go, which ends what the sender waits for.
-    """
-    producer._closed = True
-    sender = producer._sender.sender_task
-    if sender is not None:
-        sender.cancel()
-    await producer.client.close()
-    while sender is not None and not sender.done():
-        # It waits for requests that were in flight, and they for metadata that will not come.
-        await asyncio.wait([sender], timeout=0.1)
-        sender.cancel()
-    await producer.client.close()  # what a request in flight connected to meanwhile
-
-
-async def _partitions(admin: AIOKafkaAdminClient, topics: list[str]) -> dict[str, int]:
-    """Return how many partitions each topic has, of those that exist and have leaders."""
-    return {
-        found["topic"]: len(found["partitions"])
-        for found in await admin.describe_topics(topics)
-        if _is_ready(found)
-    }
+        except FAILURES as error:
+            raise failure(error, self._bootstrap, f"{self._place}: kafka did not answer") from error
 
 
 def _is_ready(told: Mapping[str, Any]) -> bool:
     """Whether what a broker tells of a topic is no error, and all its partitions have leaders."""
     leaders = [partition["leader"] for partition in told["partitions"]]
     return told["error_code"] == 0 and all(leader >= 0 for leader in leaders)
-
-
-async def _configs(admin: AIOKafkaAdminClient, topics: list[str]) -> dict[str, dict[str, str]]:
-    asked = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
-    configs: dict[str, dict[str, str]] = {}
-    for answer in await admin.describe_configs(asked):
-        for code, message, _, topic, entries in answer.resources:
-            if code:
-                raise FailedDependency(f"topic {topic}: no configuration: {message or code}")
-            configs[topic] = {entry[0]: entry[1] for entry in entries}
-    return configs
-
-
-def _consume(future: "asyncio.Future[Any]") -> None:
-    """Take note of a failure nobody waits for any more."""
-    if not future.cancelled():
-        future.exception()

@@ -42,6 +42,7 @@ class NamedFact(Struct, frozen=True, kw_only=True):
     is_new: bool = True
     source: str = ""
     source_seq: int = -1
+    sold_minor: int = 0  # the price of units sold, 0: not told
 
 
 def read_facts(record: Record) -> list[NamedFact]:
@@ -79,7 +80,11 @@ def _of_delta(delta: CompetitorPriced | StockCounted | UnitsSold | CostChanged) 
         case UnitsSold():
             kind, amount = UNITS_SOLD, delta.units
             seq = delta.source_seq
-            more = {"source": delta.source or "", "source_seq": -1 if seq is None else seq}
+            more = {
+                "source": delta.source or "",
+                "source_seq": -1 if seq is None else seq,
+                "sold_minor": delta.price_minor or 0,
+            }
         case CostChanged():
             amount = delta.cost_minor
     return NamedFact(
@@ -99,6 +104,7 @@ def _of_frame(value: bytes) -> list[NamedFact]:
     frame = open_frame(value)
     columns = frame.columns
     refused = judge_rows(columns)
+    sold_minor = columns.sold_minor
     rivals, sources = (*columns.rival_names, ""), (*columns.source_names, "")
     return [
         NamedFact(
@@ -115,6 +121,7 @@ def _of_frame(value: bytes) -> list[NamedFact]:
             is_new=bool(columns.flags[index] & FLAG_CONDITION_NEW) or columns.kind[index] != 1,
             source=sources[columns.source[index]],
             source_seq=int(columns.source_seq[index]),
+            sold_minor=0 if sold_minor is None else int(sold_minor[index]),
         )
         for index in range(len(columns.kind))
         if index not in refused

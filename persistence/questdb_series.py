@@ -75,7 +75,7 @@ class QuestDBSeries:
         *,
         user: str = "",
         password: str = "",
-        ttl_days: int = 90,
+        ttl_days: int = 180,
         deadline_ms: int = 10_000,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:

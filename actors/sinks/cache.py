@@ -30,7 +30,7 @@ from engine.checkpoint import read_catalogue
 from engine.decided import Decided, State, no_quotes, quote_id
 from engine.errors import CursorFenced, FailedDependency
 from engine.routing import key64
-from persistence.checkpoints import CheckpointFiles, stands_in_log
+from persistence.checkpoints import CheckpointFiles, Header, stands_in_log
 from persistence.checksums import Tally, tally_quotes
 from persistence.decision_reader import Accepted
 from persistence.decision_records import LogPosition
@@ -340,30 +340,32 @@ async def opening_at_checkpoint(
 
     Decoding the catalogue of a million listings takes seconds, so it happens on a thread.
     """
-    async for chain in files.candidates():
-        mark = chain.header
-        if not await stands_in_log(
+
+    async def counts(name: str, mark: Header) -> bool:
+        return await stands_in_log(
             mark.position, log, shard=shard, generation=generation, digest=mark.digest
-        ):
-            continue
-        catalogue = await asyncio.to_thread(read_catalogue, chain.parts)
-        priced = [each for each in catalogue.listings if each.quote is not None]
-        quotes = [each.quote for each in priced if each.quote is not None]
-        return Opening(
-            chain.position,
-            {
-                each.listing: Named(
-                    each.retailer,
-                    str(each.fields.get("channel") or ""),
-                    str(each.fields.get("sku") or ""),
-                    str(each.fields.get("currency") or ""),
-                )
-                for each in catalogue.listings
-            },
-            np.concatenate(quotes) if quotes else no_quotes(),
-            [(each.quote_seq, each.quote_index) for each in priced],
         )
-    return None
+
+    chain = await files.newest(counts)
+    if chain is None:
+        return None
+    catalogue = await asyncio.to_thread(read_catalogue, chain.parts)
+    priced = [each for each in catalogue.listings if each.quote is not None]
+    quotes = [each.quote for each in priced if each.quote is not None]
+    return Opening(
+        chain.position,
+        {
+            each.listing: Named(
+                each.retailer,
+                str(each.fields.get("channel") or ""),
+                str(each.fields.get("sku") or ""),
+                str(each.fields.get("currency") or ""),
+            )
+            for each in catalogue.listings
+        },
+        np.concatenate(quotes) if quotes else no_quotes(),
+        [(each.quote_seq, each.quote_index) for each in priced],
+    )
 
 
 def price_key(retailer: str, channel: str, sku: str) -> str:

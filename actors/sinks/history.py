@@ -67,7 +67,7 @@ _MORE_COLUMNS = {
         "in_stock",
     ),
     "inventory_levels": (),
-    "sales_metrics": ("source",),
+    "sales_metrics": ("source", "price_minor"),
 }
 
 _LISTING_FIELDS = ("channel", "sku", "title", "category", "currency", "cost_minor")
@@ -372,7 +372,7 @@ class SeriesRows:
                 fact.in_stock,
             )
         elif table == "sales_metrics":
-            row += (storable(fact.source) or None,)
+            row += (storable(fact.source) or None, fact.sold_minor or None)
         self._facts.setdefault(table, []).append(row)
         self.count += 1
 

@@ -60,7 +60,7 @@ def explain(
     parameters = {"channel": channel, "retailer": retailer}
     answer = run(ask(settings, f"/products/{_quoted(sku)}/explanation", parameters))
     voice.answer(answer, str(answer["text"]))
-    _warn_of_age(voice, answer)
+    warn_of_age(voice, answer)
     return 0
 
 
@@ -108,7 +108,7 @@ def experiments(
     for each in answer["experiments"]:
         shown.add_row(*(_plain(each[name]) for name in EXPERIMENT_COLUMNS))
     voice.answer(answer, shown)
-    _warn_of_age(voice, answer)
+    warn_of_age(voice, answer)
     return 0
 
 
@@ -162,7 +162,7 @@ async def ask(
     return answer
 
 
-def _warn_of_age(voice: Voice, answer: Mapping[str, Any]) -> None:
+def warn_of_age(voice: Voice, answer: Mapping[str, Any]) -> None:
     """Tell a person that what he sees is old; who reads JSON has it there."""
     if answer["stale"]:
         voice.say(f"stale: the gateway has heard nothing newer than {answer['as_of']}")

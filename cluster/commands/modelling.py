@@ -13,7 +13,7 @@ from cluster.assembly import make_blobs, make_logs, make_series
 from cluster.commands.speaking import FAILURE, OK, Common, NotFound, Voice, run, settings_of, table
 from cluster.promoting import promote as give
 from cluster.promoting import serving
-from cluster.settings import Settings
+from cluster.settings import Settings, forgotten_history
 from engine.decided import Outcome
 from engine.deltas import ModelPromoted
 from engine.errors import FailedDependency, RejectedInput
@@ -49,6 +49,8 @@ def train(
     if file is not None and retailer is None:
         raise RejectedInput("/retailer", "a file belongs to one retailer", "--retailer ID")
     until_ms = _until_ms(until_day)
+    for warning in () if file else forgotten_history(settings.series, settings.training, days):
+        voice.say(warning)
     answers = run(_train(settings, voice, file, retailer, channel, days, until_ms, seed, promote))
     shown = table("trained", "retailer", "model", "listings", "WAPE", "without price", "naive", "")
     for each in answers:

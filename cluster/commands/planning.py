@@ -1,8 +1,5 @@
 """``plan``, ``apply``, ``what-if``: what a change would do, before anybody makes it."""
 
-import asyncio
-import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,15 +8,14 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from cluster.commands.asking import ask
-from cluster.commands.speaking import Common, Conflict, NotFound, Voice, run, settings_of, table
+from cluster.commands.giving import give
+from cluster.commands.speaking import Common, Voice, run, settings_of, table
 from cluster.settings import Settings
 from engine.deltas import ScopeChange
-from engine.errors import FailedDependency, RejectedInput
+from engine.errors import RejectedInput
 
 ANSWER_S = 60.0
 """The first question starts a process, and several shards answer one after the other."""
-
-ASK_AGAIN_S = 0.5
 
 Changes = tuple[ScopeChange, ...]
 
@@ -85,42 +81,10 @@ def apply(
         return 0
     body = {"changes": saved.changes, "plan": saved.plan, "anyway": anyway}
     chosen = {"retailer": retailer or saved.retailer}
-    done = run(_applied(settings, chosen, body))
+    done = run(give(settings, "/policies:apply", chosen, body))
     shown = f"{done['status']}: operation {done['operation_id']}"
     voice.answer({"applied": True, "operation": done, "effect": effect}, shown)
     return 0
-
-
-async def _applied(
-    settings: Settings, chosen: Mapping[str, str | None], body: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Give a plan and wait for what the shards say, also while an owner is being replaced.
-
-    A question that fails is asked again: a gateway that was just started knows no operation until
-    it has read the shard's decision, and none answers while it is replaced itself.
-
-    Raises:
-        Conflict, RejectedInput: they refuse it.
-        FailedDependency: nobody said in time what became of it. It stays given.
-    """
-    done = await ask(settings, "/policies:apply", chosen, body, deadline_s=ANSWER_S)
-    operation, deadline = done["operation_id"], time.monotonic() + ANSWER_S
-    heard = done["status"]
-    while done["status"] == "pending":
-        if time.monotonic() > deadline:
-            raise FailedDependency(
-                f"operation {operation} was given, and no shard decided it yet; last heard: {heard}"
-            )
-        await asyncio.sleep(ASK_AGAIN_S)
-        try:
-            done = await ask(settings, f"/operations/{operation}", {})
-            heard = done["status"]
-        except (FailedDependency, NotFound) as error:
-            heard = str(error)
-    if done["status"] == "done":
-        return done
-    detail = done.get("detail") or done["status"]
-    raise Conflict(detail) if done["status"] == "conflict" else RejectedInput("", detail)
 
 
 def what_if(

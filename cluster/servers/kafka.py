@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError
 from cluster.servers import installation
 from cluster.servers.ports import LOOPBACK, free_ports
 from cluster.servers.process import NotReady, Process, ServerFailed
+from cluster.servers.scratch import java_scratch
 
 PROBE_S: Final = 5.0
 
@@ -97,6 +98,7 @@ class Kafka:
             [
                 *(java, "-Xms256m", "-Xmx512m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20"),
                 *("-XX:+ExitOnOutOfMemoryError", "-Djava.net.preferIPv4Stack=true"),
+                *java_scratch(self._folder),
                 *("-Djava.awt.headless=true", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"),
                 *("-cp", jars, "kafka.Kafka", str(self._settings)),
             ],
@@ -143,6 +145,7 @@ class Kafka:
         done = subprocess.run(
             [
                 *(java, "-Xmx128m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"),
+                *java_scratch(self._folder),
                 *("-cp", jars, "kafka.tools.StorageTool", "format"),
                 *("-t", cluster_id, "-c", str(self._settings)),
             ],

@@ -16,6 +16,7 @@ from typing import Any, Final, final
 from cluster.servers import installation
 from cluster.servers.ports import LOOPBACK, free_ports
 from cluster.servers.process import NotReady, Process
+from cluster.servers.scratch import java_scratch
 
 USER: Final = "repricer"
 PROBE_S: Final = 5.0
@@ -146,6 +147,7 @@ class QuestDB:
                 # A projection stands back behind whoever decides and answers on the same machine.
                 *("nice", "-n", "10"),
                 *(str(java), "-XX:+UseParallelGC", "-Xms128m", "-Xmx1g"),
+                *java_scratch(self._folder),
                 *("-p", str(jar), "-m", "io.questdb/io.questdb.ServerMain"),
                 *("-d", str(self._folder / "root"), "-n"),
             ],

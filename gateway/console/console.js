@@ -499,7 +499,7 @@ async function act(price, verb, body, button) {
 async function publishing() {
   if (!desk.retailer) return;
   const state = await call("/publishing");
-  const mode = state.mode === "shadow" ? "shadow mode" : "live";
+  const mode = { shadow: "shadow mode", live: "live", mixed: "live in part" }[state.mode];
   if (state.stale) badge(`${mode} when last heard of, ${since(state.as_of)}`, "stale");
   else badge(mode, state.mode === "live" ? "live" : "");
   const tripped = state.breakers.length > 0, halted = state.halts.length > 0;

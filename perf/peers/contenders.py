@@ -8,6 +8,7 @@ from typing import Final
 from msgspec import Struct
 
 from cluster.servers.installation import java_program
+from cluster.servers.scratch import java_scratch
 from perf.peers.environments import HERE, flink_class_path, python_of, version_of
 from perf.workload import CLOCK
 
@@ -127,7 +128,8 @@ def _flink(run: Run) -> list[str]:
     )
     (run.folder / "config.yaml").write_text(FLINK_SETTINGS.format(folder=run.folder))
     return [
-        *(str(java_program()), *FLINK_OPTIONS, "-cp", flink_class_path()),
+        *(str(java_program()), *FLINK_OPTIONS, *java_scratch(run.folder)),
+        *("-cp", flink_class_path()),
         *("org.apache.flink.table.client.SqlClient", "embedded", "-f", str(script)),
     ]
 

@@ -34,7 +34,7 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
             "checkpoint",
             "doctor",
         ),
-        *("tail", "chaos", "plan", "apply", "what-if", "backtest", "train"),
+        *("tail", "chaos", "plan", "apply", "what-if", "mode", "backtest", "train"),
     ],
 )
 def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:

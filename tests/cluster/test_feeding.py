@@ -16,10 +16,10 @@ from engine.deltas import (
     UnitsSold,
 )
 from engine.errors import AppendInDoubt
-from engine.microbatch import FactColumns, Microbatch, ObjectDelta
+from engine.microbatch import UNITS_SOLD, FactColumns, Microbatch, ObjectDelta
 from persistence.memory_log import MemoryLogs
 from persistence.ports import DELTAS, Appended, Log
-from persistence.wire import Decoder
+from persistence.wire import Decoder, read_facts
 
 SPREADS = {"big": 3}
 PARTITIONS = 4
@@ -38,7 +38,7 @@ def deltas() -> list[AnyDelta]:
             CompetitorPriced(**place, rival="r", price_minor=500, observed_ms=3, currency="USD"),
             StockCounted(**place, units=number, observed_ms=3),
             UnitsSold(**place, units=1, observed_ms=3, source="file", source_seq=number),
-            UnitsSold(**place, units=1, observed_ms=3, event_id=f"e{number}"),
+            UnitsSold(**place, units=1, observed_ms=3, event_id=f"e{number}", price_minor=499),
         ]
     return told
 
@@ -65,6 +65,16 @@ def facts_of(batches: list[Microbatch]) -> list[tuple[int, ...]]:
     return rows
 
 
+async def sold_at(logs: MemoryLogs) -> list[int]:
+    """Return the prices that the sales tell, as history reads them."""
+    prices = []
+    for partition in range(PARTITIONS):
+        log = await logs.open(DELTAS, partition)
+        for record in await log.read(-1, limit=10_000, wait_ms=0):
+            prices += [f.sold_minor for f in read_facts(record) if f.kind == UNITS_SOLD]
+    return prices
+
+
 @pytest.mark.parametrize("wire", ["json", "frames"])
 async def test_both_wires_carry_the_same_to_the_right_shards(wire: Wire) -> None:
     logs = MemoryLogs()
@@ -89,8 +99,9 @@ async def test_frames_say_what_json_says() -> None:
         await logs.create({DELTAS: PARTITIONS}, retention_ms=-1)
         feed = Feed(logs, Router(PARTITIONS, SPREADS), "json" if wire == "json" else "frames")
         await feed.send(deltas())
-        found.append(sorted(facts_of(await decoded(logs))))
+        found.append((sorted(facts_of(await decoded(logs))), sorted(await sold_at(logs))))
     assert found[0] == found[1]
+    assert found[0][1] == [0] * 40 + [499] * 40
 
 
 @pytest.mark.parametrize("wire", ["json", "frames"])

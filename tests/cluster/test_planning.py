@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from cluster.__main__ import main
-from cluster.commands import planning
+from cluster.commands import giving
 from cluster.commands.speaking import CONFLICT, OK, UNAVAILABLE, USAGE, NotFound
 from cluster.forking import Forks
 from cluster.tree import make_keys
@@ -84,6 +84,10 @@ async def test_a_plan_is_shown_applied_once_and_then_a_conflict(
             assert "plan again" in refused["error"]["detail"]
             code, applied = await verb("apply", str(saved), "--anyway")
             assert (code, applied["applied"]) == (OK, True)
+            code, shadow = await verb("mode", "demo", "shadow")
+            assert (code, shadow["before"]["mode"], shadow["changed"]) == (OK, "live", True)
+            code, told = await verb("mode", "demo", "live", "--dry-run")
+            assert (code, told["before"]["mode"], told["changed"]) == (OK, "shadow", False)
             code, again = await verb("apply", str(policy), "--dry-run")
             assert (code, again["applied"]) == (OK, False)
             policy.write_text('[{"fields": {"min_margn": 0.4}}]')
@@ -118,13 +122,13 @@ def test_applying_waits_for_the_shards_word(
         status = becomes if len(asked) > 2 else "pending"
         return {"operation_id": "op", "status": status, "kind": "PlanApplied", "detail": "so"}
 
-    monkeypatch.setattr(planning, "ask", ask)
-    monkeypatch.setattr(planning, "ASK_AGAIN_S", 0.0)
+    monkeypatch.setattr(giving, "ask", ask)
+    monkeypatch.setattr(giving, "ASK_AGAIN_S", 0.0)
     words = ["apply", str(saved), "--folder", str(tmp_path), "--json"]
     assert main(words) == code
     assert asked == ["/policies:apply", "/operations/op", "/operations/op"]
     becomes = "pending"
-    monkeypatch.setattr(planning, "ANSWER_S", 0.0)
+    monkeypatch.setattr(giving, "ANSWER_S", 0.0)
     assert main(words) == UNAVAILABLE
     assert "op was given" in json.loads(capsys.readouterr().out.splitlines()[-1])["error"]["detail"]
 
@@ -149,14 +153,14 @@ def test_a_question_that_fails_does_not_end_the_waiting(
         status = "done" if asked > 5 else "pending"
         return {"operation_id": "op", "status": status, "kind": "PlanApplied", "detail": "so"}
 
-    monkeypatch.setattr(planning, "ask", ask)
-    monkeypatch.setattr(planning, "ASK_AGAIN_S", 0.01)
+    monkeypatch.setattr(giving, "ask", ask)
+    monkeypatch.setattr(giving, "ASK_AGAIN_S", 0.01)
     words = ["apply", str(saved), "--folder", str(tmp_path), "--json"]
     fails = 2
     assert main(words) == OK
     assert asked == 6
     asked, fails = 0, 10**9
-    monkeypatch.setattr(planning, "ANSWER_S", 0.1)
+    monkeypatch.setattr(giving, "ANSWER_S", 0.1)
     assert main(words) == UNAVAILABLE
     told = json.loads(capsys.readouterr().out.splitlines()[-1])["error"]["detail"]
     assert "op was given" in told

@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from cluster.settings import ShardSettings, load, origins, read_secret, uneven_spreads
+from cluster.settings import (
+    SeriesSettings,
+    ShardSettings,
+    TrainingSettings,
+    forgotten_history,
+    load,
+    origins,
+    read_secret,
+    uneven_spreads,
+)
 from engine.errors import RejectedInput
 
 
@@ -87,3 +96,17 @@ def test_slots_that_fall_on_one_shard_are_told_with_a_number_that_is_even() -> N
 
 def test_fewer_slots_than_shards_need_not_reach_all() -> None:
     assert not list(uneven_spreads(ShardSettings(count=8, spreads={"store": 2})))
+
+
+def test_training_on_days_that_questdb_has_dropped_is_warned_of() -> None:
+    """Both settings are named; and of themselves they agree."""
+    training = TrainingSettings()
+    short = SeriesSettings(backend="questdb", ttl_days=90)
+    (warning,) = forgotten_history(short, training)
+    assert "training.days" in warning
+    assert "series.ttl_days" in warning
+    assert not list(forgotten_history(short, training, 90))
+    assert list(forgotten_history(short, training, 91))
+    for enough in ({}, {"ttl_days": 0}, {"ttl_days": training.days}):
+        assert not list(forgotten_history(SeriesSettings(backend="questdb", **enough), training))
+    assert not list(forgotten_history(SeriesSettings(ttl_days=1), training)), "files stay for ever"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from engine.routing import partition_of
+from engine.routing import partition_of, routing_key
 from gateway import execution
 from gateway.history import HistoryRow
 from tests.gateway.hand import SHARDS, Market, market, open_shops, outcome, quoted
@@ -46,6 +46,110 @@ async def test_a_read_says_how_old_it_is(path: str) -> None:
         await place.owner("acme").decide()
         await place.caught_up()
         assert await ages(place, path) == (False, "2027-01-15T08:00:02.001Z")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/products/A-9",
+        "/products/A-9/recommendation",
+        "/products/A-1/recommendation?channel=none",
+        "/products/A-1/explanation?channel=none",
+        "/products/A-9/features",
+        "/quotes/none",
+        "/operations/none",
+    ],
+)
+async def test_what_is_not_found_says_how_old_that_is(path: str) -> None:
+    """It may have come since: a gateway that hears nothing must not deny it as if it knew."""
+    async with market() as place:
+        await open_shops(place)
+        status, body = await place.get("/api/v1" + path)
+        assert (status, body["stale"], body["as_of"]) == (404, False, HEARD_AT)
+        place.clock.pass_ms(2001)
+        status, body = await place.get("/api/v1" + path)
+        assert (status, body["stale"], body["as_of"]) == (404, True, HEARD_AT)
+
+
+async def test_a_404_about_a_retailer_has_an_age_only_if_it_was_looked_for_here() -> None:
+    async with market() as place:
+        status, body = await place.get("/api/v1/products", who="everybody")
+        assert (status, body["stale"]) == (404, False)
+        await open_shops(place)
+        status, body = await place.get("/api/v1/publishing?retailer=none", who="everybody")
+        assert (status, body["stale"]) == (404, False)
+        status, body = await place.get("/api/v1/products?retailer=bolt")
+        assert (status, "stale" in body) == (404, False)
+
+
+def shard_of(sku: str) -> int:
+    """Return where a product of a retailer in eight parts is, or would be."""
+    return partition_of(routing_key("acme", sku, 8), SHARDS)
+
+
+@pytest.mark.parametrize("ids", [["A-1"], ["A-1", "A-2", "none"], ["none"]])
+async def test_a_batch_is_as_old_as_where_what_it_lacks_would_be(ids: list[str]) -> None:
+    async with market(spreads={"acme": 8}) as place:
+        await open_shops(place)
+        path = "/api/v1/recommendations:batchGet"
+        _, body = await place.post(path, {"ids": ids})
+        assert (body["stale"], body["as_of"]) == (False, HEARD_AT)
+        place.clock.pass_ms(2001)
+        known = place.replica.product("acme", "A-1")
+        assert known is not None
+        await place.owners[known.shard].decide()
+        await place.caught_up()
+        _, body = await place.post(path, {"ids": ids})
+        homes = {shard_of(sku) for sku in ids}
+        assert body["stale"] is (homes != {known.shard})
+
+
+async def told(shard: int, listings: Any, deadline_ms: int, strong: bool) -> dict[str, Any]:
+    """Answer as an owner who recorded nothing since the shops opened."""
+    features = [{"price": 1.0} for _ in listings]
+    return {"seq": 10, "decided_ms": 1_800_000_000_000, "features": features}
+
+
+async def test_features_say_how_old_they_are() -> None:
+    async with market(ask_features=told) as place:
+        await open_shops(place)
+        path, batch = "/products/A-1/features", "/api/v1/features:batchGet"
+        assert await ages(place, path) == (False, HEARD_AT)
+        _, body = await place.post(batch, {"ids": ["A-1"]})
+        assert (body["stale"], body["as_of"]) == (False, HEARD_AT)
+        place.clock.pass_ms(2001)
+        assert await ages(place, path) == (True, HEARD_AT)
+        assert await ages(place, path + "?consistency=strong") == (False, HEARD_AT)
+        _, body = await place.post(batch, {"ids": ["A-1"]})
+        assert (body["stale"], body["features"][0]["stale"]) == (True, True)
+        _, body = await place.post(batch, {"ids": ["none"]})
+        assert (body["stale"], body["as_of"], body["not_found"]) == (True, HEARD_AT, ["none"])
+
+
+async def test_features_of_a_shard_at_event_time_are_as_old_as_what_was_heard() -> None:
+    async with market(ask_features=told) as place:
+        await open_shops(place)
+        for view in place.replica.shards:
+            view.clock = "event"
+        place.clock.pass_ms(2001)
+        assert (await ages(place, "/products/A-1/features"))[0] is True
+        await place.owner("acme").decide()
+        await place.caught_up()
+        assert (await ages(place, "/products/A-1/features"))[0] is False
+
+
+async def test_a_streams_snapshot_says_how_old_it_is() -> None:
+    async with market() as place:
+        await open_shops(place)
+        for waited_ms, stale in ((0, False), (2001, True)):
+            place.clock.pass_ms(waited_ms)
+            async with place.stream(all=True) as socket:
+                message = await socket.receive_json()
+            assert (message["type"], message["stale"], message["as_of"]) == (
+                "snapshot",
+                stale,
+                HEARD_AT,
+            )
 
 
 async def test_a_receipt_says_how_old_it_is() -> None:

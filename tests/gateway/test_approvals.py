@@ -1,6 +1,7 @@
 """Commands: they become deltas with an id, and are answered by their outcome in the log."""
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from engine.decided import CatalogueChange, Outcome
 from engine.deltas import (
     AnyDelta,
+    ModeChanged,
     PriceApproved,
     PricePinned,
     PriceRejected,
@@ -34,7 +36,7 @@ Decide = Callable[[AnyDelta], tuple[Outcome, Sequence[np.ndarray]]]
 def approving(delta: AnyDelta) -> tuple[Outcome, Sequence[np.ndarray]]:
     """Do whatever was asked, as a shard would that has no objection."""
     price = getattr(delta, "price_minor", None) or 1600
-    if isinstance(delta, PublishingHalted | PublishingResumed):
+    if isinstance(delta, PublishingHalted | PublishingResumed | ModeChanged):
         return outcome(delta, "done"), ()
     quotes = [quoted(delta.retailer, delta.channel, delta.sku, price)]  # type: ignore[union-attr]
     return outcome(delta, "done", price_minor=price), quotes
@@ -204,6 +206,42 @@ async def test_halt_and_resume_reach_every_shard_of_a_big_retailer() -> None:
             log = await place.logs.open(COMMANDS, shard)
             [record] = await log.read(-1, limit=10, wait_ms=0)
             assert record.key == b"*"
+
+
+async def test_a_mode_is_changed_in_every_shard() -> None:
+    async with market(spreads={"acme": 8}) as place:
+        await open_shops(place)
+        path = "/api/v1/publishing:mode"
+        async with answered(place):
+            status, body = await place.post(path, {"mode": "shadow"})
+        assert (status, body["kind"]) == (200, "ModeChanged")
+        for shard in range(SHARDS):
+            log = await place.logs.open(COMMANDS, shard)
+            [record] = await log.read(-1, limit=10, wait_ms=0)
+            assert json.loads(record.value)["mode"] == "shadow"
+        status, body = await place.post(path, {"mode": "dead"})
+        assert (status, body["errors"][0]["pointer"]) == (400, "/mode")
+        assert (await place.post(path, {}))[0] == 400
+        assert (await place.post(path, {"mode": "live"}, who="reader"))[0] == 403
+
+
+async def test_publishing_tells_in_which_shards_the_mode_differs() -> None:
+    async with market(spreads={"acme": 8}) as place:
+        await open_shops(place)
+        first, second = place.owners
+        added = CatalogueChange(COMMAND, "retailer", "acme", {"mode": "live"})
+        for owner in (first, second):
+            await owner.decide(catalogue=[added])
+        await place.caught_up()
+        _, body = await place.get("/api/v1/publishing")
+        assert (body["mode"], body["modes"]) == ("live", [])
+        await second.decide(
+            catalogue=[CatalogueChange(COMMAND, "mode", "acme", {"mode": "shadow"})]
+        )
+        await place.caught_up()
+        _, body = await place.get("/api/v1/publishing")
+        told = [(each["shard"], each["mode"]) for each in body["modes"]]
+        assert (body["mode"], told) == ("mixed", [(0, "live"), (1, "shadow")])
 
 
 async def test_publishing_tells_what_stops_it() -> None:

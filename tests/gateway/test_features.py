@@ -58,6 +58,7 @@ async def test_a_listing_is_told_with_the_time_to_which_it_is_measured() -> None
                 "sku": "A-1",
                 "channel": "shop",
                 "as_of": "2027-01-15T08:00:00.000Z",
+                "stale": False,
                 "seq": 1,
                 "features": {"price": 1999.0, "velocity": None},
             },

@@ -24,6 +24,19 @@ def test_a_halt_stands_until_every_shard_has_resumed() -> None:
     assert not retailer.halts
 
 
+def test_a_mode_is_that_of_all_shards_or_mixed() -> None:
+    retailer = Retailer("acme")
+    assert retailer.mode == "shadow"
+    for shard in (0, 1):
+        told(retailer, shard, "retailer", mode="shadow")
+    told(retailer, 1, "mode", mode="live")
+    assert (retailer.mode, retailer.modes) == ("mixed", {0: "shadow", 1: "live"})
+    told(retailer, 0, "mode", mode="live")
+    assert retailer.mode == "live"
+    told(retailer, 1, "retailer", name="Acme")
+    assert retailer.mode == "live", "what a change does not name stays"
+
+
 def test_a_channel_that_resumes_leaves_the_others_and_the_breaker() -> None:
     retailer = Retailer("acme")
     told(retailer, 0, "halt", channel="web", reason="a sale")

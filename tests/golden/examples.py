@@ -1,6 +1,7 @@
 """What the golden files hold, as objects. Never changed: a new format version adds new ones."""
 
 import numpy as np
+from msgspec.structs import replace
 
 from engine.decided import (
     QUOTE_DTYPE,
@@ -118,6 +119,11 @@ def frame() -> FrameColumns:
         source_seq=np.array([-1, -1, 77, -1, -1], np.int64),
         event=np.array([0, 0, name64("order-1"), 0, 0], np.uint64),
     )
+
+
+def priced_frame() -> FrameColumns:
+    """Return the same facts, of which the sale tells its price."""
+    return replace(frame(), sold_minor=np.array([0, 0, 1899, 0, 0], np.int32))
 
 
 def deltas() -> dict[str, AnyDelta]:

@@ -21,6 +21,7 @@ def golden_files() -> dict[str, bytes]:
         "decision_v1_heartbeat.bin": encode(examples.heartbeat()),
         "decision_v1_decision.bin": encode(examples.decision()),
         "frame_v1.arrow": encode_frame("acme", examples.frame()),
+        "frame_v2.arrow": encode_frame("acme", examples.priced_frame()),
     }
     for name, delta in examples.deltas().items():
         files[f"delta_v1_{name}.json"] = encode_delta(delta)

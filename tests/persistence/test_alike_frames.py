@@ -42,6 +42,18 @@ def frame(seed: int, **columns: Any) -> bytes:
     return encode_frame("acme", FrameColumns(**{**plain, **columns}))
 
 
+def priced(seed: int, **prices: int) -> bytes:
+    """Return a frame whose sales tell their price; of rows by place, another one."""
+    random = np.random.default_rng(seed)
+    random.integers(1, 5, ROWS)
+    kind = np.random.default_rng(seed).integers(1, 5, ROWS)
+    kind[:2] = 1, 2
+    sold = np.where(kind == 3, random.integers(1, 5_000, ROWS), 0).astype(np.int32)
+    for row, price in prices.items():
+        sold[int(row.removeprefix("row_"))] = price
+    return frame(seed, sold_minor=sold)
+
+
 def changed(value: bytes, at: int, put: bytes) -> bytes:
     return value[:at] + put + value[at + len(put) :]
 
@@ -115,6 +127,28 @@ def test_frames_without_nulls_are_alike_too() -> None:
     frames.decode(1, records[:1])
     found, _ = decoded(records[1:], frames)
     assert same_columns(found, decoded(records[1:])[0])
+
+
+def test_frames_with_prices_of_sales_are_alike_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = AlikeFrames(Lanes(0, 1, {}))
+    records = [record(offset, priced(offset)) for offset in range(4)]
+    wanted, _ = decoded(records[1:])
+    frames.decode(1, records[:1])
+    monkeypatch.setattr(alike_frames, "decode_frame", None)
+    found, _ = decoded(records[1:], frames)
+    assert same_columns(found, wanted)
+
+
+@pytest.mark.parametrize("wrong", [{"row_1": 7}, {"row_0": -1}, {"row_1": 2**30 + 1}])
+def test_a_broken_price_of_a_sale_is_told_in_the_same_words(wrong: dict[str, int]) -> None:
+    frames = AlikeFrames(Lanes(0, 1, {}))
+    frames.decode(1, [record(0, priced(1))])
+    records = [record(1, priced(2)), record(2, priced(3, **wrong)), record(3, priced(4))]
+    found, refused = decoded(records, frames)
+    wanted, refusals = decoded(records)
+    assert same_columns(found, wanted)
+    assert refused == refusals != []
+    assert "/sold_minor/" in refused[0].reason
 
 
 BROKEN = {

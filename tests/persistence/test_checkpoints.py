@@ -22,6 +22,7 @@ from engine.errors import (
 from persistence import checkpoints
 from persistence.checkpoints import (
     CheckpointFiles,
+    Header,
     Increment,
     decode_increment,
     encode_increment,
@@ -310,3 +311,51 @@ async def test_a_head_stands_on_sound_files_only(tmp_path: Path) -> None:
     content[-1] ^= 1
     (tmp_path / second).write_bytes(content)
     assert [head.name async for head in files.heads()] == [base]
+
+
+async def test_a_mark_is_judged_before_its_chain_is_read(tmp_path: Path) -> None:
+    """A chain of an hour is many times as large as its shard, and may not count after all."""
+    names = await chain_of_three(CheckpointFiles(tmp_path))
+    folder = CountedFolder(tmp_path)
+    files = CheckpointFiles(folder)
+    judged: list[int] = []
+
+    async def counts(name: str, header: Header) -> bool:
+        judged.append(header.position.seq)
+        return name == counting
+
+    counting = ""
+    assert await files.newest(counts) is None
+    assert judged == [3, 2, 1]
+    assert folder.looked() == names
+    counting = names[1]
+    chain = await files.newest(counts)
+    assert chain is not None
+    assert chain.parts == (b"a", b"b", b"part 2")
+    assert folder.looked() == names
+
+
+async def test_a_mark_that_counts_on_a_broken_chain_gives_way_to_an_older_one(
+    tmp_path: Path,
+) -> None:
+    files = CheckpointFiles(tmp_path)
+    base, second, _ = await chain_of_three(files)
+    (tmp_path / second).write_bytes(b"")
+
+    async def counts(name: str, header: Header) -> bool:
+        return True
+
+    chain = await files.newest(counts)
+    assert chain is not None
+    assert chain.name == base
+
+
+async def test_who_cannot_judge_a_mark_is_heard(tmp_path: Path) -> None:
+    files = CheckpointFiles(tmp_path)
+    await chain_of_three(files)
+
+    async def counts(name: str, header: Header) -> bool:
+        raise TimeoutError("of the log, not of the folder")
+
+    with pytest.raises(TimeoutError):
+        await files.newest(counts)

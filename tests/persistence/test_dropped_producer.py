@@ -4,7 +4,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
-from persistence.kafka_log import _drop_producer
+from persistence.kafka_appender import drop_producer
 
 
 class Client:
@@ -32,6 +32,6 @@ async def test_a_connection_made_while_it_was_dropped_is_closed() -> None:
     sender = asyncio.ensure_future(send())
     await asyncio.sleep(0)
     producer = SimpleNamespace(client=client, _sender=SimpleNamespace(sender_task=sender))
-    await _drop_producer(cast(Any, producer))
+    await drop_producer(cast(Any, producer))
     assert sender.done()
     assert not client.connections

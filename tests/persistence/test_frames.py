@@ -13,6 +13,7 @@ from engine.routing import name64, partition_of
 from persistence.frames import (
     FRAME_BYTES_MAX,
     FRAME_FACTS_MAX,
+    PRICED_SCHEMA,
     RETAILER_KEY,
     SCHEMA,
     VERSION_KEY,
@@ -116,7 +117,9 @@ def with_schema(schema: pa.Schema) -> bytes:
 @pytest.mark.parametrize(
     ("schema", "says"),
     [
-        (SCHEMA.with_metadata({**METADATA, VERSION_KEY: b"2"}), "/repricer.version: "),
+        (SCHEMA.with_metadata({**METADATA, VERSION_KEY: b"3"}), "/repricer.version: "),
+        (SCHEMA.with_metadata({**METADATA, VERSION_KEY: b"2"}), "column 11 is 'None'"),
+        (PRICED_SCHEMA.with_metadata(METADATA), "12 columns, wanted 11"),
         (SCHEMA.with_metadata({RETAILER_KEY: b"acme"}), "/repricer.version: "),
         (SCHEMA.with_metadata({VERSION_KEY: b"1"}), "/repricer.retailer: "),
         (SCHEMA.with_metadata({**METADATA, RETAILER_KEY: b"\xff"}), "/repricer.retailer: "),
@@ -132,6 +135,13 @@ def with_schema(schema: pa.Schema) -> bytes:
 )
 def test_another_schema_is_refused(schema: pa.Schema, says: str) -> None:
     assert says in reason(with_schema(schema))
+
+
+def test_who_tells_no_price_of_a_sale_is_read_by_those_of_before() -> None:
+    """An owner of before this column would refuse the whole frame."""
+    plain = encode_frame("acme", facts(3))
+    assert encode_frame("acme", facts(3, sold_minor=np.zeros(3, np.int32))) == plain
+    assert pa.ipc.open_stream(plain).schema.metadata[VERSION_KEY] == b"1"
 
 
 def test_more_than_a_frame_is_refused() -> None:
@@ -208,6 +218,8 @@ NAMED = {"kind": np.array([1, 1], np.uint8), "rival": np.array([0, 1], np.int32)
         ({"source_seq": np.array([-1, 0], np.int64)}, "source_seq"),
         ({"kind": np.array([3, 3], np.uint8), "source_seq": np.array([0, -2])}, "source_seq"),
         ({"event": np.array([0, 1], np.uint64)}, "event"),
+        ({"sold_minor": np.array([0, 1], np.int32)}, "sold_minor"),
+        ({"kind": np.array([3, 3], np.uint8), "sold_minor": np.array([1, -1])}, "sold_minor"),
     ],
 )
 def test_one_bad_fact_is_refused_and_its_neighbours_are_not(columns: Any, field: str) -> None:
@@ -267,11 +279,12 @@ def test_a_stray_frame_is_refused_whole() -> None:
 
 
 def test_three_thousand_damaged_frames_hurt_nobody() -> None:
-    sources = [encode_frame("acme", examples.frame()), encode_frame("acme", facts(100))]
+    examples_of_ours = (examples.frame(), facts(100), examples.priced_frame())
+    sources = [encode_frame("acme", each) for each in examples_of_ours]
     random = np.random.default_rng(5)
     refused = 0
     for number in range(3_000):
-        damaged = bytearray(sources[number % 2])
+        damaged = bytearray(sources[number % 3])
         for _ in range(int(random.integers(1, 6))):
             place = int(random.integers(0, len(damaged)))
             match int(random.integers(0, 4)):

@@ -200,8 +200,14 @@ def frame_of(facts: list[Any]) -> bytes:
             source_names=source_names,
             source_seq=blocks.source_seq,
             event=blocks.event,
+            sold_minor=np.array([price_of(fact) for fact in facts], np.int32),
         ),
     )
+
+
+def price_of(fact: Any) -> int:
+    """Return the price at which units were sold, 0 where it is no sale or does not tell it."""
+    return (fact.price_minor or 0) if isinstance(fact, UnitsSold) else 0
 
 
 @settings(deadline=None, max_examples=200)
@@ -219,6 +225,12 @@ def test_json_and_frames_give_the_same_columns(facts: list[tuple[Any, str]]) -> 
     (block,) = framed.runs
     assert isinstance(block, FactColumns)
     assert same_columns(block, joined([columns_of(f, 5, n) for n, (f, _) in enumerate(facts)]))
+
+    # Owners do not ask at which price units were sold; history does.
+    sold = [price_of(fact) for fact, _ in facts]
+    assert [read_facts(record(written(*fact)))[0].sold_minor for fact in facts] == sold
+    named = read_facts(Record(5, 0, b"acme", frame_of([fact for fact, _ in facts]), FRAME))
+    assert [fact.sold_minor for fact in named] == sold
 
 
 @settings(deadline=None, max_examples=100)

@@ -116,9 +116,10 @@ async def test_facts_come_with_names_and_the_refused_stay_out(series: SeriesStor
     deltas = [
         CompetitorPriced(rival="R1", price_minor=100, source="feed", currency="USD", **place),
         CompetitorPriced(rival="R2", price_minor=1, condition="used", in_stock=False, **place),
-        UnitsSold(units=3, event_id="e", source="till", **place),
+        UnitsSold(units=3, event_id="e", source="till", price_minor=1899, **place),
         UnitsSold(units=3, event_id="e", source="till", **place),
         StockCounted(units=9, **place),
+        UnitsSold(units=1, event_id="f", **place),
     ]
     offsets = [await recorded.send(1, encode_delta(delta)) for delta in deltas]
     framed = await recorded.send(1, a_frame([700, 8, 9]), FRAME)
@@ -145,8 +146,8 @@ async def test_facts_come_with_names_and_the_refused_stay_out(series: SeriesStor
         ["R2", None, 1, None, False, False, "quarantined", "2 % of the median\ufffd"],
         ["Rival & Co", "crawler", 700, None, True, True, "accepted", None],
     ]
-    sales = await series.fetch(f"select units, source from sales_metrics {where}")
-    assert [list(row.values()) for row in sales] == [[3, "till"]]
+    sales = await series.fetch(f"select units, source, price_minor from sales_metrics {where}")
+    assert [list(row.values()) for row in sales] == [[3, "till", 1899], [1, None, None]]
     stock = await series.fetch(f"select units from inventory_levels {where}")
     assert [row["units"] for row in stock] == [9, 8]
     await expect_equal(recorded, history)

@@ -9,6 +9,7 @@ import pytest
 from actors.sinks import ledger as ledger_module
 from actors.sinks import rows as rows_module
 from actors.sinks.ledger import PriceLedger
+from actors.sinks.ledger_rows import AUDIT_COLUMNS, audit_hash
 from actors.sinks.log_summary import summarize_log
 from cluster.servers.postgres import Postgres
 from engine.decided import CatalogueChange, Outcome
@@ -274,10 +275,10 @@ async def test_an_entry_changed_with_its_own_hash_breaks_the_next(tmp_path: Path
     await recorded.fill(20)
     tables = SqliteTables(sqlite_path(tmp_path))
     ledger = await follow(recorded, lambda: of(recorded, tables))
-    columns = ledger_module._AUDIT_COLUMNS
+    columns = AUDIT_COLUMNS
     rows = await tables.fetch("select * from audit where number = 3")
     entry = [rows[0][name] if name != "actor" else "eve" for name in columns[:-2]]
-    forged = ledger_module.audit_hash(rows[0]["previous_hash"], entry)
+    forged = audit_hash(rows[0]["previous_hash"], entry)
     await tables.transact(
         [
             Statement("update audit set actor = 'eve', hash = $1 where number = 3", (forged,)),

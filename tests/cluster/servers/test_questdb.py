@@ -62,6 +62,21 @@ def test_a_killed_server_keeps_what_it_acknowledged(start_questdb: Callable[[], 
     assert gone(after, wait_s=0.5)
 
 
+def test_a_killed_server_leaves_its_libraries_with_its_data(
+    start_questdb: Callable[[], QuestDB], servers_folder: Path
+) -> None:
+    """It unpacks 9 MB of them at every start, and one that is killed never removes them."""
+    questdb = start_questdb()
+    before = unpacked(questdb.pid)
+    assert before
+    assert all(library.is_relative_to(servers_folder) for library in before)
+    questdb.kill()
+    questdb.start()
+    after = unpacked(questdb.pid)
+    assert set(after[0].parent.iterdir()) == set(after), "the killed one's are still there"
+    assert not set(after) & set(before)
+
+
 def test_an_address_in_words() -> None:
     read = QuestDBAddress.parse("http://me:a%40b@db:9001?pg_port=8813")
     assert read == QuestDBAddress("db", 9001, 8813, "me", "a@b")
@@ -100,3 +115,10 @@ def switches(pid: int) -> int:
             if "ctxt_switches" in line:
                 count += int(line.split()[1])
     return count
+
+
+def unpacked(pid: int) -> list[Path]:
+    """Return the libraries of its own that a server has unpacked and loaded."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    mapped = {line.split(maxsplit=5)[-1] for line in lines if "/libquestdb" in line}
+    return sorted(map(Path, mapped))
