@@ -9,7 +9,7 @@ word is final, so the outcome never depends on what happens to be remembered or 
 are cut into blocks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ from engine.microbatch import (
     Position,
     Refusal,
 )
-from engine.routing import keys_under, name64, routing_key
+from engine.routing import ROUTING_SLOT, key64, keys_under, name64, routing_key, slots_of
 from persistence.json_documents import (
     decode_document,
 )
@@ -57,6 +57,11 @@ REMEMBERED_MAX = 262_144
 
 SCOPES_MAX = 65_536
 """Most pairs of a key and a retailer's channel whose routing a decoder remembers."""
+
+SKU_CHARACTERS_MAX = 200
+"""Longest SKU, as ``engine.deltas.Name`` has it."""
+
+_Scope = tuple[int, Callable[[Iterable[bytes]], np.ndarray]]
 
 COLUMNS: dict[str, Any] = {
     "kind": np.uint8,
@@ -103,8 +108,8 @@ class JsonFacts:
         self._rivals = Remembered(admit_name, remembered_max, {})
         self._sources = Remembered(admit_name, remembered_max, {UNSET: 0, None: 0})
         self._currencies = Remembered(admit_currency, remembered_max, {UNSET: 0, None: 0})
-        self._scopes: dict[tuple[bytes | None, str, str], tuple[int, Callable[[str], int]]] = {}
-        self._alike = AlikeNames(self._admit_listing, remembered_max)
+        self._scopes: dict[tuple[bytes | None, str, str], _Scope] = {}
+        self._alike = AlikeNames(self._admit_listing, self._admit_skus, remembered_max)
         self._templates = Templates(_kind_of, Judges(self._alike.listings, self._alike.names))
 
     def decode(
@@ -167,6 +172,44 @@ class JsonFacts:
 
     def _admit_listing(self, names: tuple[bytes | None, str, str, str]) -> int | None:
         key, retailer, channel, sku = names
+        spread, _ = self._scope(key, retailer, channel)
+        # What is printable holds no control character; of the rest the type itself judges.
+        plain = sku.isprintable() and 0 < len(sku) <= SKU_CHARACTERS_MAX
+        if not spread or not (plain or is_valid(sku, Name)):
+            return None
+        if spread > 1 and routing_key(retailer, sku, spread).encode() != key:
+            return None
+        return key64(retailer, channel, sku)
+
+    def _admit_skus(
+        self, keys: Sequence[bytes | None], retailer: str, channel: str, skus: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Judge SKUs of one channel as :meth:`_admit_listing` does, each under its record's key.
+
+        ``skus`` is uint8[n, bytes] of ASCII. Returns uint64[n], their numbers, and boolean[n],
+        which have one.
+        """
+        count, length = skus.shape
+        scopes = {key: self._scope(key, retailer, channel) for key in set(keys)}
+        ours = {key: scope for key, scope in scopes.items() if key is not None and scope[0]}
+        if not ours or not 0 < length <= SKU_CHARACTERS_MAX:
+            return np.zeros(count, dtype=np.uint64), np.zeros(count, dtype=bool)
+        raw = skus.tobytes()
+        names = [raw[at : at + length] for at in range(0, len(raw), length)]
+        # Of what cannot be printed the type itself judges, name by name.
+        has = np.asarray(((skus >= ord(" ")) & (skus <= ord("~"))).all(axis=1))
+        for one in np.flatnonzero(~has).tolist():
+            has[one] = is_valid(names[one].decode("ascii"), Name)
+        spread, keys_of = next(iter(ours.values()))
+        slots = dict.fromkeys(scopes, -1)  # of a key under which nothing of the retailer belongs
+        for key in ours:
+            # Its scope says that it ends in a slot where the retailer has several.
+            slots[key] = int(key.rpartition(ROUTING_SLOT.encode())[2]) if spread > 1 else 0
+        has &= np.array([slots[key] for key in keys]) == slots_of(skus, spread)
+        return keys_of(names), has
+
+    def _scope(self, key: bytes | None, retailer: str, channel: str) -> _Scope:
+        """Return the retailer's spread, 0 if nothing of him belongs here; and his SKUs' keys."""
         scope = (key, retailer, channel)
         known = self._scopes.get(scope)
         if known is None:
@@ -176,14 +219,7 @@ class JsonFacts:
             # Of what is no retailer and channel of ours nothing is hashed: it may not even encode.
             named = (retailer, channel) if spread else ("", "")
             known = self._scopes[scope] = (spread, keys_under(*named))
-        spread, key_of = known
-        # What is printable holds no control character; of the rest the type itself judges.
-        plain = sku.isprintable() and 0 < len(sku) <= 200
-        if not spread or not (plain or is_valid(sku, Name)):
-            return None
-        if spread > 1 and routing_key(retailer, sku, spread).encode() != key:
-            return None
-        return key_of(sku)
+        return known
 
     def _spread_of(self, key: bytes | None, retailer: str, channel: str) -> int:
         """Return the retailer's spread if records under this key may belong here, else 0."""

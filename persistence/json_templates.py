@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from msgspec import Struct
 
+from engine.deduplication import stable_order
 from engine.microbatch import (
     COMPETITOR_PRICED,
     COST_CHANGED,
@@ -65,13 +66,13 @@ class Template(Struct, frozen=True, eq=False):
 
     def fits(self, table: np.ndarray) -> np.ndarray:
         """Return which rows of uint8[rows, bytes] are written this way."""
-        return np.asarray(((table == self.sample) | self.varies).all(axis=1))
+        return _whole((table == self.sample) | self.varies)
 
 
 class Judges(Struct, frozen=True):
     """Who looks up the names of a block: asked with uint8 rows, they give numbers and misses."""
 
-    listing: Callable[[tuple[int, ...], np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+    listing: Callable[[Sequence[np.ndarray], np.ndarray], tuple[np.ndarray, np.ndarray]]
     name: Callable[[bytes, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
@@ -88,7 +89,7 @@ class Templates:
         """Fill the rows of a block whose records are alike; return which were, boolean[n]."""
         filled = np.zeros(len(values), dtype=bool)
         lengths = np.fromiter(map(len, values), np.int64, len(values))
-        order = np.argsort(lengths, kind="stable")
+        order = stable_order(lengths)
         distinct, begins = np.unique(lengths[order], return_index=True)
         ends = [*begins[1:].tolist(), len(values)]
         tries = NEW_TEMPLATES_MAX
@@ -144,9 +145,8 @@ class Templates:
         table: np.ndarray,
     ) -> np.ndarray:
         """Fill the places whose values are sound, and return them."""
-        sound = np.ones(len(places), dtype=bool)
         texts = table.take(template.text_bytes, axis=1)
-        sound &= ((texts >= 32) & (texts != ord('"'))).all(axis=1)
+        sound = _whole((texts >= 32) & (texts != ord('"')))
         columns: dict[str, np.ndarray] = {}
         amount, least, most = _AMOUNTS[template.kind]
         for field, where in template.numbers.items():
@@ -158,8 +158,7 @@ class Templates:
             elif field.decode() in block:
                 columns[field.decode()] = number
         parts = [table[:, template.texts[field]] for field in _LISTING]
-        shape = tuple(part.shape[1] for part in parts)
-        columns["listing"], missing = self._judges.listing(shape, np.hstack(parts), places)
+        columns["listing"], missing = self._judges.listing(parts, places)
         sound &= ~missing
         for field in (b"rival", b"source", b"event_id"):
             if field in template.texts:
@@ -224,11 +223,21 @@ def template_of(value: bytes, kind: int | None) -> Template | None:
 def _number(digits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return int64[n], the numbers that rows of ASCII digits write, and which are such numbers."""
     values = digits - np.uint8(ord("0"))
-    sound = (values <= 9).all(axis=1)
+    sound = _whole(values <= 9)
     if digits.shape[1] > 1:
         sound &= values[:, 0] != 0
     powers = 10 ** np.arange(digits.shape[1] - 1, -1, -1, dtype=np.int64)
-    return values.astype(np.int64) @ powers, np.asarray(sound)
+    return values.astype(np.int64) @ powers, sound
+
+
+def _whole(judged: np.ndarray) -> np.ndarray:
+    """Return boolean[n], which rows of boolean[n, bytes] are true throughout.
+
+    Mostly all are, and a matrix is looked through as a whole in a quarter of the time.
+    """
+    if judged.all():
+        return np.ones(len(judged), dtype=bool)
+    return np.asarray(judged.all(axis=1))
 
 
 def _flags(template: Template) -> int:

@@ -62,6 +62,13 @@ BATCH_BYTES_MAX = 1_048_576
 MESSAGE_BYTES_MAX = 4_194_304
 """What the topic must take: the largest record and what Kafka wraps around it."""
 
+PARTITION_FETCH_BYTES_MAX = MESSAGE_BYTES_MAX
+"""How much of its partition a reader fetches at once: one record may be as big anyway.
+
+The library's mebibyte is less than a big microbatch of JSON, and a shard under a flood waits for
+about one fetch a decision: it would decide no more than one fetch brings.
+"""
+
 UNKNOWN_AGAIN_MS = 500
 """After so long a broker that knows no such topic is asked again: one just started learns late."""
 
@@ -316,6 +323,7 @@ class KafkaLog:
                 auto_offset_reset="none",
                 fetch_max_wait_ms=FETCH_WAIT_MS,
                 fetch_max_bytes=FETCH_BYTES_MAX,
+                max_partition_fetch_bytes=PARTITION_FETCH_BYTES_MAX,
             )
             try:
                 await consumer.start()

@@ -27,7 +27,7 @@ class NameTable:
         self,
         shape: Hashable,
         names: np.ndarray,
-        admit: Callable[[Sequence[int]], Sequence[int | None]],
+        admit: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return uint64[n], each name's number, and boolean[n], which have none.
 
@@ -35,7 +35,7 @@ class NameTable:
             shape: what tells names of one sort from those of another that look alike.
             names: uint8[n, bytes].
             admit: asked for the numbers of names seen first, given where they stand in ``names``;
-                ``None`` is no number, and is not remembered.
+                it returns uint64[n], and boolean[n], which have one: others are not remembered.
         """
         words = _words(names)
         part = self._parts.get(shape)
@@ -49,9 +49,8 @@ class NameTable:
         # Each new name once, whatever its hash: the bytes themselves tell names apart.
         first, inverse = _distinct(words[missing], hashes[missing])
         firsts = missing[first]
-        found = admit(firsts.tolist())
-        has = np.array([number is not None for number in found], dtype=bool)
-        new = np.array([number or 0 for number in found], dtype=np.uint64)
+        new, has = admit(firsts)
+        new[~has] = 0
         numbers[missing], known[missing] = new[inverse], has[inverse]
         if self._count + len(firsts) > self._limit:
             self._parts, self._count = {}, 0
@@ -60,6 +59,16 @@ class NameTable:
         part.insert(words[fresh], hashes[fresh], new[has])
         self._count += len(fresh)
         return numbers, ~known
+
+
+def rows_alike(rows: np.ndarray) -> list[np.ndarray]:
+    """Return where equal rows of uint8[n, bytes] stand: int64[m] for each distinct one."""
+    if (rows == rows[0]).all():
+        return [np.arange(len(rows))]
+    words = _words(rows)
+    _, inverse = _distinct(words, _hashes(words))
+    order = np.argsort(inverse, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(inverse[order])) + 1)
 
 
 class _Part:
@@ -93,13 +102,13 @@ class _Part:
         mask = len(self._taken) - 1
         place = (hashes & np.uint64(mask)).astype(np.int64)
         waiting = np.arange(len(words))
+        claims = np.empty(len(self._taken), dtype=np.int64)
         self._used += len(words)
         while len(waiting):
-            # Of several names that want one place the first gets it; the others look further.
+            # Of several names that want one place one gets it; the others look further.
             want = place[waiting]
-            wins = np.zeros(len(waiting), dtype=bool)
-            wins[np.unique(want, return_index=True)[1]] = True
-            wins &= ~self._taken[want]
+            claims[want] = waiting
+            wins = (claims[want] == waiting) & ~self._taken[want]
             won = waiting[wins]
             self._names[want[wins]], self._numbers[want[wins]] = words[won], numbers[won]
             self._taken[want[wins]] = True
@@ -135,12 +144,22 @@ def _equal(names: np.ndarray, place: np.ndarray, words: np.ndarray) -> np.ndarra
     return np.asarray(same)
 
 
+def padded(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return uint8[n, bytes] of each row's parts in a row, with zeros up to whole words."""
+    length = sum(part.shape[1] for part in parts)
+    names = np.zeros((len(parts[0]), max(-(-length // 8), 1) * 8), dtype=np.uint8)
+    begin = 0
+    for part in parts:
+        names[:, begin : begin + part.shape[1]] = part
+        begin += part.shape[1]
+    return names
+
+
 def _words(names: np.ndarray) -> np.ndarray:
     """Return the bytes as uint64[n, words], padded with zeros."""
-    count, length = names.shape
-    padded = np.zeros((count, max(-(-length // 8), 1) * 8), dtype=np.uint8)
-    padded[:, :length] = names
-    return padded.view(np.uint64)
+    if names.shape[1] % 8 or not names.shape[1] or not names.flags.c_contiguous:
+        names = padded([names])
+    return names.view(np.uint64)
 
 
 def _hashes(words: np.ndarray) -> np.ndarray:

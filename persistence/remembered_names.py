@@ -9,8 +9,11 @@ import numpy as np
 from engine.deltas import Currency, Name
 from engine.microbatch import currency_code
 from engine.routing import name64
-from persistence.name_tables import NameTable
+from persistence.name_tables import NameTable, padded, rows_alike
 from persistence.names import is_valid
+
+SKUS_AT_ONCE_MIN = 8
+"""Fewer new SKUs of one channel are judged one by one: arrays cost as much for two."""
 
 
 class Remembered:
@@ -52,9 +55,16 @@ class AlikeNames:
     """Looks up the names of records that are written alike, as blocks of bytes."""
 
     def __init__(
-        self, admit: Callable[[tuple[bytes | None, str, str, str]], int | None], limit: int
+        self,
+        admit: Callable[[tuple[bytes | None, str, str, str]], int | None],
+        admit_skus: Callable[
+            [Sequence[bytes | None], str, str, np.ndarray], tuple[np.ndarray, np.ndarray]
+        ],
+        limit: int,
     ) -> None:
+        """``admit`` judges a listing, ``admit_skus`` uint8[n, bytes] of one channel."""
         self._admit = admit
+        self._admit_skus = admit_skus
         self._limit = limit
         self._listings = NameTable(limit)
         self._tables = {b"rival": NameTable(limit), b"source": NameTable(limit)}
@@ -74,22 +84,34 @@ class AlikeNames:
         self._block_keys = numbers.astype(np.uint32)
 
     def listings(
-        self, shape: tuple[int, ...], names: np.ndarray, places: np.ndarray
+        self, parts: Sequence[np.ndarray], places: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return each listing's key, and which have none; ``shape``: lengths of the three names."""
-        keys = self._block_keys[places].view(np.uint8).reshape(-1, 4)
-        channel, sku = shape[0], shape[0] + shape[1]
+        """Return each listing's key, and which have none.
 
-        def admit(rows: Sequence[int]) -> list[int | None]:
-            # Plain ASCII, so that a character is a byte.
-            joined, length = names[rows].tobytes().decode("ascii"), names.shape[1]
-            texts = [joined[at * length : (at + 1) * length] for at in range(len(rows))]
-            return [
-                self._admit((self._keys[place], text[:channel], text[channel:sku], text[sku:]))
-                for place, text in zip(places[rows].tolist(), texts, strict=True)
-            ]
+        ``parts`` are retailers, channels and SKUs, each uint8[n, bytes].
+        """
+        names = padded((*parts, self._block_keys[places].view(np.uint8).reshape(-1, 4)))
+        shape = tuple(part.shape[1] for part in parts)
+        channel, sku, end = shape[0], shape[0] + shape[1], sum(shape)
 
-        return self._listings.find(shape, np.hstack((names, keys)), admit)
+        def admit(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            numbers, has = np.zeros(len(rows), dtype=np.uint64), np.zeros(len(rows), dtype=bool)
+            under = [self._keys[place] for place in places[rows].tolist()]
+            heads, skus = names[rows, :sku], names[rows, sku:end]
+            for which in rows_alike(heads):
+                # Plain ASCII, so that a character is a byte.
+                head = heads[which[0]].tobytes().decode("ascii")
+                of = (head[:channel], head[channel:])
+                mine = [under[one] for one in which.tolist()]
+                if len(which) >= SKUS_AT_ONCE_MIN:
+                    numbers[which], has[which] = self._admit_skus(mine, *of, skus[which])
+                    continue
+                for one, key in zip(which.tolist(), mine, strict=True):
+                    number = self._admit((key, *of, skus[one].tobytes().decode("ascii")))
+                    numbers[one], has[one] = number or 0, number is not None
+            return numbers, has
+
+        return self._listings.find(shape, names, admit)
 
     def names(self, field: bytes, names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the numbers of rivals, sources or events, and which have none."""
@@ -98,9 +120,13 @@ class AlikeNames:
             known = 0 < length <= 200
             texts = [row.tobytes().decode() for row in names] if known else [""] * len(names)
             return unsigned([name64(text) for text in texts]), np.full(len(names), not known)
-        return self._tables[field].find(
-            length, names, lambda rows: [admit_name(names[row].tobytes().decode()) for row in rows]
-        )
+
+        def admit(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            found = [admit_name(name.tobytes().decode()) for name in names[rows]]
+            has = np.array([number is not None for number in found], dtype=bool)
+            return unsigned([number or 0 for number in found]), has
+
+        return self._tables[field].find(length, names, admit)
 
 
 def unsigned(numbers: list[Any]) -> np.ndarray:

@@ -1,6 +1,16 @@
+import numpy as np
 import pytest
 
-from engine.routing import EVEN_SHARE_MAX, even_spread, partition_of, routing_key, shares_of
+from engine.routing import (
+    EVEN_SHARE_MAX,
+    even_spread,
+    key64,
+    keys_under,
+    partition_of,
+    routing_key,
+    shares_of,
+    slots_of,
+)
 
 
 @pytest.mark.parametrize("spread", [1, 2, 3, 24])
@@ -30,3 +40,18 @@ def test_even_is_even_and_no_fewer_slots_are(retailer: str, partitions: int) -> 
 def test_the_most_even_is_named_where_no_number_of_slots_is_even() -> None:
     spread = even_spread("shop", 256)
     assert max(shares_of("shop", spread, 256)) * 256 == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize("length", range(1, 14))
+@pytest.mark.parametrize("spread", [1, 2, 16, 1000])
+def test_many_skus_are_routed_and_keyed_as_one_is(length: int, spread: int) -> None:
+    random = np.random.default_rng(length)
+    skus = random.integers(32, 127, (50, length)).astype(np.uint8)
+    texts = [sku.tobytes().decode() for sku in skus]
+    # Also where they are columns of something wider.
+    for given in (skus, np.hstack((skus, skus))[:, :length], skus[:0]):
+        told = [f"shop#{slot}" if spread > 1 else "shop" for slot in slots_of(given, spread)]
+        assert told == [routing_key("shop", text, spread) for text in texts[: len(given)]]
+    keys = keys_under("shop", "web")(text.encode() for text in texts)
+    assert keys.tolist() == [key64("shop", "web", text) for text in texts]
+    assert keys_under("shop", "web")([]).tolist() == []

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.microbatch import FactColumns, Microbatch, ObjectDelta
-from engine.routing import key64, partition_of
+from engine.routing import key64, partition_of, routing_key
+from persistence.json_facts import JsonFacts
 from persistence.json_templates import ALIKE_MIN, template_of
 from persistence.ports import Record
 from persistence.wire import Decoder
@@ -21,11 +22,17 @@ WAYS = (
     b'{"type":"UnitsSold",' + HEAD + b',"units":%d,"event_id":"event%d"}',
     b"{" + HEAD + b',"cost_minor":%d%d,"type":"CostChanged"}',
 )
+SLOTS = [f"acme#{slot}".encode() for slot in range(16)]
 
 
 def written(way: bytes, place: int) -> bytes:
     """Return one fact, written in one way."""
     return way % (place, place % 7, 1 + place % 3, 100 + place)
+
+
+def named_apart(way: bytes, place: int) -> bytes:
+    """Return one fact of a SKU that no other place names."""
+    return way % (place, place, 1 + place % 3, 100 + place)
 
 
 def record(offset: int, value: bytes, key: bytes = b"acme") -> Record:
@@ -50,11 +57,11 @@ def plain(batches: list[Microbatch]) -> tuple[list[object], list[object]]:
     return deltas, [refusal for batch in batches for refusal in batch.refusals]
 
 
-def assert_alike(records: list[Record]) -> None:
+def assert_alike(records: list[Record], spreads: dict[str, int] | None = None) -> None:
     """Together or one by one, known names or not: the same comes out."""
-    alone = Decoder(SHARD, 2, {})
+    alone = Decoder(SHARD, 2, spreads or {})
     expected = plain([decoded(alone, [one]) for one in records])
-    together = Decoder(SHARD, 2, {})
+    together = Decoder(SHARD, 2, spreads or {})
     assert plain([decoded(together, records)]) == expected
     assert plain([decoded(together, records)]) == expected
 
@@ -125,6 +132,62 @@ def test_a_stray_among_its_likes_is_refused() -> None:
     assert_alike(records)
     (refusal,) = decoded(Decoder(SHARD, 2, {}), records).refusals
     assert refusal.verdict == "wrong_shard"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    way=st.sampled_from(WAYS),
+    slots=st.lists(st.sampled_from([None, b"", b"acme", b"*", *SLOTS]), max_size=12),
+    edits=st.lists(st.tuples(st.integers(0, 63), st.sampled_from(range(5))), max_size=12),
+    sku_bytes=st.integers(0, 9),
+)
+def test_new_skus_of_a_spread_retailer_are_judged_as_one_by_one(
+    way: bytes,
+    slots: list[bytes | None],
+    edits: list[tuple[int, int]],
+    sku_bytes: int,
+) -> None:
+    """Most lie in the slot of their SKU, some elsewhere; some are another retailer's or odd."""
+    records = []
+    for place in range(64):
+        sku = b"%09d" % (place * 7919)
+        sku = sku[9 - sku_bytes :]
+        value = named_apart(way, place).replace(b'"S%04d"' % place, b'"' + sku + b'"')
+        records.append(record(place, value, routing_key("acme", sku.decode(), 16).encode()))
+    changes = (
+        (b'"acme"', b'"acmf"'),
+        (b'"web"', b'"wxb"'),
+        (b'"web"', b'"w b"'),
+        (b'"sku":"0', b'"sku":"\x7f'),
+        (b'"sku":"0', b'"sku":" '),
+    )
+    for place, change in edits:
+        changed = records[place].value.replace(*changes[change])
+        records[place] = record(place, changed, records[place].key)  # type: ignore[arg-type]
+    for place, slot in enumerate(slots):
+        records[5 * place] = Record(5 * place, 0, slot, records[5 * place].value)
+    assert_alike(records, {"acme": 16})
+
+
+def test_a_sku_that_cannot_be_printed_is_judged_by_its_type() -> None:
+    values = [named_apart(WAYS[2], place) for place in range(64)]
+    values[5] = values[5].replace(b'"S0005"', b'"S\x7f005"')
+    assert_alike([record(place, value) for place, value in enumerate(values)])
+    (run,) = decoded(Decoder(SHARD, 2, {}), [*map(record, range(64), values)]).runs
+    assert isinstance(run, FactColumns)
+    assert run.listing[5] == key64("acme", "web", "S\x7f005")
+
+
+def test_new_skus_are_judged_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a block's names that were never seen none is judged one by one."""
+    asked: list[object] = []
+    monkeypatch.setattr(JsonFacts, "_admit_listing", lambda _, names: asked.append(names))
+    values = [named_apart(WAYS[0], place) for place in range(64)]
+    records = [record(place, value) for place, value in enumerate(values)]
+    (run,) = decoded(Decoder(SHARD, 2, {}), records).runs
+    assert isinstance(run, FactColumns)
+    assert run.listing[5] == key64("acme", "web", "S0005")
+    assert not asked
 
 
 def test_amounts_out_of_bounds_are_refused() -> None:

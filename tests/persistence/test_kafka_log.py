@@ -234,6 +234,14 @@ async def test_a_slow_network_only_slows(log: Log, proxy: FaultProxy) -> None:
     await appender.close()
 
 
+async def test_one_fetch_brings_more_than_a_big_microbatch(truth: Log) -> None:
+    """A shard under a flood waits for about one fetch a decision."""
+    appender = await truth.appender()
+    await appender.append_many([(None, bytes(600_000), "")] * 5)
+    await appender.close()
+    assert len(await truth.read(-1, limit=99, wait_ms=5_000)) == 5
+
+
 async def test_reading_goes_on_after_a_cut(log: Log, truth: Log, proxy: FaultProxy) -> None:
     """aiokafka's consumers have been known to fall silent after a cut: ours are watched."""
     appender = await truth.appender()
