@@ -1,10 +1,11 @@
 """Deltas that are built in Python, held to the limits of the wire; and what is wrong, in words."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
+import msgspec.inspect
 import numpy as np
 
 from engine.deltas import AnyDelta
@@ -59,19 +60,61 @@ def checked(deltas: Iterable[Any]) -> list[AnyDelta]:
         raise RejectedInput(told.pointer, f"{kind}: {told.problem}", told.fix) from error
 
 
-def explained(error: Exception) -> RejectedInput:
-    """Return a decoding error as what the sender can act on."""
+def explained(error: Exception, kind: Any = None) -> RejectedInput:
+    """Return a decoding error as what the sender can act on.
+
+    Where ``kind``, the type that was decoded, has a fixed list of names at the place at fault (the
+    values of an enumeration, the fields of an object), the fix lists them.
+    """
     text = str(error)[:300] if not isinstance(error, RecursionError) else "nested too deeply"
     place, pointer = _PLACE.search(text), ""
     if place is not None:
         text = text[: place.start()]
         for step in _STEP.finditer(place.group(1)):
             pointer += "/" + (step.group(1) or step.group(2))
+    names = _names_at(kind, pointer, text) if kind is not None else []
     named = _NAMED.search(text)
     if named is not None:
         pointer += "/" + named.group(1).replace("~", "~0").replace("/", "~1")
     fix = next((fix for sign, fix in _FIXES if sign in text), "send the documented object")
+    if names:
+        fix = f"there are {', '.join(names)}"
     return RejectedInput(pointer, text, fix)
+
+
+def _names_at(kind: Any, pointer: str, text: str) -> list[str]:
+    """Return the names that may stand at a place of ``kind``, none where that is no fixed list."""
+    steps = [step for step in pointer.split("/") if step]
+    places = list(_types_at(msgspec.inspect.type_info(kind), steps))
+    if "Invalid value" in text:
+        structs = [each for each in places if isinstance(each, msgspec.inspect.StructType)]
+        return [str(each.tag) for each in structs if each.tag is not None]
+    for found in places:
+        if "unknown field" in text and isinstance(found, msgspec.inspect.StructType):
+            return [field.encode_name for field in found.fields]
+        if "Invalid enum value" in text and isinstance(found, msgspec.inspect.LiteralType):
+            return [str(value) for value in found.values]
+        if "Invalid enum value" in text and isinstance(found, msgspec.inspect.EnumType):
+            return [str(each.value) for each in found.cls]
+    return []
+
+
+def _types_at(found: msgspec.inspect.Type, steps: list[str]) -> Iterator[msgspec.inspect.Type]:
+    """Yield what may stand where the steps of a pointer lead, by whichever member of a union."""
+    if isinstance(found, msgspec.inspect.UnionType):
+        for member in found.types:
+            yield from _types_at(member, steps)
+        return
+    if not steps:
+        yield found
+    elif isinstance(found, msgspec.inspect.StructType):
+        if steps == [found.tag_field]:
+            yield found
+        for field in found.fields:
+            if field.encode_name == steps[0]:
+                yield from _types_at(field.type, steps[1:])
+    elif isinstance(found, msgspec.inspect.ListType | msgspec.inspect.VarTupleType):
+        yield from _types_at(found.item_type, steps[1:])
 
 
 def _plain(value: Any) -> Any:

@@ -117,10 +117,11 @@ class Call(Struct, frozen=True, eq=False):
         try:
             return msgspec.convert(dict(given), kind, strict=False)
         except msgspec.ValidationError as fault:
-            rejected = explained(fault)
+            rejected = explained(fault, kind)
             name = rejected.pointer.strip("/").partition("/")[0]
-            error = FieldError(rejected.problem, parameter=name or None)
-            detail = f"{name}: {rejected.problem}" if name else rejected.problem
+            told = f"{rejected.problem}: {rejected.fix}"
+            error = FieldError(told, parameter=name or None)
+            detail = f"{name}: {told}" if name else told
             raise Problem(INVALID_REQUEST, detail, errors=[error]) from fault
 
     async def body(self, kind: type[T]) -> T:
@@ -248,7 +249,7 @@ def decode_body(raw: bytes, kind: type[T]) -> T:
     except RejectedInput as fault:
         raise refused(fault, MALFORMED_BODY) from fault
     except msgspec.ValidationError as fault:
-        raise refused(explained(fault)) from fault
+        raise refused(explained(fault, kind)) from fault
     except DECODE_ERRORS as fault:
         raise refused(explained(fault), MALFORMED_BODY) from fault
     return value

@@ -16,7 +16,7 @@ from engine.experiments import decode_terms
 from gateway.call import Call, Gateway, age_of, decode_body, known_retailer, refused, shards_of
 from gateway.execution import Command, execute, observed_ms
 from gateway.money import rfc3339
-from gateway.problems import NOT_SUPPORTED, Problem
+from gateway.problems import INVALID_REQUEST, NOT_SUPPORTED
 
 ExperimentName = Annotated[str, Meta(min_length=1, max_length=64)]
 
@@ -131,18 +131,26 @@ async def start_experiment(gateway: Gateway, call: Call) -> web.Response:
     fields = {name: value for name, value in given.items() if value is not None}
     try:
         decode_terms(fields)
-    except NotSupported as error:
-        raise Problem(NOT_SUPPORTED, str(error)) from error
     except RejectedInput as error:
-        # Our body is what the delta carries as ``fields``.
-        pointer = error.pointer.removeprefix("/fields")
-        raise refused(RejectedInput(pointer, error.problem, error.fix)) from error
+        kind = NOT_SUPPORTED if isinstance(error, NotSupported) else INVALID_REQUEST
+        told = RejectedInput(_pointer(error.pointer), error.problem, error.fix)
+        raise refused(told, kind) from error
     destinations = gateway.commands.to_retailer(retailer)
     delta = ExperimentStarted(
         retailer=retailer, observed_ms=observed_ms(gateway, destinations), fields=fields
     )
     command = Command(delta=delta, raw=raw, destinations=destinations)
     return await execute(gateway, call, command)
+
+
+def _pointer(given: str) -> str:
+    """Return a pointer into our body: it is what the delta carries as ``fields``.
+
+    A policy field is checked as one, by a pointer that does not know of ``treatment``.
+    """
+    pointer = given.removeprefix("/fields")
+    own = ("", *StartExperiment.__struct_fields__)
+    return pointer if pointer.strip("/").partition("/")[0] in own else f"/treatment{pointer}"
 
 
 async def stop_experiment(gateway: Gateway, call: Call) -> web.Response:

@@ -169,23 +169,26 @@ async def test_a_compressed_body_is_not_unpacked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "parameter"),
+    ("query", "parameter", "fix"),
     [
-        ("limit=0", "limit"),
-        ("limit=many", "limit"),
-        ("limit=501", "limit"),
-        ("cursor=%FF%FE", "cursor"),
-        ("state=asleep", "state"),
-        ("fields=id,colour", "fields"),
-        ("colour=red", "colour"),
-        ("limit=1&limit=2", "limit"),
+        ("limit=0", "limit", "within the bounds"),
+        ("limit=many", "limit", "whole number"),
+        ("limit=501", "limit", "within the bounds"),
+        ("cursor=%FF%FE", "cursor", "that we gave"),
+        ("state=asleep", "state", "there are halted, held, "),
+        ("fields=id,colour", "fields", "there are id, "),
+        ("colour=red", "colour", "there are retailer, "),
+        ("limit=1&limit=2", "limit", "more than once"),
     ],
 )
-async def test_a_wrong_parameter_is_named(query: str, parameter: str) -> None:
+async def test_a_wrong_parameter_is_named_with_what_would_be_right(
+    query: str, parameter: str, fix: str
+) -> None:
     async with market() as place:
         await open_shops(place)
         status, body = await place.get(f"/api/v1/products?{query}")
         assert (status, body["errors"][0]["parameter"]) == (400, parameter)
+        assert fix in body["errors"][0]["detail"]
 
 
 async def test_products_are_paged_filtered_and_thinned() -> None:

@@ -98,7 +98,9 @@ async def test_verbs_become_deltas() -> None:
     [
         ({"experiment": "e"}, 400, "/treatment"),
         ({"experiment": "e", "price_ratio": 7}, 400, "/price_ratio"),
-        ({"experiment": "e", "treatment": {"min_margni": 1}}, 400, "/min_margni"),
+        ({"experiment": "e", "treatment": {"min_margni": 1}}, 400, "/treatment/min_margni"),
+        ({"experiment": "e", "treatment": {"min_margin": 7}}, 400, "/treatment/min_margin"),
+        ({"experiment": "e", "treatment": {"tier": "fast"}}, 422, "/treatment/tier"),
         ({"experiment": "e", "visitors": 1}, 400, None),
     ],
 )
