@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import aiohttp
 import msgspec
 from cyclopts import Parameter
+from rich.table import Table
 
 from cluster.assembly import make_logs
 from cluster.commands.speaking import Common, Conflict, NotFound, Voice, run, settings_of, table
@@ -23,8 +24,8 @@ from persistence.ports import DECISIONS, Logs
 
 ANSWER_S = 10.0
 
-EXPERIMENT_COLUMNS = (
-    *("shard", "experiment", "kind", "design", "metric", "status", "day", "days"),
+EXPERIMENT_LINES = (
+    *("kind", "design", "metric", "status", "day", "days"),
     *("verdict", "lift", "interval", "interval_at_end", "units", "sample_ratio_ok"),
 )
 
@@ -104,10 +105,13 @@ def experiments(
     """Show how experiments and the holdout stand: lift, interval, verdict."""
     voice, settings = Voice(common), settings_of(common)
     answer = run(ask(settings, "/experiments", {"retailer": retailer}))
-    shown = table("Experiments", *EXPERIMENT_COLUMNS)
+    shown: list[Table | str] = []
     for each in answer["experiments"]:
-        shown.add_row(*(_plain(each[name]) for name in EXPERIMENT_COLUMNS))
-    voice.answer(answer, shown)
+        one = table(f"{each['experiment']}, shard {each['shard']}", "", "")
+        for name in EXPERIMENT_LINES:
+            one.add_row(name.replace("_", " "), _plain(each[name]))
+        shown.append(one)
+    voice.answer(answer, *shown or ["no experiment and no holdout"])
     warn_of_age(voice, answer)
     return 0
 
@@ -158,8 +162,16 @@ async def ask(
     if response.status >= 500:
         raise FailedDependency(detail)
     if response.status >= 400:
-        raise RejectedInput("", detail)
+        raise RejectedInput(_at_fault(answer), detail)
     return answer
+
+
+def _at_fault(problem: Mapping[str, Any]) -> str:
+    """Return where the first fault of a problem document stands, empty where it does not say."""
+    errors = problem.get("errors") or [{}]
+    if "pointer" in errors[0]:
+        return str(errors[0]["pointer"])
+    return f"?{errors[0]['parameter']}" if "parameter" in errors[0] else ""
 
 
 def warn_of_age(voice: Voice, answer: Mapping[str, Any]) -> None:
@@ -175,8 +187,13 @@ def _quoted(sku: str) -> str:
 
 
 def _plain(value: object) -> str:
+    """Return a value of an answer as a person reads it."""
+    if value is None:
+        return "-"
     if isinstance(value, dict) and set(value) == {"amount", "currency"}:
         return f"{value['amount']} {value['currency']}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(each)}" for name, each in value.items())
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 

@@ -36,6 +36,9 @@ from engine.errors import (
 OK, FAILURE, USAGE, NOT_FOUND, CONFLICT, UNAVAILABLE = range(6)
 """Exit codes, as API.md promises them."""
 
+PIPE_COLUMNS = 10_000
+"""How wide a table may be that goes to a file or to another program."""
+
 Result = TypeVar("Result")
 
 
@@ -109,6 +112,9 @@ class Voice:
     def __init__(self, common: Common | None) -> None:
         self.json = (common or Common()).json
         self.people = Console(file=sys.stdout, no_color=no_color(), soft_wrap=True)
+        if not self.people.is_terminal:
+            # Nobody looks at its edge, and what was cut there (a path, an id) could not be read.
+            self.people.width = PIPE_COLUMNS
         self.aside = Console(file=sys.stderr, no_color=no_color(), soft_wrap=True)
 
     def say(self, line: str) -> None:
@@ -204,8 +210,8 @@ def progress_of(voice: Voice) -> Progress:
 
 
 def table(title: str, *columns: str) -> Table:
-    """Return an empty table for people."""
+    """Return an empty table for people; what a terminal has no room for goes on in a next line."""
     made = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for column in columns:
-        made.add_column(column)
+        made.add_column(column, overflow="fold")
     return made

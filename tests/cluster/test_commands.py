@@ -1,15 +1,22 @@
 """The command line says what, why and the next command, and keeps its exit codes."""
 
+import io
 import json
+import re
 from pathlib import Path
 
+import msgspec
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from rich.console import Console
 
 from cluster.__main__ import main
 from cluster.commands import asking
 from cluster.commands.doubting import become
-from cluster.commands.speaking import CONFLICT, NOT_FOUND, OK, UNAVAILABLE, USAGE
-from engine.errors import SettingsRefused
+from cluster.commands.speaking import CONFLICT, NOT_FOUND, OK, UNAVAILABLE, USAGE, table
+from cluster.settings import load
+from engine.errors import RejectedInput, SettingsRefused
 
 
 def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
@@ -176,3 +183,83 @@ def test_what_is_old_is_told_as_old(
     monkeypatch.setattr(asking, "ask", ask)
     assert main([*verb, "--folder", str(tmp_path)]) == OK
     assert ("nothing newer than 2027-01-15" in capsys.readouterr().err) is stale
+
+
+async def _told_of_a_price(*asked: object) -> dict[str, object]:
+    euro = {"amount": "12.54", "currency": "EUR"}
+    return {
+        "quote_id": "q1-0-" + "7" * 90,
+        "bounds": {"floor": euro, "ceiling": None},
+        "reasons": ["floor"],
+        "stale": False,
+    }
+
+
+def test_what_a_person_pipes_away_is_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table is as wide as what stands in it: a path or an id that is cut is none."""
+    monkeypatch.setattr(asking, "ask", _told_of_a_price)
+    assert main(["price", "A-1", "--folder", str(tmp_path)]) == OK
+    written = capsys.readouterr().out
+    assert "q1-0-" + "7" * 90 in written
+    assert "floor 12.54 EUR, ceiling -" in written
+    assert max(len(line) for line in written.splitlines()) < 200
+
+
+def test_what_a_terminal_has_no_room_for_goes_on_in_the_next_line() -> None:
+    shown = table("", "path")
+    shown.add_row("x" * 100)
+    narrow = Console(width=30, file=io.StringIO())
+    narrow.print(shown)
+    assert isinstance(narrow.file, io.StringIO)
+    assert narrow.file.getvalue().count("x") == 100
+
+
+def test_an_experiment_is_read_line_by_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    standing = dict.fromkeys(asking.EXPERIMENT_LINES) | {"status": "running", "lift": 0.03}
+
+    async def ask(*asked: object) -> dict[str, object]:
+        told = {**standing, "experiment": "dearer", "shard": 1}
+        return {"experiments": [told], "as_of": "2027-01-15", "stale": False}
+
+    monkeypatch.setattr(asking, "ask", ask)
+    assert main(["experiments", "--folder", str(tmp_path)]) == OK
+    written = capsys.readouterr().out
+    assert "dearer, shard 1" in written
+    assert [line.split() for line in written.splitlines() if "interval at end" in line] == [
+        ["interval", "at", "end", "-"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("errors", "place"),
+    [
+        ([{"detail": "d", "pointer": "/changes/0/fields/step_max"}], "/changes/0/fields/step_max"),
+        ([{"detail": "d", "parameter": "channel"}], "?channel"),
+        ([{"detail": "d"}], "input"),
+        ([], "input"),
+    ],
+)
+async def test_what_the_gateway_refuses_is_told_with_its_place(
+    errors: list[dict[str, str]], place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(_: web.Request) -> web.Response:
+        return web.json_response({"detail": "is wrong: mend it", "errors": errors}, status=400)
+
+    app = web.Application()
+    app.router.add_get("/api/v1/products", refuse)
+    async with TestServer(app) as server:
+        card = Card(address=str(server.make_url("")).rstrip("/"))
+        monkeypatch.setattr(asking, "role_card", lambda *_: card)
+        monkeypatch.setattr(asking, "make_keys", lambda _: "rp_live_x")
+        with pytest.raises(RejectedInput, match=f"^{re.escape(place)}: is wrong: mend it"):
+            await asking.ask(load({"folder": tmp_path}), "/products", {})
+
+
+class Card(msgspec.Struct):
+    """Where a gateway answers."""
+
+    address: str

@@ -93,6 +93,7 @@ async def test_a_plan_is_shown_applied_once_and_then_a_conflict(
             policy.write_text('[{"fields": {"min_margn": 0.4}}]')
             code, wrong = await verb("plan", str(policy))
             assert code == USAGE
+            assert "/changes/0/fields/min_margn: is no policy" in wrong["error"]["detail"]
             assert "min_margin" in wrong["error"]["detail"]
         finally:
             for task in (deciding, serving):
