@@ -18,7 +18,8 @@ NUMBER_MAX = 1e15
 
 HOW_TO_COUNT = (
     "number the periods with whole numbers, one a period: for dates of weeks, "
-    '((dates - dates.min()) // np.timedelta64(7, "D")).astype(int)'
+    'days = np.asarray(dates, "datetime64[D]") and then '
+    '((days - days.min()) // np.timedelta64(7, "D")).astype(int)'
 )
 
 

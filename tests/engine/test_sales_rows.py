@@ -10,6 +10,7 @@ import pytest
 
 from engine.demand import Demand, fit_demand
 from engine.errors import RejectedInput
+from engine.sales_rows import HOW_TO_COUNT
 
 TABLE: dict[str, Any] = {
     "items": ["a", "a", "a", "b", "b", "b"],
@@ -178,3 +179,13 @@ def test_no_check_vanishes_under_optimisation(name: str) -> None:
     """An assert is gone under ``python -O``, so none may guard input."""
     tree = ast.parse((Path(__file__).parents[2] / "engine" / f"{name}.py").read_text())
     assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+
+
+@pytest.mark.parametrize("dates", [DAYS, DAYS.astype(str).tolist(), DAYS.tolist()])
+def test_the_recipe_for_dates_works_on_what_was_refused(dates: object) -> None:
+    """Whoever follows the refusal's own words gets periods: dates, texts, or Python's dates."""
+    told = HOW_TO_COUNT.partition("for dates of weeks, ")[2].split(" and then ")
+    names = {"np": np, "dates": dates}
+    exec(told[0], names)
+    periods = eval(told[1], names)
+    assert periods.tolist() == [0, 1, 2, 0, 1, 2]
