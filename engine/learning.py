@@ -439,9 +439,9 @@ def decide_rows(
     cost = effective_cost_ratio(memory, listings)
     take_form(held, learnt, category)
     curvature = curvature_of(held, learnt)
-    said = stated_of(policy)
-    own = own_word(said, held.table.roots, category)
-    evidence = evidence_of(held, learnt, markups(memory, listings), said, own)
+    stated = stated_of(policy)
+    own = own_word(stated, held.table.roots, category)
+    evidence = evidence_of(held, learnt, markups(memory, listings), stated, own)
     belief = posterior(held.table, evidence, category)
     anchor, place = _place(memory, rows, listings, learnt, cost)
     # A model lies over what is learnt and never in it: the record keeps the belief without it.

@@ -46,7 +46,7 @@ def beliefs_of(memory: Memory, number: int) -> Beliefs | None:
     listings = used[rows]
     policy = memory.groups.policy[np.unique(listings["group"])]
     key = (held.day, held.phase, held.cursor, held.fits, len(rows), policy.tobytes())
-    before = memory.learnt.beliefs.get(number)
+    before: Beliefs | None = memory.learnt.beliefs.get(number)
     if before is not None and before.key == key:
         return before
     # Categories are numbered in what is held, and beliefs number nothing in a shard.
