@@ -435,6 +435,7 @@ def _switch_learning(memory: Memory, work: Work, number: int) -> None:
         memory.learnt.fit(memory.listings.capacity)
     else:
         del memory.learnt.retailers[number]
+        memory.learnt.beliefs.pop(number, None)
         memory.serving.drop(number, rows)
         for row in rows.tolist():
             memory.learnt.forget(row)

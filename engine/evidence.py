@@ -1,16 +1,14 @@
 """From what rows have learnt to evidence on elasticities, and a retailer's table fitted to it."""
 
-from typing import Any
-
 import numpy as np
 from msgspec import Struct
 
-from engine.forms import curvature_of, form_of, make_room, take_form, told_forms
+from engine.forms import curvature_of, make_room, take_form
 from engine.learnt import RetailerLearning, sums_of
 from engine.memory import Memory
-from engine.promotion import informed_learnt, told_model
+from engine.promotion import informed_learnt
+from engine.stated import Stated, own_word, roots_of, stated_of
 from kernels.elasticities import MEANS, Evidence, moments
-from kernels.forms import FORMS
 from kernels.hierarchy import fit, pooled, posterior
 from kernels.limits import PRICE_MINOR_MAX
 from kernels.whitening import SUMS, lead_score
@@ -132,13 +130,25 @@ def _effective(
     return np.asarray(effective / reference)
 
 
-def evidence_of(held: RetailerLearning, learnt: np.ndarray, markup: np.ndarray) -> Evidence:
-    """Return what rows say of elasticities, curvature and rivals taken out."""
+def evidence_of(
+    held: RetailerLearning,
+    learnt: np.ndarray,
+    markup: np.ndarray,
+    said: Stated,
+    own: tuple[np.ndarray, np.ndarray],
+) -> Evidence:
+    """Return what rows say of elasticities, curvature and rivals taken out.
+
+    Args:
+        said: what the retailer's policy says of the rows.
+        own: slope and moment of what it says of some that it does not of their categories.
+    """
     sums = sums_of(held, learnt)
     moment = sums["bx"] + curvature_of(held, learnt) * sums["xk"] - held.rival * sums["xc"]
     piled = np.isfinite(markup) & (markup <= held.piled_log)
     ruled = _ruled(markup, held.ruled) & ~piled
-    return Evidence(sums["xx"], moment, np.where(ruled, np.nan, markup), piled)
+    told = np.where(ruled, np.nan, markup)
+    return Evidence(sums["xx"] + own[0], moment + own[1], told, piled, said.error)
 
 
 def refit(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> None:
@@ -152,25 +162,42 @@ def refit(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> None:
     held.history_trusted = _history_sound(held, learnt)
     held.piled_log = _piled(markup, category)
     held.ruled = _rules_of_thumb(markup, category, held.piled_log)
+    roots = roots_of(memory, listings, category, count)
+    said = stated_of(memory.groups.policy.take(listings["group"]))
+    own = own_word(said, roots, category)
     few = _some(category, count)
     kept = min(max(CONFIGS, CONFIG_ROWS // len(mine)), CONFIGS_MOST)
     for _ in range(2):
-        evidence = evidence_of(held, learnt, markup)
+        evidence = evidence_of(held, learnt, markup, said, own)
         part = Evidence(*(column[few] for column in evidence))
-        held.table = fit(part, category[few], count, kept)
-        blind = evidence._replace(slope=0.0 * evidence.slope, moment=0.0 * evidence.moment)
+        held.table = fit(part, category[few], count, kept, roots)
+        blind = evidence._replace(slope=own[0], moment=own[1])
         mean, variance = moments(posterior(held.table, blind, category))
         curvature, rival, covariance = pooled(sums_of(held, learnt), mean, variance)
         held.curvature, held.rival = curvature, rival
         held.curvature_sd = float(np.sqrt(covariance[0, 0]))
     assert held.table is not None
-    parts = held.table.parts[0].sum(axis=1)
-    centre = parts @ MEANS
-    held.pooled_sd = np.sqrt(np.maximum(parts @ np.square(MEANS) - np.square(centre), 0.0))
+    parts, means = held.table.parts[0].sum(axis=1), MEANS * roots.shift[:, None]
+    centre = (parts * means).sum(axis=1)
+    square = (parts * np.square(means)).sum(axis=1)
+    held.pooled_sd = np.sqrt(np.maximum(square - np.square(centre), 0.0))
     held.follow = followed(held.follows)
     held.fits += 1
     later = held.fits > len(FIT_DAYS)
     held.fit_day = held.day + (FIT_DAYS_LATER if later else FIT_DAYS[held.fits - 1])
+
+
+def restated(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> bool:
+    """Return whether a retailer says something else of his categories than his table was told."""
+    if held.table is None:
+        return False
+    listings = memory.listings.listings.take(mine)
+    category = categories_of(memory, held, listings)
+    known = category < len(held.table.roots.mean)
+    now = roots_of(memory, listings[known], category[known], len(held.table.roots.mean))
+    return any(
+        not np.array_equal(one, other) for one, other in zip(now, held.table.roots, strict=True)
+    )
 
 
 def followed(sums: np.ndarray) -> float:
@@ -248,47 +275,3 @@ def _ruled(markup: np.ndarray, ruled: list[int]) -> np.ndarray:
         return np.zeros(len(markup), dtype=bool)
     step = np.rint(np.where(np.isfinite(markup), markup, -1.0) / ALIKE_LOG).astype(np.int64)
     return np.isin(step, ruled)
-
-
-def told_listing(memory: Memory, row: int) -> dict[str, Any] | None:
-    """Return what is learnt of a row in plain values, ``None`` where nothing is."""
-    retailer = int(memory.listings.listings["retailer"][row])
-    held = memory.learnt.retailers.get(retailer)
-    if held is None:
-        return None
-    learnt = memory.learnt.rows.take([row])
-    sums = sums_of(held, learnt)
-    of = learnt[0]
-    return {
-        "days": int(of["days"]),
-        "units_a_day": float(np.exp(of["level"])),
-        "elasticity": float(of["elasticity"]),
-        "elasticity_sd": float(of["elasticity_sd"]),
-        "evidence": float(sums["xx"][0]),
-        "own_evidence": float(of["own"][SUMS.index("xx")]),
-        "form": FORMS[int(form_of(learnt)[0])],
-        "dither": float(of["dither"]),
-        "decisions": int(of["turns"]),
-        "next_decision_day": int(of["due_day"]),
-        "model": told_model(memory, row),
-    }
-
-
-def told_retailer(held: RetailerLearning) -> dict[str, Any]:
-    """Return what a retailer's listings share, in plain values."""
-    config = None if held.table is None else held.table.configs[0]
-    return {
-        "day": held.day,
-        "live": held.live_day >= 0,
-        "curvature": held.curvature,
-        "curvature_sd": held.curvature_sd,
-        "forms": told_forms(held),
-        "rival_pull": held.rival,
-        "rivals_follow": held.follow,
-        "dispersion": held.dispersion,
-        "history_trusted": held.history_trusted,
-        "price_error": None if config is None else config.sigma,
-        "elasticity_spread": None if config is None else config.spread,
-        "family": None if config is None else config.family,
-        "exploration_share": float(held.explored[0] / max(held.explored[1], 1e-9)),
-    }

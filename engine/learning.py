@@ -21,6 +21,7 @@ from engine.evidence import (
     evidence_of,
     markups,
     refit,
+    restated,
 )
 from engine.forms import (
     choose_forms,
@@ -46,8 +47,9 @@ from engine.listing_table import REMOVED, put
 from engine.memory import Memory, Work
 from engine.promotion import informed_rows, judge, prediction_of, weigh
 from engine.quotes import reference_of, stock_of
+from engine.stated import own_word, stated_of
 from kernels import choice, hierarchy
-from kernels.choice import Place, best_log, dither_size
+from kernels.choice import Place, best_log, dither_size, pinned
 from kernels.clearing import (
     LOOK_DAYS,
     clearing_log,
@@ -185,7 +187,7 @@ def _begin_phase(memory: Memory, number: int, held: RetailerLearning, mine: np.n
     if held.phase == DECIDING and _is_live(memory, number):
         if held.live_day < 0:
             held.live_day = held.fit_day = held.day
-        if held.day >= held.fit_day and len(mine):
+        if len(mine) and (held.day >= held.fit_day or restated(memory, held, mine)):
             refit(memory, held, mine)
             budget = memory.groups.book.retailer_policy(memory.retailers.ids[number])
             held.dither_scale = _dither_scale(memory, held, mine, budget.exploration_budget_minor)
@@ -209,6 +211,11 @@ class _Period(Struct, frozen=True, eq=False):
 def _period(memory: Memory, work: Work, held: RetailerLearning, rows: np.ndarray) -> _Period:
     listings = memory.listings.listings.take(rows)
     learnt = memory.learnt.rows.take(rows)
+    # Until its first decision a listing is foreseen with what its retailer says of it.
+    young = np.flatnonzero(np.isnan(learnt["anchor"]))
+    policy = memory.groups.policy.take(listings["group"][young])
+    learnt["elasticity"][young] = policy["prior_elasticity"]
+    learnt["elasticity_sd"][young] = policy["prior_elasticity_sd"]
     seen = _seen(memory, work, listings, learnt, rows)
     level = Level(*(learnt[name].astype(np.float64) for name in Level._fields))
     belief = Belief(
@@ -432,7 +439,9 @@ def decide_rows(
     cost = effective_cost_ratio(memory, listings)
     take_form(held, learnt, category)
     curvature = curvature_of(held, learnt)
-    evidence = evidence_of(held, learnt, markups(memory, listings))
+    stated = stated_of(policy)
+    own = own_word(stated, held.table.roots, category)
+    evidence = evidence_of(held, learnt, markups(memory, listings), stated, own)
     belief = posterior(held.table, evidence, category)
     anchor, place = _place(memory, rows, listings, learnt, cost)
     # A model lies over what is learnt and never in it: the record keeps the belief without it.
@@ -453,6 +462,7 @@ def decide_rows(
     moved = np.where(np.abs(moved) < MOVE_MIN_LOG, 0.0, moved)
     noise = np.exp(-learnt["level"].astype(np.float64)) + held.dispersion
     size = dither_size(mean, variance, noise, curvature, policy["dither"].astype(np.float64))
+    size = np.where(pinned(place, anchor + moved, mean, variance), 0.0, size)
     pair = learnt["turns"] // 2
     sign = np.where(_coin(listings["key"], pair), 1.0, -1.0) * np.where(
         learnt["turns"] % 2 == 0, 1.0, -1.0

@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 
 from engine.listing_table import put, records_of
-from kernels.elasticities import BIASES, MEANS, Config, Table
+from kernels.elasticities import (
+    BEFORE_FLAT,
+    BIAS_COLUMNS,
+    MEANS,
+    Config,
+    Roots,
+    Table,
+    nothing_stated,
+)
 from kernels.forms import TRIALS, slopes
 from kernels.whitening import LEADS, SUMS, Level
 
@@ -132,6 +140,7 @@ class RetailerLearning:
                 "configs": [list(config) for config in self.table.configs],
                 "weights": self.table.weights.tobytes(),
                 "parts": self.table.parts.tobytes(),
+                "roots": [column.tobytes() for column in self.table.roots],
             }
         return {"plain": plain, "arrays": arrays, "table": table}
 
@@ -152,14 +161,25 @@ class RetailerLearning:
             learning.form_slopes = slopes(learning.form_moments, learning.form_precisions)
         table = state["table"]
         if table is not None:
-            configs = tuple(Config(*config) for config in table["configs"])
-            parts = np.frombuffer(table["parts"], dtype=np.float64)
-            learning.table = Table(
-                configs,
-                np.frombuffer(table["weights"], dtype=np.float64),
-                parts.reshape(len(configs), -1, len(BIASES), len(MEANS)),
-            )
+            learning.table = _table_of(table)
         return learning
+
+
+def _table_of(state: dict[str, Any]) -> Table:
+    """Return a table as a checkpoint holds it, of before inelastic demand and roots, too."""
+    configs = tuple(Config(*config) for config in state["configs"])
+    weights = np.frombuffer(state["weights"], dtype=np.float64)
+    parts = np.frombuffer(state["parts"], dtype=np.float64)
+    if "roots" in state:
+        roots = Roots(*(np.frombuffer(column, dtype=np.float64) for column in state["roots"]))
+        return Table(
+            configs, weights, parts.reshape(len(configs), -1, BIAS_COLUMNS, len(MEANS)), roots
+        )
+    biases, means = (len(range(*columns.indices(99))) for columns in BEFORE_FLAT)
+    before = parts.reshape(len(configs), -1, biases, means)
+    longer = np.zeros((*before.shape[:2], BIAS_COLUMNS, len(MEANS)))
+    longer[:, :, BEFORE_FLAT[0], BEFORE_FLAT[1]] = before
+    return Table(configs, weights, longer, nothing_stated(before.shape[1]))
 
 
 def sums_of(held: RetailerLearning, learnt: np.ndarray) -> dict[str, np.ndarray]:
@@ -176,6 +196,7 @@ class Learnt:
     def __init__(self) -> None:
         self.rows = np.zeros(0, dtype=LEARNT_DTYPE)
         self.retailers: dict[int, RetailerLearning] = {}
+        self.beliefs: dict[int, Any] = {}  # worked out for who asked; no part of the state
 
     @property
     def any(self) -> bool:

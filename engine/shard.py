@@ -46,7 +46,6 @@ from engine.deltas import (
     UnitsSold,
 )
 from engine.errors import NotSupported, RejectedInput
-from engine.evidence import told_listing, told_retailer
 from engine.experiment_days import close_days
 from engine.facts import apply_facts, without_skipped
 from engine.features import features_of, named
@@ -61,11 +60,12 @@ from engine.microbatch import (
 )
 from engine.quotes import Looked, is_removed, quote_rows, removed_quotes, stock_of
 from engine.replay import Agreement, agreement, chained
+from engine.telling import told_listing, told_retailer
 from kernels import reasons
 from kernels.limits import DUE_ROWS_MAX, ROWS_PER_DECISION_MAX
 from kernels.models import streamed
 
-ENGINE_VERSION = "7"
+ENGINE_VERSION = "8"
 """Changes whenever the same deltas may be decided otherwise than before."""
 
 FACTS = (CompetitorPriced, StockCounted, UnitsSold, CostChanged)
@@ -244,7 +244,12 @@ class Shard:
         return fields
 
     def learnt(self, listing: int) -> dict[str, Any] | None:
-        """Return what is learnt of a listing's demand, ``None`` where nothing is."""
+        """Return what is learnt of a listing's demand, ``None`` where nothing is.
+
+        The elasticity is that of its last decision. Of a listing that has made none, in shadow or
+        held out, it is worked out for this answer, from the channel's own changes of price and all
+        else that is known; the first answer of a day then takes a fit of the retailer's listings.
+        """
         assert self.pending is None, "a price that is not recorded was never quoted"
         row = self._memory.listings.live_row(listing)
         return None if row < 0 else told_listing(self._memory, row)
@@ -264,8 +269,7 @@ class Shard:
     def learning(self, retailer: str) -> dict[str, Any] | None:
         """Return what is learnt of a retailer's demand as a whole, ``None`` where nothing is."""
         number = self._memory.retailers.numbers.get(retailer, -1)
-        held = self._memory.learnt.retailers.get(number)
-        return None if held is None else told_retailer(held)
+        return told_retailer(self._memory, number)
 
     def experiments(self, retailer: str) -> list[dict[str, Any]]:
         """Return how a retailer's experiment and holdout stand, of those that he has."""

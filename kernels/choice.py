@@ -124,5 +124,24 @@ def dither_size(
     return np.asarray(largest * np.clip(np.log2(np.maximum(pays, 1.0)), 0.0, 1.0))
 
 
+def pinned(place: Place, asked: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Return bool[rows], which prices lie at a bound, and would also if demand were a sd otherwise.
+
+    There a dither goes one way only: it costs its whole size and not its square, and what it
+    teaches changes no price.
+    """
+    steeper, flatter = mean - np.sqrt(variance), mean + np.sqrt(variance)
+    dear = (asked >= place.high - 1e-3) & (_optimum_log(place, steeper) >= place.high)
+    cheap = (asked <= place.low + 1e-3) & (_optimum_log(place, flatter) <= place.low)
+    return np.asarray(dear | cheap)
+
+
+def _optimum_log(place: Place, elasticity: np.ndarray) -> np.ndarray:
+    best = np.minimum(elasticity, -1.0 - 1e-9)
+    markup = np.log(best / (1.0 + best))
+    optimum = np.log(np.maximum(place.cost, 1e-9)) + markup
+    return np.where(elasticity < -1.0, optimum, np.inf)
+
+
 HORIZON_DAYS = 150.0
 """Within which a dither shall earn what it costs."""

@@ -8,18 +8,47 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-ELASTICITIES = -np.exp(np.linspace(np.log(1.08), np.log(8.5), 44))
-"""The grid. Flatter than -1.08 no price is best; steeper than -8.5 none of them differ."""
+INELASTIC = -np.array([0.5, 0.57, 0.65, 0.74, 0.84, 0.95])
+"""Of these no price is best, and the dearest that is allowed earns most."""
+
+ELASTICITIES = np.concatenate(
+    [INELASTIC, -np.exp(np.linspace(np.log(1.08), np.log(8.5), 44)), [-9.3, -10.2, -11.2]]
+)
+"""The grid. Steeper than its end, prices lie at their cost and a tenth whatever the elasticity."""
 
 FLOOR = -1.25
 """The flattest elasticity that a retailer's category has in the family with a floor."""
 
-MEANS = np.array([-1.5, -1.8, -2.1, -2.35, -2.6, -2.85, -3.1, -3.4, -3.8, -4.3, -5.0])
+MEANS = -np.array(
+    [0.6, 0.85, 1.15, 1.5, 1.8, 2.1, 2.35, 2.6, 2.85, 3.1, 3.4, 3.8, 4.3, 5.0, 6.0, 7.2]
+)
+FLAT_MEANS = MEANS > FLOOR
 MEAN, MEAN_SD = -2.6, 0.8
 """Of categories' means: 1,851 published estimates average -2.62."""
 
+TAIL_LOG = -8.0
+"""No mean on the grid is thought less likely than this, in nats: enough sales are believed. Who is
+surer of his mean than others asks for as much more of them."""
+
+FLAT_LOG = -1.0
+"""And beside it, how unlikely inelastic categories are: who sells such goods mostly has raised
+their prices already, until demand was elastic."""
+
 BIASES = np.array([-0.35, -0.26, -0.18, -0.12, -0.06, 0.0, 0.06, 0.12, 0.18, 0.26, 0.35])
 BIAS_SDS = (0.03, 0.12)
+
+UNKNOWING = 99.0
+"""Follows the biases: a category's prices came about without regard to demand. No elasticity above
+-1 explains any price, so where demand is inelastic nothing else can be true."""
+
+UNKNOWING_LOG, UNKNOWING_STATED_LOG = -7.0, -12.0
+"""How likely that is, in nats; the latter where the retailer says how good his prices are."""
+
+BIAS_COLUMNS = len(BIASES) + 1
+
+BEFORE_FLAT = (slice(0, len(BIASES)), slice(3, 14))
+"""Where the columns that tables of before inelastic demand had lie among today's."""
+
 SIGMAS = (0.025, 0.05, 0.08, 0.12, 0.16, 0.22, 0.3, 0.45)
 SPREADS = (0.15, 0.3, 0.5, 0.7, 0.95, 1.25)
 """Both begin small enough for a catalogue whose markups are nearly alike. Where no configuration
@@ -31,8 +60,9 @@ SPREAD, SPREAD_SD_LOG = 0.7, 0.9
 
 FAMILIES = ("floor", "normal", "lognormal")
 
-IMPLIED = np.log(ELASTICITIES / (1.0 + ELASTICITIES))
-"""What the logarithm of price over cost is at the best price."""
+IMPLIED = np.log(np.minimum(ELASTICITIES, -1.0001) / (1.0 + np.minimum(ELASTICITIES, -1.0001)))
+IMPLIED[ELASTICITIES > -1.0] = 30.0
+"""What the logarithm of price over cost is at the best price; beyond all prices where none is."""
 
 
 class Config(NamedTuple):
@@ -51,6 +81,45 @@ class Evidence(NamedTuple):
     moment: np.ndarray  # sum of price times sales innovations, curvature and rivals taken out
     markup: np.ndarray  # log(p0/c), NaN: no evidence
     one_sided: np.ndarray  # bool: the markup is a bound that managers ran into
+    error: np.ndarray  # how wrong managers are, in log price, where that is stated; 0: it is not
+
+
+class Roots(NamedTuple):
+    """What a retailer says of his categories' demand before it is learnt, [categories] each."""
+
+    mean: np.ndarray  # of elasticities
+    sd: np.ndarray  # how sure he is; SPREAD leaves the hierarchy as it is
+    error: np.ndarray  # how wrong managers are, in log price; 0: to be found
+
+    @property
+    def shift(self) -> np.ndarray:
+        """Factor on ``MEANS``, so that one of them is about the mean that is stated."""
+        near = np.abs(np.log(self.mean[:, None] / MEANS)).argmin(axis=1)
+        return np.asarray(np.round(self.mean / MEANS[near] / SHIFT_STEP) * SHIFT_STEP)
+
+    @property
+    def scale(self) -> np.ndarray:
+        """Factor on ``SPREADS``: who is surer of the mean thinks its listings more alike."""
+        steps = np.round(SCALE_STEPS * np.log2(self.sd / SPREAD))
+        return np.asarray(np.minimum(np.exp2(steps / SCALE_STEPS), 1.0))
+
+    def mean_log(self) -> np.ndarray:
+        """Return float64[categories, means], logarithms of what is thought of each mean."""
+        means, sd = MEANS * self.shift[:, None], MEAN_SD * self.sd / SPREAD
+        log = -0.5 * np.square((means - self.mean[:, None]) / sd[:, None])
+        tail = TAIL_LOG * np.maximum(SPREAD / self.sd, 1.0)
+        log = np.maximum(log, tail[:, None]) + np.where(FLAT_MEANS, FLAT_LOG, 0.0)
+        return np.asarray(log - np.log(np.exp(log).sum(axis=1, keepdims=True)))
+
+
+SHIFT_STEP, SCALE_STEPS = 0.02, 2
+"""Coarse, because categories with the same factors are worked out together."""
+
+
+def nothing_stated(categories: int) -> Roots:
+    """Return the roots of a retailer who says nothing."""
+    alike = np.ones(categories)
+    return Roots(MEAN * alike, SPREAD * alike, 0.0 * alike)
 
 
 class Table(NamedTuple):
@@ -58,30 +127,59 @@ class Table(NamedTuple):
 
     configs: tuple[Config, ...]  # likeliest first
     weights: np.ndarray  # [configs]
-    parts: np.ndarray  # [configs, categories, biases, means]
+    parts: np.ndarray  # [configs, categories, biases and unknowing, means]
+    roots: Roots
 
 
 @cache
-def family_priors(family: str, spread: float) -> np.ndarray:
-    """Return float64[means, elasticities], each row sums to one. Nobody writes to it."""
-    grid = ELASTICITIES
-    edges = np.concatenate([[-1.0], 0.5 * (grid[1:] + grid[:-1]), [grid[-1] - 0.4]])
-    if family == "lognormal":
-        scale = spread / np.abs(MEANS)
-        centre = np.log(np.abs(MEANS)) - 0.5 * np.square(scale)
-        place = (np.log(np.abs(edges))[None, :] - centre[:, None]) / scale[:, None]
-        mass = np.diff(normal_below(place), axis=1)
-    else:
-        place = (edges[None, :] - MEANS[:, None]) / spread
-        mass = -np.diff(normal_below(place), axis=1)
-        if family == "floor":
-            flat = grid > FLOOR
-            at = int(np.flatnonzero(~flat)[0])
-            above = mass[:, flat].sum(axis=1) + 1.0 - normal_below((-1.0 - MEANS) / spread)
-            mass[:, flat] = 0.0
-            mass[:, at] += above
+def family_priors(family: str, spread: float, shift: float = 1.0) -> np.ndarray:
+    """Return float64[means, elasticities], each row sums to one. Nobody writes to it.
+
+    Elasticities of a category whose mean is elastic are all elastic. Where it is not they are
+    log-normal in every family.
+
+    Args:
+        shift: factor on the means.
+    """
+    means = MEANS * shift
+    elastic = np.flatnonzero(ELASTICITIES < -1.0)
+    mass = np.zeros((len(MEANS), len(ELASTICITIES)))
+    mass[:, elastic] = _elastic_mass(family, spread, means, ELASTICITIES[elastic])
+    flat = means[FLAT_MEANS]
+    spreads = np.minimum(spread, FLAT_SPREAD_MAX * np.abs(flat))
+    mass[FLAT_MEANS] = _lognormal_mass(spreads, flat, _edges(ELASTICITIES, -0.3))
     mass = mass + 1e-6
     return np.asarray(mass / mass.sum(axis=1, keepdims=True))
+
+
+FLAT_SPREAD_MAX = 0.45
+"""Of inelastic categories, as a share of their mean."""
+
+
+def _edges(grid: np.ndarray, first: float) -> np.ndarray:
+    return np.concatenate([[first], 0.5 * (grid[1:] + grid[:-1]), [grid[-1] - 0.4]])
+
+
+def _elastic_mass(family: str, spread: float, means: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    edges = _edges(grid, -1.0)
+    if family == "lognormal":
+        return _lognormal_mass(spread, means, edges)
+    place = (edges[None, :] - means[:, None]) / spread
+    mass = -np.diff(normal_below(place), axis=1)
+    if family == "floor":
+        flat = grid > FLOOR
+        at = int(np.flatnonzero(~flat)[0])
+        above = mass[:, flat].sum(axis=1) + 1.0 - normal_below((-1.0 - means) / spread)
+        mass[:, flat] = 0.0
+        mass[:, at] += above
+    return np.asarray(mass)
+
+
+def _lognormal_mass(spread: float | np.ndarray, means: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    scale = spread / np.abs(means)
+    centre = np.log(np.abs(means)) - 0.5 * np.square(scale)
+    place = (np.log(np.abs(edges))[None, :] - centre[:, None]) / scale[:, None]
+    return np.diff(normal_below(place), axis=1)
 
 
 def normal_below(place: Any, of: Any = np) -> Any:

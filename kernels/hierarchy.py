@@ -20,23 +20,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels.elasticities import (
+    BIAS_COLUMNS,
     BIAS_SDS,
     BIASES,
     ELASTICITIES,
     FAMILIES,
     IMPLIED,
-    MEAN,
-    MEAN_SD,
     MEANS,
     SIGMAS,
     SPREAD,
     SPREAD_SD_LOG,
     SPREADS,
+    UNKNOWING,
+    UNKNOWING_LOG,
+    UNKNOWING_STATED_LOG,
     Config,
     Evidence,
+    Roots,
     Table,
     family_priors,
     normal_below,
+    nothing_stated,
 )
 from kernels.ladder import LADDER, compiled, padded, pieces, product
 
@@ -55,20 +59,22 @@ class Piece(NamedTuple):
     markup: jax.Array  # float32[rows]
     known: jax.Array  # bool[rows], whether it is
     one_sided: jax.Array  # bool[rows], whether it is a bound
+    error: jax.Array  # float32[rows], how wrong managers are where that is stated, else 0
 
 
 def likelihoods(rows: Piece, sigma: jax.Array, bias: jax.Array) -> jax.Array:
     """Return float32[rows, elasticities]: sales times markup, which counts where it is known."""
-    sales, markup, known, one_sided = rows
-    off = (markup[:, None] - _IMPLIED_32 - bias) / sigma
-    density = jnp.exp(-0.5 * jnp.square(off)) / sigma + 1e-4
+    sales, markup, known, one_sided, error = rows
+    wrong = jnp.where(error > 0.0, error, sigma)[:, None]
+    off = (markup[:, None] - _IMPLIED_32 - bias) / wrong
+    density = jnp.exp(-0.5 * jnp.square(off)) / wrong + DENSITY_LEAST
     # Few rows, and mostly none, ran into a bound: then nobody works out its distribution.
     weighed = jax.lax.cond(
         one_sided.any(),
         lambda: jnp.where(one_sided[:, None], normal_below(off, jnp) + BOUND_LEAST, density),
         lambda: density,
     )
-    return sales * jnp.where(known[:, None], weighed, 1.0)
+    return sales * jnp.where(known[:, None] & (bias < UNKNOWING), weighed, 1.0)
 
 
 @jax.jit
@@ -112,15 +118,23 @@ def likely_biases(parts: np.ndarray) -> np.ndarray:
     """Return int[n], which biases any category of a configuration still believes in, ascending.
 
     Args:
-        parts: float64[categories, biases, means].
+        parts: float64[categories, biases and unknowing, means].
     """
-    return np.flatnonzero(parts.sum(axis=2).max(axis=0) > BIAS_MASS_MIN)
+    mass = parts.sum(axis=2).max(axis=0, initial=0.0)
+    least = np.where(np.arange(BIAS_COLUMNS) < len(BIASES), BIAS_MASS_MIN, UNKNOWING_MASS_MIN)
+    return np.flatnonzero(mass > least)
 
 
 BIAS_MASS_MIN = 1e-5
 """A bias that no category believes in more than this is not worked out: a third of them are left
 after some weeks."""
 
+UNKNOWING_MASS_MIN = 0.01
+"""As much for prices that came about without regard to demand: nearly nobody's did, and a hundredth
+of a belief moves no price."""
+
+DENSITY_LEAST = 1e-4
+"""Least likelihood of a markup: a wrong cost says little."""
 
 BOUND_LEAST = 1e-8
 """Least likelihood of a bound: float32 has nothing left of it far away, and sales must count."""
@@ -135,7 +149,7 @@ def warm() -> None:
     """Compile for every size of the ladder."""
     for rows in LADDER:
         nothing = np.zeros(rows)
-        evidence = Evidence(nothing, nothing, nothing, np.zeros(rows, dtype=bool))
+        evidence = Evidence(nothing, nothing, nothing, np.zeros(rows, dtype=bool), nothing)
         posterior(fit(evidence, np.zeros(rows, dtype=np.int64), 1), evidence, np.zeros(rows, int))
 
 
@@ -146,62 +160,140 @@ def compiled_shapes() -> int:
 
 def _pieces(evidence: Evidence) -> list[tuple[slice, Piece]]:
     sales, known = sales_likelihood(evidence), np.isfinite(evidence.markup)
-    columns = (sales, np.where(known, evidence.markup, 0.0), known, evidence.one_sided)
+    columns = (
+        sales,
+        np.where(known, evidence.markup, 0.0),
+        known,
+        evidence.one_sided,
+        evidence.error,
+    )
     return [
         (at, Piece._make(padded(column[at], size) for column in columns))
         for at, size in pieces(len(sales))
     ]
 
 
-def fit(evidence: Evidence, category: np.ndarray, categories: int, kept: int = 1) -> Table:
+class _Alike(NamedTuple):
+    """Rows of categories whose roots have the same factors: they share their priors."""
+
+    rows: np.ndarray  # int[n]
+    shift: float
+    scale: float
+    pieces: list[tuple[slice, Piece]]
+
+    def prior(self, family: str, spread: float) -> np.ndarray:
+        """Return float64[means, elasticities]."""
+        return family_priors(family, max(spread * self.scale, SPREAD_LEAST), self.shift)
+
+
+SPREAD_LEAST = 0.02
+
+
+def _alike(roots: Roots, evidence: Evidence, category: np.ndarray) -> list[_Alike]:
+    pairs, which = np.unique(np.stack([roots.shift, roots.scale]), axis=1, return_inverse=True)
+    which = which.reshape(-1)[category]
+    found = []
+    for at, (shift, scale) in enumerate(pairs.T.tolist()):
+        rows = np.flatnonzero(which == at)
+        if len(rows):
+            part = Evidence(*(column[rows] for column in evidence))
+            found.append(_Alike(rows, shift, scale, _pieces(part)))
+    return found
+
+
+def fit(
+    evidence: Evidence,
+    category: np.ndarray,
+    categories: int,
+    kept: int = 1,
+    roots: Roots | None = None,
+) -> Table:
     """Return the likeliest configurations of a retailer, and his categories' means and biases.
 
     Args:
         category: int[rows], below ``categories``.
         kept: how many configurations to average over.
+        roots: what the retailer says beforehand; left out, he says nothing.
     """
+    roots = nothing_stated(categories) if roots is None else roots
     order = np.argsort(category, kind="stable")
     by_category = category[order]
-    ordered_pieces = _pieces(Evidence(*(column[order] for column in evidence)))
+    ordered = Evidence(*(column[order] for column in evidence))
+    alike = _alike(roots, ordered, by_category)
     keys = [(family, spread) for family in FAMILIES for spread in SPREADS]
-    stacked = np.concatenate([family_priors(*key) for key in keys]).T.astype(np.float32)
-    mean_log = -0.5 * np.square((MEANS - MEAN) / MEAN_SD)
-    mean_log = mean_log - np.log(np.exp(mean_log).sum())
+    stacked = [
+        np.concatenate([group.prior(*key) for key in keys]).T.astype(np.float32) for group in alike
+    ]
+    width = len(keys) * len(MEANS)
+
+    def summed(sigma: float, bias: float) -> np.ndarray:
+        rows = np.empty((len(order), width), dtype=np.float32)
+        for group, priors in zip(alike, stacked, strict=True):
+            for where, piece in group.pieces:
+                told = evidence_logs(piece, np.float32(sigma), np.float32(bias), priors)
+                rows[group.rows[where]] = np.asarray(told)[: where.stop - where.start]
+        return _summed(rows, by_category, categories)
+
+    unknowing = summed(1.0, UNKNOWING)
+    unknowing += _unknowing_logs(ordered, by_category, categories)[:, None]
+    mean_log = roots.mean_log()[:, None, :]
     scores: dict[Config, float] = {}
     logs: dict[tuple[float, tuple[str, float]], np.ndarray] = {}
-    for sigma in SIGMAS:
-        by_bias = np.empty((len(BIASES), categories, stacked.shape[1]))
-        for at, bias in enumerate(BIASES.astype(np.float32)):
-            told = [
-                evidence_logs(piece, np.float32(sigma), bias, stacked)
-                for _, piece in ordered_pieces
-            ]
-            rows = np.concatenate(
-                [
-                    np.asarray(log)[: where.stop - where.start]
-                    for log, (where, _) in zip(told, ordered_pieces, strict=True)
-                ]
-            )
-            by_bias[at] = _summed(rows, by_category, categories)
-        shaped = by_bias.reshape(len(BIASES), categories, len(keys), len(MEANS))
+    for sigma in _sigmas(evidence):
+        by_bias = np.empty((BIAS_COLUMNS, categories, width))
+        for at, bias in enumerate(BIASES.tolist()):
+            by_bias[at] = summed(sigma, bias)
+        by_bias[-1] = unknowing
+        shaped = by_bias.reshape(BIAS_COLUMNS, categories, len(keys), len(MEANS))
         for index, key in enumerate(keys):
             log = shaped[:, :, index, :].transpose(1, 0, 2) + mean_log
             logs[sigma, key] = log
             for bias_sd in BIAS_SDS:
-                joint = log + _bias_log(bias_sd)[None, :, None]
+                joint = log + _bias_log(bias_sd, roots)
                 score = float(_log_sum(joint.reshape(categories, -1)).sum())
                 score -= 0.5 * float(np.square(np.log(key[1] / SPREAD) / SPREAD_SD_LOG))
                 scores[Config(sigma, key[1], key[0], bias_sd)] = score
-    ordered = sorted(scores, key=lambda config: -scores[config])[:kept]
-    weights = np.exp(np.array([scores[config] - scores[ordered[0]] for config in ordered]))
+    best = sorted(scores, key=lambda config: -scores[config])[:kept]
+    weights = np.exp(np.array([scores[config] - scores[best[0]] for config in best]))
     parts = []
-    for config in ordered:
+    for config in best:
         joint = logs[config.sigma, (config.family, config.spread)]
-        joint = joint + _bias_log(config.bias_sd)[None, :, None]
+        joint = joint + _bias_log(config.bias_sd, roots)
         top = joint.max(axis=(1, 2), keepdims=True)
         mass = np.exp(joint - top)
         parts.append(mass / mass.sum(axis=(1, 2), keepdims=True))
-    return Table(tuple(ordered), weights / weights.sum(), np.stack(parts))
+    return Table(tuple(best), weights / weights.sum(), np.stack(parts), roots)
+
+
+def _sigmas(evidence: Evidence) -> tuple[float, ...]:
+    """Return how wrong managers may be: where all prices state it, nothing is to be found."""
+    told = evidence.error[np.isfinite(evidence.markup)]
+    return (float(np.median(told)),) if len(told) and (told > 0.0).all() else SIGMAS
+
+
+def _unknowing_logs(evidence: Evidence, category: np.ndarray, categories: int) -> np.ndarray:
+    """Return float64[categories], evidence of markups that have nothing to do with elasticities.
+
+    They are normal, with the mean and the scatter that a category's have, and pay for both: markups
+    near to each other are no word against it.
+    """
+    markup, bound = evidence.markup, evidence.one_sided
+    found = np.zeros(categories)
+    for at in np.unique(category).tolist():
+        mine = category == at
+        some = markup[mine & np.isfinite(markup) & ~bound]
+        bounds = int((mine & np.isfinite(markup) & bound).sum())
+        if len(some):
+            scatter = max(float(some.std()), UNKNOWING_SD_MIN)
+            off = (some - some.mean()) / scatter
+            found[at] += np.log(np.exp(-0.5 * np.square(off)) / scatter + DENSITY_LEAST).sum()
+            found[at] -= np.log(max(len(some), 2))
+        if bounds:
+            found[at] += bounds * np.log(bounds / (bounds + len(some) + 1.0))
+    return found
+
+
+UNKNOWING_SD_MIN = 0.05
 
 
 class ConfigParts:
@@ -209,20 +301,19 @@ class ConfigParts:
 
     def __init__(self, config: Config, parts: np.ndarray) -> None:
         likely = likely_biases(parts)
-        self.sigma = np.float32(config.sigma)
-        self.prior = family_priors(config.family, config.spread).astype(np.float32)
+        self.config = config
         self.count = len(likely)
-        self.biases = np.zeros(len(BIASES), dtype=np.float32)
-        self.biases[: self.count] = BIASES[likely]
+        self.biases = np.zeros(BIAS_COLUMNS, dtype=np.float32)
+        self.biases[: self.count] = np.append(BIASES, UNKNOWING)[likely]
         self.parts = np.ascontiguousarray(parts[:, likely].transpose(1, 0, 2), dtype=np.float32)
 
     def arguments(
-        self, category: np.ndarray, size: int
+        self, category: np.ndarray, size: int, prior: np.ndarray
     ) -> tuple[np.ndarray | np.float32 | int, ...]:
         """Return what :func:`mixture` takes after the rows themselves, padded to ``size`` rows."""
-        share = np.zeros((len(BIASES), size, len(MEANS)), dtype=np.float32)
+        share = np.zeros((BIAS_COLUMNS, size, len(MEANS)), dtype=np.float32)
         share[: self.count, : len(category)] = self.parts[:, category]
-        return self.sigma, self.prior, self.biases, share, self.count
+        return np.float32(self.config.sigma), prior, self.biases, share, self.count
 
 
 def posterior(table: Table, evidence: Evidence, category: np.ndarray) -> np.ndarray:
@@ -231,17 +322,29 @@ def posterior(table: Table, evidence: Evidence, category: np.ndarray) -> np.ndar
     told = [
         ConfigParts(config, parts) for config, parts in zip(table.configs, table.parts, strict=True)
     ]
-    for at, piece in _pieces(evidence):
-        size, rows = len(piece.sales), at.stop - at.start
-        for weight, config in zip(table.weights, told, strict=True):
-            of = mixture(piece, *config.arguments(category[at], size))
-            total[at] += weight * np.asarray(of)[:rows]
+    for group in _alike(table.roots, evidence, category):
+        priors = [
+            group.prior(config.family, config.spread).astype(np.float32) for config in table.configs
+        ]
+        for at, piece in group.pieces:
+            rows = group.rows[at]
+            for weight, config, prior in zip(table.weights, told, priors, strict=True):
+                of = mixture(piece, *config.arguments(category[rows], len(piece.sales), prior))
+                total[rows] += weight * np.asarray(of)[: len(rows)]
     return np.asarray(total / np.maximum(total.sum(axis=1, keepdims=True), TINY))
 
 
-def _bias_log(bias_sd: float) -> np.ndarray:
-    log = -0.5 * np.square(BIASES / bias_sd)
-    return np.asarray(log - np.log(np.exp(log).sum()))
+def _bias_log(bias_sd: float, roots: Roots) -> np.ndarray:
+    """Return float64[categories, biases and unknowing, 1], what is thought of each beforehand.
+
+    Who says how wrong his managers are at most says it of a whole category's, too.
+    """
+    stated = roots.error > 0.0
+    most = np.where(stated, np.minimum(bias_sd, roots.error), bias_sd)
+    log = -0.5 * np.square(BIASES / most[:, None])
+    log = log - np.log(np.exp(log).sum(axis=1, keepdims=True))
+    other = np.where(stated, UNKNOWING_STATED_LOG, UNKNOWING_LOG)
+    return np.concatenate([log, other[:, None]], axis=1)[:, :, None]
 
 
 def _log_sum(logs: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 from engine import pricing
 from kernels import whitening
 from kernels.choice import Place, best_log, best_of, dither_size
-from kernels.elasticities import ELASTICITIES, Evidence, Table, moments
+from kernels.elasticities import ELASTICITIES, Evidence, Table, family_priors, moments
 from kernels.hierarchy import TINY, ConfigParts, Piece, fit, mixture, posterior
 
 CATEGORIES, FITTED, CONFIGS = 40, 2_400, 3
@@ -38,7 +38,9 @@ class Brain:
         slope = 2.0 * np.exp(random.normal(0.0, 1.0, count))
         found = truth + random.normal(size=count) / np.sqrt(slope)
         markup = np.log(truth / (1.0 + truth)) + random.normal(0.0, 0.12, count)
-        self.evidence = Evidence(slope, slope * found, markup, np.zeros(count, dtype=bool))
+        self.evidence = Evidence(
+            slope, slope * found, markup, np.zeros(count, dtype=bool), np.zeros(count)
+        )
         few = slice(0, FITTED)
         part = Evidence(*(column[few] for column in self.evidence))
         self.table: Table = fit(part, self.category[few], CATEGORIES, CONFIGS)
@@ -98,16 +100,19 @@ class Brain:
             moment: jax.Array,
             markup: jax.Array,
             one_sided: jax.Array,
+            error: jax.Array,
             category: jax.Array,
             *place: jax.Array,
         ) -> jax.Array:
             log = grid * moment[:, None] - 0.5 * jnp.square(grid) * slope[:, None]
             sales = jnp.exp(log - log.max(axis=1, keepdims=True))
-            rows = Piece(sales, markup, jnp.isfinite(markup), one_sided)
+            rows = Piece(sales, markup, jnp.isfinite(markup), one_sided, error)
             total = jnp.zeros_like(sales)
             for weight, config in zip(weights, told, strict=True):
                 share = jnp.asarray(config.parts)[:, category]
-                rest = (config.sigma, config.prior, config.biases, share, config.count)
+                of = config.config
+                prior = family_priors(of.family, of.spread).astype(np.float32)
+                rest = (np.float32(of.sigma), prior, config.biases, share, config.count)
                 total = total + weight * mixture(rows, *rest)
             belief = total / jnp.maximum(total.sum(axis=1, keepdims=True), TINY)
             best: jax.Array = best_of(belief, *place)

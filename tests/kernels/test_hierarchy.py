@@ -3,8 +3,17 @@
 import numpy as np
 import pytest
 
-from kernels.choice import Place, best_log, dither_size
-from kernels.elasticities import BIASES, ELASTICITIES, FAMILIES, Evidence, family_priors, moments
+from kernels.choice import Place, best_log, dither_size, pinned
+from kernels.elasticities import (
+    BIAS_COLUMNS,
+    BIASES,
+    ELASTICITIES,
+    FAMILIES,
+    Evidence,
+    Roots,
+    family_priors,
+    moments,
+)
 from kernels.hierarchy import fit, likely_biases, posterior
 
 GROUPS, EACH = 12, 60
@@ -23,7 +32,7 @@ def catalogue(seed: int, error: float, known: float = 2.0) -> Catalogue:
     found = truth + draw.normal(size=len(category)) / np.sqrt(slope)
     markup = np.log(truth / (1 + truth)) + draw.normal(0, error, len(category))
     return (
-        Evidence(slope, slope * found, markup, np.zeros(len(category), dtype=bool)),
+        Evidence(slope, slope * found, markup, np.zeros(len(category), dtype=bool), 0.0 * slope),
         category,
         truth,
     )
@@ -53,7 +62,7 @@ def test_markups_nearly_alike_are_no_word_for_steep_elasticities(seed: int) -> N
     """
     nothing = np.zeros(EACH)
     markup = np.log(1.5) + np.random.default_rng(seed).normal(0.0, 0.05, EACH)
-    evidence = Evidence(nothing, nothing, markup, nothing > 0)
+    evidence = Evidence(nothing, nothing, markup, nothing > 0, nothing)
     alike = np.zeros(EACH, dtype=np.int64)
     mean, variance = moments(posterior(fit(evidence, alike, 1, 24), evidence, alike))
     assert -3.4 < mean.mean() < -2.75
@@ -102,7 +111,8 @@ def test_biases_that_nobody_believes_in_are_left_out_and_change_nothing(
     assert max(counts) < len(BIASES)
     fewer = posterior(table, evidence, category)
     monkeypatch.setattr("kernels.hierarchy.BIAS_MASS_MIN", -1.0)
-    assert len(likely_biases(table.parts[0])) == len(BIASES)
+    monkeypatch.setattr("kernels.hierarchy.UNKNOWING_MASS_MIN", -1.0)
+    assert len(likely_biases(table.parts[0])) == BIAS_COLUMNS
     np.testing.assert_allclose(posterior(table, evidence, category), fewer, atol=1e-4)
 
 
@@ -112,7 +122,7 @@ def test_a_belief_stays_one_where_a_bound_and_sales_exclude_each_other() -> None
     steep = np.where(piled, 150.0, evidence.slope)
     moment = np.where(piled, -1.4 * 150.0, evidence.moment)
     table = fit(evidence, category, GROUPS, 3)
-    told = Evidence(steep, moment, evidence.markup, piled)
+    told = Evidence(steep, moment, evidence.markup, piled, evidence.error)
     belief = posterior(table, told, category)
     np.testing.assert_allclose(belief.sum(axis=1), 1.0)
     assert (moments(belief)[0] < -1.0).all()
@@ -120,7 +130,9 @@ def test_a_belief_stays_one_where_a_bound_and_sales_exclude_each_other() -> None
 
 def test_one_listing_alone_is_not_counted_twice() -> None:
     """A retailer with one listing: its belief is the plain product of prior and likelihoods."""
-    evidence = Evidence(np.array([4.0]), np.array([-12.0]), np.array([np.nan]), np.zeros(1, bool))
+    evidence = Evidence(
+        np.array([4.0]), np.array([-12.0]), np.array([np.nan]), np.zeros(1, bool), np.zeros(1)
+    )
     category = np.zeros(1, dtype=np.int64)
     table = fit(evidence, category, 1)
     mean, variance = moments(posterior(table, evidence, category))
@@ -163,3 +175,103 @@ def test_no_threshold_decides_about_a_dither() -> None:
     # A figure that is a fifth off moves no dither by more than a third of its way.
     fifth = int(np.log(1.2) / np.log(noise[1] / noise[0]))
     assert np.abs(size[fifth:] - size[:-fifth]).max() < 0.02
+
+
+def told(
+    truth: float,
+    slope: float,
+    markup: float | None,
+    roots: Roots,
+    error: float = 0.0,
+    seed: int = 1,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return means and sds of what is believed of one category's listings of one elasticity."""
+    draw, alike = np.random.default_rng(seed), np.ones(EACH)
+    found = truth * slope + np.sqrt(slope) * draw.normal(size=EACH)
+    margins = np.nan * alike if markup is None else markup + draw.normal(0.0, 0.1, EACH)
+    evidence = Evidence(slope * alike, found, margins, alike < 0, error * alike)
+    category = np.zeros(EACH, dtype=np.int64)
+    belief = posterior(fit(evidence, category, 1, 24, roots), evidence, category)
+    mean, variance = moments(belief)
+    return mean, np.sqrt(variance)
+
+
+def root(mean: float = -2.6, sd: float = 0.7, error: float = 0.0) -> Roots:
+    return Roots(np.array([mean]), np.array([sd]), np.array([error]))
+
+
+@pytest.mark.parametrize("stated", [-1.6, -2.0, -4.0, -6.5])
+def test_what_a_retailer_is_sure_of_is_believed(stated: float) -> None:
+    """Also where the managers' prices say something else."""
+    mean, sd = told(-2.6, 0.0, np.log(2.6 / 1.6), root(stated, 0.05))
+    assert mean == pytest.approx(np.full(EACH, stated), rel=0.05)
+    assert (sd < 0.2).all()
+
+
+@pytest.mark.parametrize("stated", [-1.3, -4.5, -6.0])
+def test_sales_overcome_what_a_retailer_was_wrong_of(stated: float) -> None:
+    mean, _ = told(-2.6, 1.5, None, root(stated, 0.5))
+    assert mean.mean() == pytest.approx(-2.6, abs=0.35)
+
+
+def test_who_is_less_sure_is_believed_less() -> None:
+    sds = [told(-2.6, 0.0, None, root(-2.6, sd))[1].mean() for sd in (0.1, 0.3, 0.7, 2.0)]
+    assert sds == sorted(sds)
+    assert sds[0] < 0.25
+    assert sds[-1] > 1.25
+
+
+def test_saying_what_is_thought_anyway_changes_no_bit() -> None:
+    evidence, category, _ = catalogue(6, 0.15)
+    silent, said = (
+        fit(evidence, category, GROUPS, 3, roots)
+        for roots in (None, Roots(np.full(GROUPS, -2.6), np.full(GROUPS, 0.7), np.zeros(GROUPS)))
+    )
+    assert silent.configs == said.configs
+    assert silent.parts.tobytes() == said.parts.tobytes()
+
+
+def test_prices_that_are_said_to_be_good_are_taken_for_the_best() -> None:
+    """Markups that mean -4 on average, and beforehand -2.6 is thought."""
+    markup = float(np.log(4.0 / 3.0))
+    far, near = (
+        told(-4.0, 0.0, markup, root(error=error), error)[0].mean() for error in (1.5, 0.02)
+    )
+    assert far == pytest.approx(-2.6, abs=0.5)
+    assert near < -3.7
+
+
+@pytest.mark.parametrize("truth", [-0.6, -0.8, -0.95])
+def test_inelastic_demand_is_found(truth: float) -> None:
+    """Whatever the managers asked: their prices have nothing to do with such demand."""
+    mean, sd = told(truth, 2.0, np.log(2.0), root())
+    assert mean.mean() == pytest.approx(truth, abs=0.3)
+    assert np.mean(np.abs(mean - truth) / sd) < 1.6
+
+
+@pytest.mark.parametrize("truth", [-6.0, -8.0])
+def test_very_steep_demand_is_found(truth: float) -> None:
+    mean, _ = told(truth, 0.6, None, root())
+    assert mean.mean() == pytest.approx(truth, abs=0.8)
+
+
+@pytest.mark.parametrize("known", [0.02, 0.2])
+def test_elastic_demand_is_not_taken_for_inelastic(known: float) -> None:
+    evidence, category, _ = catalogue(7, 0.15, known)
+    belief = posterior(fit(evidence, category, GROUPS, 3), evidence, category)
+    assert belief[:, ELASTICITIES > -1.0].sum(axis=1).mean() < 0.003
+
+
+def test_a_price_that_stays_at_its_bound_whatever_it_learns_does_not_stray() -> None:
+    at = np.zeros(5)
+    place = Place(at, at, np.full(5, 0.5), at - 0.3, at + 0.2)
+    asked = np.array([0.2, 0.2, 0.1, -0.3, -0.3])
+    mean = np.array([-0.8, -1.9, -0.8, -6.0, -3.0])
+    # -0.8: dearer is better. -1.9: a little steeper, and the best price is none of the bound's.
+    assert pinned(place, asked, mean, np.full(5, 0.04)).tolist() == [
+        True,
+        False,
+        False,
+        True,
+        False,
+    ]
