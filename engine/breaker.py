@@ -202,6 +202,28 @@ def costs_shocked(
     return shocked
 
 
+def costs_doubted(
+    memory: Memory, rows: np.ndarray, cost_minor: np.ndarray, now_ms: int
+) -> np.ndarray:
+    """Return which costs must not be taken: each by itself moves too far to be no slip.
+
+    A floor follows its cost past every limit on steps, so a point lost on the way, or a case taken
+    for a piece, would be a price ten times as high. The last cost that was believed stays.
+    """
+    listings = memory.listings.listings
+    retailer, before = listings["retailer"][rows], listings["cost_minor"][rows]
+    trusted_ms = memory.retailers.table["costs_trusted_until_ms"][retailer]
+    moved = (before > 0) & (cost_minor != before) & (now_ms >= trusted_ms)
+    factor = np.full(len(rows), np.inf)
+    for number in np.unique(retailer[moved]).tolist():
+        policy = memory.groups.book.retailer_policy(memory.retailers.ids[number])
+        factor[retailer == number] = policy.cost_shock_factor
+    # A cost of nothing counts as half a unit.
+    cost, was = (np.maximum(of.astype(np.float64), 0.5) for of in (cost_minor, before))
+    size = np.abs(np.log(cost / was))
+    return np.asarray(moved & (size > np.log(factor) + 1e-9))
+
+
 def reset(memory: Memory, number: int, now_ms: int) -> None:
     """Begin a retailer's windows anew: a person resumed, and his word covers costs for a while."""
     row = memory.retailers.table[number]

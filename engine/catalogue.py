@@ -26,7 +26,7 @@ from engine.deltas import (
     RetailerAdded,
 )
 from engine.errors import PricingError, RejectedInput
-from engine.facts import COSTS_SHOCKED, FUTURE_MS_MAX, set_cost
+from engine.facts import COST_DOUBTED, COSTS_SHOCKED, FUTURE_MS_MAX, set_cost
 from engine.learnt import DAY_MS, RetailerLearning
 from engine.listing_table import KVI, RELEASED, REMOVED, ListingText
 from engine.memory import Memory, Work
@@ -198,6 +198,8 @@ def _check_cost(memory: Memory, work: Work, row: int, delta: ListingChanged, key
     if delta.cost_minor is None:
         return
     rows, cost = np.array([row]), np.array([delta.cost_minor])
+    if breaker.costs_doubted(memory, rows, cost, work.now_ms).any():
+        raise Refused("quarantined", COST_DOUBTED, listing=key)
     if breaker.costs_shocked(memory, rows, cost, work.now_ms).any():
         raise Refused("quarantined", COSTS_SHOCKED, listing=key)
 

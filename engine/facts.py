@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from engine.arms import note_sales
-from engine.breaker import costs_shocked
+from engine.breaker import costs_doubted, costs_shocked
 from engine.deduplication import NO_ROOM, SEEN, TOO_OLD, last_of, newest
 from engine.listing_table import SALES_KEPT
 from engine.memory import Memory, Work
@@ -34,6 +34,11 @@ UNITS_MAX = 2**31 - 1
 COSTS_SHOCKED = (
     "/cost_minor: too many of the retailer's costs change too much at once; if they are right, "
     "send PublishingResumed and then these costs again"
+)
+
+COST_DOUBTED = (
+    "/cost_minor: becomes more than cost_shock_factor times what it was, or less than that part of "
+    "it; if it is right, send PublishingResumed and then this cost again"
 )
 
 AMOUNT_FIELDS = {
@@ -316,6 +321,10 @@ def _set_costs(
     judged = newest(row, observed, cost, listings["cost_ms"][row], listings["cost_minor"][row])
     _refuse_old(work, facts, which, judged.late, judged.duplicate)
     last = last_of(row, judged.effective)
+    doubted = costs_doubted(memory, row[last], cost[last], work.now_ms)
+    if doubted.any():
+        refuse(work, facts, which[last[doubted]], "quarantined", COST_DOUBTED)
+        last = last[~doubted]
     shocked = costs_shocked(memory, row[last], cost[last], work.now_ms)
     if shocked.any():
         refuse(

@@ -43,10 +43,13 @@ from engine.learnt import (
     UPDATING,
     RetailerLearning,
 )
-from engine.listing_table import REMOVED, put
+from engine.legal import chosen_logs, coarse
+from engine.listing_table import REMOVED, copied, put
 from engine.memory import Memory, Work
 from engine.promotion import informed_rows, judge, prediction_of, weigh
+from engine.proven import barred_above, prove
 from engine.quotes import reference_of, stock_of
+from engine.rationed import put_off
 from engine.stated import own_word, stated_of
 from kernels import choice, hierarchy
 from kernels.choice import Place, best_log, dither_size, pinned
@@ -184,6 +187,8 @@ def _begin_phase(memory: Memory, number: int, held: RetailerLearning, mine: np.n
         held.sold = bool(held.sums[0].sum() > 0.0)
         held.moments *= 0.97
         forget_forms(held)
+    if held.phase == DECIDING:
+        held.large_moves = 0
     if held.phase == DECIDING and _is_live(memory, number):
         if held.live_day < 0:
             held.live_day = held.fit_day = held.day
@@ -353,6 +358,8 @@ def _learn_rows(memory: Memory, held: RetailerLearning, period: _Period) -> None
     held.lead = held.lead + np.where(own | period.clears, 0.0, taught.lead).sum(axis=1)
     held.moments = held.moments + taught.moments.sum(axis=1)
     held.explored = held.explored + _explored(held, period, own)
+    lain = ~seen.absent & ~seen.sold_out & ~period.clears
+    prove(learnt, seen.price_log, seen.units, common, lain, held.period_days, held.day)
     begin = own & ((learnt["flags"] & BEGUN) == 0)
     learnt["rival_before"][begin] = learnt["rival"][begin]
     learnt["flags"][begin] |= BEGUN
@@ -443,7 +450,7 @@ def decide_rows(
     own = own_word(stated, held.table.roots, category)
     evidence = evidence_of(held, learnt, markups(memory, listings), stated, own)
     belief = posterior(held.table, evidence, category)
-    anchor, place = _place(memory, rows, listings, learnt, cost)
+    anchor, place = _place(memory, rows, listings, learnt, cost, held.day)
     # A model lies over what is learnt and never in it: the record keeps the belief without it.
     learnt_mean, learnt_variance = moments(belief)
     said = prediction_of(memory, int(listings["retailer"][0]), rows, place.filtered)
@@ -473,8 +480,22 @@ def decide_rows(
     wish = np.clip(anchor + moved + dither, place.low, place.high)
     limit = np.where(listings["in_force_minor"] > 0, MOVE_MAX_LOG + shifted, np.inf)
     wish = np.clip(wish, now_log - limit, now_log + limit)
+    before = copied(learnt)
     learnt["anchor"] = np.clip(anchor + moved, place.low, place.high)
     learnt["dither"] = wish - learnt["anchor"]
+    apart = coarse(np.maximum(in_force, 1).astype(np.float64), policy["endings"])
+    if apart.any():
+        at = np.flatnonzero(apart)
+        learnt["anchor"][at], learnt["dither"][at] = chosen_logs(
+            (anchor + moved)[at],
+            dither[at],
+            listings["status_quo_minor"][at].astype(np.float64),
+            policy["endings"][at],
+            belief[at],
+            Place(*(column[at] for column in place)),
+            curvature[at],
+            (held.rival * held.follow * alike)[at],
+        )
     clears = policy["season_end_ms"] > work.now_ms
     learnt["elasticity"], learnt["elasticity_sd"] = learnt_mean, np.sqrt(learnt_variance)
     learnt["cost"] = cost
@@ -486,6 +507,13 @@ def decide_rows(
     if clears.any():
         told = learnt if said is None else informed_rows(learnt, place.filtered, said[0])
         _clear(work.now_ms, held, listings, policy, place, now_log, learnt, told, clears)
+    asked = learnt["anchor"].astype(np.float64) + learnt["dither"]
+    known = listings["in_force_minor"] > 0
+    move = np.where(known, asked - now_log, 0.0)
+    late = np.flatnonzero(put_off(memory, held, int(listings["retailer"][0]), move, shifted))
+    if len(late):
+        put(learnt, late, before.take(late))
+        learnt["due_day"][late] = held.day + 1
     put(memory.learnt.rows, rows, learnt)
     memory.mark(rows)
     memory.unsaved[rows] = True
@@ -539,7 +567,12 @@ def _clear(
 
 
 def _place(
-    memory: Memory, rows: np.ndarray, listings: np.ndarray, learnt: np.ndarray, cost: np.ndarray
+    memory: Memory,
+    rows: np.ndarray,
+    listings: np.ndarray,
+    learnt: np.ndarray,
+    cost: np.ndarray,
+    day: int,
 ) -> tuple[np.ndarray, Place]:
     """Return the anchor that a decision starts from, and the bounds it keeps.
 
@@ -554,7 +587,8 @@ def _place(
     legal, floor, ceiling = hard_bounds(memory, rows)
     least = np.maximum(np.maximum(legal, floor), 1).astype(np.float64)
     low = np.log(np.maximum(least * (1.0 + FLOOR_DISTANCE), least + 1.0) / status_quo)
-    high = np.maximum(np.log(np.maximum(ceiling, 1) / status_quo), low)
+    high = np.log(np.maximum(ceiling, 1) / status_quo)
+    high = np.maximum(np.minimum(high, barred_above(learnt, day)), low)
     filtered = np.where(learnt["days"] > 0, learnt["price"], anchor).astype(np.float64)
     return anchor, Place(anchor, filtered, cost, low, high)
 

@@ -44,19 +44,29 @@ LEARNT_DTYPE = np.dtype(
         ("season_units", "<f4"),
         ("season_demand", "<f4"),
         ("season_days", "<f4"),  # and how many days they were
+        # Of engine.proven; proven_days 0: nothing is known.
+        ("proven", "<f4"),  # the highest log price at which the listing is known to sell
+        ("proven_units", "<f4"),  # what it sold there
+        ("proven_days", "<f4"),  # in so many days, each by what all sold and by its price's demand
+        ("hoped", "<f4"),  # of prices above: units foreseen from there
+        ("came", "<f4"),  # and sold
+        ("barred_day", "<i2"),  # until when they are barred
     ]
 )
 """What is learnt of one listing. The reference is the price found at import."""
 
 assert LEARNT_DTYPE.itemsize <= 192
 
-BEFORE_SEASONS = np.dtype(LEARNT_DTYPE.descr[:-3])
-"""What checkpoints held before seasons were counted."""
+BEFORE_PROVEN = np.dtype(LEARNT_DTYPE.descr[:-6])
+BEFORE_SEASONS = np.dtype(BEFORE_PROVEN.descr[:-3])
+"""What checkpoints held before prices were proven, and before seasons were counted."""
 
 
 def learnt_of(encoded: bytes, rows: int) -> np.ndarray:
-    """Return LEARNT_DTYPE[rows] as a checkpoint holds them, of before seasons were counted, too."""
-    return records_of(encoded, rows, LEARNT_DTYPE, BEFORE_SEASONS)
+    """Return LEARNT_DTYPE[rows] as a checkpoint holds them, of before it held as much, too."""
+    of_seasons = len(encoded) == rows * BEFORE_SEASONS.itemsize
+    before = BEFORE_SEASONS if of_seasons else BEFORE_PROVEN
+    return records_of(encoded, rows, LEARNT_DTYPE, before)
 
 
 DAY_MS = 86_400_000
@@ -102,6 +112,7 @@ class RetailerLearning:
         self.rival = 0.2
         self.follow = 0.0  # beta: how much of our cuts rivals match
         self.dispersion = 0.2  # 1/k
+        self.large_moves = 0  # of the running day's decisions
         self.dither_scale = 1.0  # what the exploration budget leaves of each dither
         self.history_trusted = True
         self.moments = np.array([10.0, 50.0])

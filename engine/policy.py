@@ -105,6 +105,7 @@ class PolicyFields(
     cost_shock_move: Annotated[float, Meta(gt=0.0, le=100.0)] | UnsetType = UNSET
     cost_shock_share: Ratio01 | UnsetType = UNSET
     cost_shock_window_ms: Duration | UnsetType = UNSET
+    cost_shock_factor: Annotated[float, Meta(gt=1.0, le=1e6)] | UnsetType = UNSET
 
 
 class Policy(Struct, frozen=True, kw_only=True):
@@ -155,6 +156,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     cost_shock_move: float = 0.15
     cost_shock_share: float = 0.2
     cost_shock_window_ms: int = 300_000
+    cost_shock_factor: float = 4.0
 
 
 FIELDS: tuple[str, ...] = tuple(field.name for field in struct_fields(Policy))

@@ -224,7 +224,11 @@ class Shard:
         return quote
 
     def live(self, listing: int) -> dict[str, Any] | None:
-        """Return a listing's live state in plain values with reasons, for a strong read."""
+        """Return a listing's live state in plain values with reasons, for a strong read.
+
+        ``floor_minor`` and ``ceiling_minor`` are the bounds that held the last quote, all rules but
+        endings together: where a step or a rival binds, they are tighter than floor and ceiling.
+        """
         assert self.pending is None, "a price that is not recorded was never quoted"
         memory = self._memory
         row = memory.listings.live_row(listing)

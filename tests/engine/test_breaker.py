@@ -8,7 +8,7 @@ import pytest
 from engine import pricing
 from engine.decided import Decided, State
 from engine.deltas import FeesChanged, ModeChanged, PublishingResumed, RateChanged
-from tests.engine.builders import HOUR, MINUTE, World, moved, verdicts
+from tests.engine.builders import HOUR, MINUTE, World, moved, only, verdicts
 
 LISTINGS = 200
 
@@ -369,3 +369,36 @@ def test_a_listing_that_brings_a_shocking_cost_changes_in_nothing() -> None:
     assert verdicts(decided) == ["quarantined"]
     assert world.live("S1")["title"] == ""
     assert world.live("S1")["cost_minor"] == 1000
+
+
+@pytest.mark.parametrize("cost_minor", [12_000, 120])
+def test_a_cost_that_leaps_moves_no_price_until_a_person_resumes(cost_minor: int) -> None:
+    """A point lost or gained on the way: the floor would carry the price past its step."""
+    world = World()
+    world.send(world.listing(price_minor=2000, cost_minor=1200))
+    before = world.price()
+    decided = world.send(world.cost(cost_minor))
+    refused = only(decided.exceptions)
+    assert refused.verdict == "quarantined"
+    assert refused.reason.startswith("/cost_minor: ")
+    assert "cost_shock_factor" in refused.reason
+    assert (world.price(), world.live()["cost_minor"]) == (before, 1200)
+    told = world.send(world.listing(cost_minor=cost_minor))
+    assert only(told.exceptions).verdict == "quarantined"
+    assert world.live()["cost_minor"] == 1200
+    world.send(world.cost(1250))  # a usual one is heard meanwhile
+    assert world.live()["cost_minor"] == 1250
+    world.send(world.whole(PublishingResumed))
+    world.send(world.cost(cost_minor))
+    assert world.live()["cost_minor"] == cost_minor
+    world.send(world.cost(1200), after_ms=2 * HOUR)
+    assert world.live()["cost_minor"] == cost_minor
+
+
+def test_costs_that_triple_are_believed() -> None:
+    world = World()
+    world.send(world.listing(price_minor=2000, cost_minor=500))
+    world.send(world.cost(1500))
+    assert world.live()["cost_minor"] == 1500
+    world.send(world.cost(500))
+    assert world.live()["cost_minor"] == 500

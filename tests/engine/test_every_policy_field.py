@@ -138,6 +138,10 @@ def costs_twice(world: World) -> list[Decided]:
     return [first, second]
 
 
+def a_leap(world: World) -> list[Decided]:
+    return [world.send(world.listing()), world.send(world.cost(10_000))]
+
+
 def reason(bit: int) -> Shows:
     return lambda story: any(((decided.quotes["reasons"] & bit) != 0).any() for decided in story)
 
@@ -234,6 +238,7 @@ ROWS: dict[str, tuple[Any, Story, Shows, dict[str, Any]]] = {
     "cost_shock_move": (0.5, costs, not_(quarantined), {}),
     "cost_shock_share": (1.0, costs, not_(quarantined), {}),
     "cost_shock_window_ms": (MINUTE, costs_twice, not_(quarantined), {}),
+    "cost_shock_factor": (20.0, a_leap, not_(quarantined), {}),
 }
 
 

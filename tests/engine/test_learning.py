@@ -10,7 +10,13 @@ from engine.checkpoint import merge_parts
 from engine.decided import Decided
 from engine.deltas import AnyDelta, ModeChanged
 from engine.evidence import followed
-from engine.learnt import BEFORE_SEASONS, LEARNT_DTYPE, RetailerLearning, learnt_of
+from engine.learnt import (
+    BEFORE_PROVEN,
+    BEFORE_SEASONS,
+    LEARNT_DTYPE,
+    RetailerLearning,
+    learnt_of,
+)
 from engine.replay import Agreement
 from engine.shard import Shard
 from kernels import reasons
@@ -312,16 +318,17 @@ def test_a_silent_till_is_no_lack_of_demand() -> None:
     assert {sku: world.price(sku) for sku in SKUS} == before
 
 
-def test_records_of_before_seasons_were_counted_are_read() -> None:
+@pytest.mark.parametrize("before", [BEFORE_SEASONS, BEFORE_PROVEN])
+def test_records_of_before_seasons_were_counted_are_read(before: np.dtype) -> None:
     world = shop()
     lived(world, 12)
     rows = world.shard._memory.learnt.rows[: len(SKUS)]
-    old = np.zeros(len(rows), dtype=BEFORE_SEASONS)
-    for name in BEFORE_SEASONS.names or ():
-        old[name] = rows[name]
+    old, expected = np.zeros(len(rows), dtype=before), np.zeros(len(rows), dtype=LEARNT_DTYPE)
+    for name in before.names or ():
+        old[name] = expected[name] = rows[name]
     read = learnt_of(old.tobytes(), len(rows))
     assert read.dtype == LEARNT_DTYPE
-    assert read.tobytes() == rows.tobytes()
+    assert read.tobytes() == expected.tobytes()
     assert learnt_of(rows.tobytes(), len(rows)).tobytes() == rows.tobytes()
     held = world.shard._memory.learnt.retailers[0]
     state = held.state()
