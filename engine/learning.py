@@ -483,7 +483,7 @@ def decide_rows(
     before = copied(learnt)
     learnt["anchor"] = np.clip(anchor + moved, place.low, place.high)
     learnt["dither"] = wish - learnt["anchor"]
-    apart = coarse(np.maximum(in_force, 1).astype(np.float64), policy["endings"])
+    apart = coarse(in_force.astype(np.float64), policy["endings"])
     if apart.any():
         at = np.flatnonzero(apart)
         learnt["anchor"][at], learnt["dither"][at] = chosen_logs(
@@ -494,7 +494,7 @@ def decide_rows(
             belief[at],
             Place(*(column[at] for column in place)),
             curvature[at],
-            (held.rival * held.follow * alike)[at],
+            held.rival * held.follow * alike[at],
         )
     clears = policy["season_end_ms"] > work.now_ms
     learnt["elasticity"], learnt["elasticity_sd"] = learnt_mean, np.sqrt(learnt_variance)
