@@ -36,7 +36,7 @@ def test_a_stated_elasticity_is_what_a_live_shop_begins_with() -> None:
 
 def test_a_stated_elasticity_may_be_a_categorys_or_a_listings() -> None:
     world = shop()
-    word = {"prior_elasticity": -5.0, "prior_elasticity_sd": 0.05}
+    word: dict[str, Any] = {"prior_elasticity": -5.0, "prior_elasticity_sd": 0.05}
     world.send(
         world.policy(scope="category", key="c1", **word),
         world.policy(scope="listing", key="shop\x1fS0", **word),
@@ -62,7 +62,11 @@ def test_a_word_changed_later_counts_at_the_next_decision() -> None:
 def test_how_far_todays_prices_are_trusted_is_the_retailers_to_say(sigma: float) -> None:
     """They imply -4, and -2 is thought beforehand."""
     world = World()
-    fields = {"prior_elasticity": -2.0, "prior_elasticity_sd": 0.4, "holdout_share": 0.0}
+    fields: dict[str, Any] = {
+        "prior_elasticity": -2.0,
+        "prior_elasticity_sd": 0.4,
+        "holdout_share": 0.0,
+    }
     world.send(world.policy(learning=True, dither=0.0, status_quo_sigma=sigma, **fields))
     world.send(
         *(world.listing(sku, price_minor=2000, cost_minor=1490 + at) for at, sku in enumerate(SKUS))
