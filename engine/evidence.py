@@ -8,7 +8,7 @@ from engine.learnt import RetailerLearning, sums_of
 from engine.memory import Memory
 from engine.promotion import informed_learnt
 from engine.stated import Stated, own_word, roots_of, stated_of
-from kernels.elasticities import MEANS, Evidence, moments
+from kernels.elasticities import MEANS, Evidence, Roots, implied, moments
 from kernels.hierarchy import fit, pooled, posterior
 from kernels.limits import PRICE_MINOR_MAX
 from kernels.whitening import SUMS, lead_score
@@ -30,13 +30,25 @@ ALARM_SD = 4.0
 
 ALIKE_LOG = 0.002
 ALIKE_MIN, ALIKE_SHARE = 5, 0.05
-"""Markups this near to each other, so many of them in a category: a rule of thumb, no evidence."""
+"""Markups this near to each other, so many of them in a category: a rule of thumb."""
+
+NARROW_LOG, NARROW_REACH = 0.035, 0.12
+"""Where half of a category's markups lie within the first of the middle one, those within the
+second are one rule, applied by hand. Demand is nowhere so alike: who took it for that was so sure
+of it that he never tried a price."""
+
+RULE_SD_LOG, RULE_LOG_LEAST = 0.08, -4.0
+"""How far the price of a rule of thumb lies from a category's best one."""
 
 ROUNDED_STEPS = 2
 """So many steps rounding may carry a markup off: half a unit of a cost of 130."""
 
 PILED_LOG, PILED_SHARE = 0.004, 0.01
 """Markups piled up at the lowest there is, across categories: a bound that managers ran into."""
+
+PILED_MOST = 0.5
+"""Where more of them are alike it is how all prices are made, and no bound: sixty listings at 1.6
+of their cost were thought to have been worth less than that, and lost an eighth of their price."""
 
 
 def categories_of(memory: Memory, held: RetailerLearning, listings: np.ndarray) -> np.ndarray:
@@ -146,8 +158,7 @@ def evidence_of(
     sums = sums_of(held, learnt)
     moment = sums["bx"] + curvature_of(held, learnt) * sums["xk"] - held.rival * sums["xc"]
     piled = np.isfinite(markup) & (markup <= held.piled_log)
-    ruled = _ruled(markup, held.ruled) & ~piled
-    told = np.where(ruled, np.nan, markup)
+    told = np.where(_is_ruled(held, markup, said), np.nan, markup)
     return Evidence(sums["xx"] + own[0], moment + own[1], told, piled, said.error)
 
 
@@ -161,16 +172,18 @@ def refit(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> None:
     markup = markups(memory, listings)
     held.history_trusted = _history_sound(held, learnt)
     held.piled_log = _piled(markup, category)
-    held.ruled = _rules_of_thumb(markup, category, held.piled_log)
     roots = roots_of(memory, listings, category, count)
     said = stated_of(memory.groups.policy.take(listings["group"]))
+    found = np.where(said.error == 0.0, markup, np.nan)
+    held.ruled = _rules_of_thumb(found, category, held.piled_log)
     own = own_word(said, roots, category)
+    rules = _said_by_rules(markup, _is_ruled(held, markup, said), category, roots)
     few = _some(category, count)
     kept = min(max(CONFIGS, CONFIG_ROWS // len(mine)), CONFIGS_MOST)
     for _ in range(2):
         evidence = evidence_of(held, learnt, markup, said, own)
         part = Evidence(*(column[few] for column in evidence))
-        held.table = fit(part, category[few], count, kept, roots)
+        held.table = fit(part, category[few], count, kept, roots, rules)
         blind = evidence._replace(slope=own[0], moment=own[1])
         mean, variance = moments(posterior(held.table, blind, category))
         curvature, rival, covariance = pooled(sums_of(held, learnt), mean, variance)
@@ -252,7 +265,7 @@ def _piled(markup: np.ndarray, category: np.ndarray) -> float:
         return -1.0
     lowest = float(markup[known].min()) + PILED_LOG
     at = known & (markup <= lowest)
-    enough = at.sum() >= max(5, PILED_SHARE * known.sum())
+    enough = max(5, PILED_SHARE * known.sum()) <= at.sum() <= PILED_MOST * known.sum()
     return lowest if enough and len(np.unique(category[at])) > 1 else -1.0
 
 
@@ -267,11 +280,42 @@ def _rules_of_thumb(markup: np.ndarray, category: np.ndarray, piled_log: float) 
     pairs, counts = np.unique(np.stack([category[known], step]), axis=1, return_counts=True)
     shared = counts >= np.maximum(ALIKE_MIN, ALIKE_SHARE * sizes[pairs[0]])
     near = np.arange(-ROUNDED_STEPS, ROUNDED_STEPS + 1)
-    return sorted(set((pairs[1][shared][:, None] + near).ravel().tolist()))
+    found = set((pairs[1][shared][:, None] + near).ravel().tolist())
+    for at in np.flatnonzero(sizes >= ALIKE_MIN).tolist():
+        found |= _narrow(markup[known][category[known] == at])
+    return sorted(found)
 
 
-def _ruled(markup: np.ndarray, ruled: list[int]) -> np.ndarray:
-    if not ruled:
+def _narrow(markup: np.ndarray) -> set[int]:
+    """Return the steps around a category's middle markup where half of them lie near it."""
+    middle = float(np.median(markup))
+    if np.median(np.abs(markup - middle)) > NARROW_LOG:
+        return set()
+    lowest, highest = (round((middle + side) / ALIKE_LOG) for side in (-NARROW_REACH, NARROW_REACH))
+    return set(range(lowest, highest + 1))
+
+
+def _is_ruled(held: RetailerLearning, markup: np.ndarray, said: Stated) -> np.ndarray:
+    """Return which rows' prices follow a rule of thumb; whose are stated to be good do not."""
+    above = np.isfinite(markup) & (markup > held.piled_log) & (said.error == 0.0)
+    if not held.ruled:
         return np.zeros(len(markup), dtype=bool)
-    step = np.rint(np.where(np.isfinite(markup), markup, -1.0) / ALIKE_LOG).astype(np.int64)
-    return np.isin(step, ruled)
+    step = np.rint(np.where(above, markup, -1.0) / ALIKE_LOG).astype(np.int64)
+    return np.asarray(above & np.isin(step, held.ruled))
+
+
+def _said_by_rules(
+    markup: np.ndarray, ruled: np.ndarray, category: np.ndarray, roots: Roots
+) -> np.ndarray:
+    """Return float64[categories, means], what rules of thumb say of means, as logarithms.
+
+    A rule tells nothing of the single listing. But who has lived by it has a category that is not
+    far from it: one word a category, as much of one as it has listings under the rule.
+    """
+    log = np.zeros((len(roots.mean), len(MEANS)))
+    for at in np.unique(category[ruled]).tolist():
+        mine = (category == at) & np.isfinite(markup)
+        off = np.median(markup[mine & ruled]) - implied(MEANS * roots.shift[at])
+        word = np.maximum(-0.5 * np.square(off / RULE_SD_LOG), RULE_LOG_LEAST)
+        log[at] = word * (mine & ruled).sum() / mine.sum()
+    return log

@@ -60,9 +60,14 @@ SPREAD, SPREAD_SD_LOG = 0.7, 0.9
 
 FAMILIES = ("floor", "normal", "lognormal")
 
-IMPLIED = np.log(np.minimum(ELASTICITIES, -1.0001) / (1.0 + np.minimum(ELASTICITIES, -1.0001)))
-IMPLIED[ELASTICITIES > -1.0] = 30.0
-"""What the logarithm of price over cost is at the best price; beyond all prices where none is."""
+
+def implied(elasticities: np.ndarray) -> np.ndarray:
+    """Return the logarithm of price over cost at the best price; beyond all where none is best."""
+    elastic = np.minimum(elasticities, -1.0001)
+    return np.where(elasticities > -1.0, 30.0, np.log(elastic / (1.0 + elastic)))
+
+
+IMPLIED = implied(ELASTICITIES)
 
 
 class Config(NamedTuple):

@@ -207,6 +207,7 @@ def fit(
     categories: int,
     kept: int = 1,
     roots: Roots | None = None,
+    rules: np.ndarray | None = None,
 ) -> Table:
     """Return the likeliest configurations of a retailer, and his categories' means and biases.
 
@@ -214,6 +215,7 @@ def fit(
         category: int[rows], below ``categories``.
         kept: how many configurations to average over.
         roots: what the retailer says beforehand; left out, he says nothing.
+        rules: float64[categories, means], logarithms of what rules of thumb say of means.
     """
     roots = nothing_stated(categories) if roots is None else roots
     order = np.argsort(category, kind="stable")
@@ -236,7 +238,8 @@ def fit(
 
     unknowing = summed(1.0, UNKNOWING)
     unknowing += _unknowing_logs(ordered, by_category, categories)[:, None]
-    mean_log = roots.mean_log()[:, None, :]
+    mean_log = roots.mean_log() if rules is None else roots.mean_log() + rules
+    mean_log = mean_log[:, None, :]
     scores: dict[Config, float] = {}
     logs: dict[tuple[float, tuple[str, float]], np.ndarray] = {}
     for sigma in _sigmas(evidence):

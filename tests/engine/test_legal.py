@@ -100,7 +100,8 @@ def test_prices_of_a_few_cents_find_their_best_and_no_breaker() -> None:
     a price that lay off what was asked was taken for somebody else's.
     """
     world = World(mode="shadow")
-    world.send(world.policy(learning=True, holdout_share=0.0))
+    known = {"prior_elasticity": -2.0, "prior_elasticity_sd": 0.2, "status_quo_sigma": 1.0}
+    world.send(world.policy(learning=True, holdout_share=0.0, **known))
     skus = [f"S{number}" for number in range(120)]
     start = {sku: 5 + 2 * (at % 2) for at, sku in enumerate(skus)}
     world.send(

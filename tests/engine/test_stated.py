@@ -18,6 +18,12 @@ def elasticity(world: World, sku: str = "S0") -> float:
     return float(told["elasticity"])
 
 
+def sd(world: World, sku: str = "S0") -> float:
+    told = world.shard.learnt(world.key(sku))
+    assert told is not None
+    return float(told["elasticity_sd"])
+
+
 def means(world: World) -> np.ndarray:
     return np.array([elasticity(world, sku) for sku in SKUS])
 
@@ -159,3 +165,32 @@ def test_a_table_of_before_inelastic_demand_is_read() -> None:
     assert held.table.parts[:, :, BEFORE_FLAT[0], BEFORE_FLAT[1]].tobytes() == old.tobytes()
     assert held.table.parts.sum() == pytest.approx(old.sum())
     assert (held.table.roots.mean == -2.6).all()
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.02])
+@pytest.mark.parametrize(("ratio", "implied"), [(1.4, -3.5), (1.6, -2.7), (2.2, -1.8)])
+def test_one_markup_for_everything_says_little(ratio: float, implied: float, apart: float) -> None:
+    """Nobody ran into a bound, and demand is not alike: one rule made these prices.
+
+    Taken for a bound it was thought to have been far too high, and where prices lay a little apart
+    elasticities were thought to be known, so that no price was ever tried.
+    """
+    world = World()
+    world.send(world.policy(learning=True, holdout_share=0.0))
+    costs = [1000 + 90 * at for at in range(2 * len(SKUS))]
+    off = np.random.default_rng(5).normal(0.0, apart, len(costs))
+    world.send(
+        *(
+            world.listing(
+                f"S{at}",
+                category=f"c{at % 2}",
+                cost_minor=cost,
+                price_minor=round(cost * ratio * float(np.exp(off[at]))),
+            )
+            for at, cost in enumerate(costs)
+        )
+    )
+    lived(world, 2)
+    told = means(world)
+    assert (np.abs(told - implied) < 0.55).all(), "near what the rule implies, and -2.6"
+    assert all(sd(world, sku) > 0.5 for sku in SKUS), "and nobody is sure of it"
