@@ -26,6 +26,7 @@ from gateway.problems import (
     FieldError,
     Problem,
 )
+from gateway.refusals import told
 
 ANSWER_WAIT_S = 2.0
 IDEMPOTENCY_KEY = "Idempotency-Key"
@@ -93,11 +94,13 @@ async def read_operation(gateway: Gateway, call: Call) -> web.Response:
     kind = known.kind if known is not None else next(iter(outcomes.values())).kind
     result = gateway.operations.result(operation_id, shards)
     age = age_of(gateway, shards) if result.status == "pending" else None
+    outcome = result.outcome
+    listing = gateway.replica.listing_of_key(outcome.listing) if outcome is not None else None
     answer = OperationAnswer(
         operation_id=operation_id,
         status=result.status,
         kind=kind,
-        detail=result.detail,
+        detail=told(outcome, listing)[0] if outcome is not None else "",
         as_of=age.as_of if age is not None else None,
         stale=age.stale if age is not None else None,
     )
@@ -175,19 +178,20 @@ def _answer(
     """Return the answer to a command that ended, or that still goes on."""
     kinds = {"conflict": CONFLICT, "refused": REFUSED, "not_supported": NOT_SUPPORTED}
     kind = kinds.get(result.status)
+    listing, row, outcome = command.listing, command.row, result.outcome
+    detail, errors = told(outcome, listing) if outcome is not None else ("", ())
     if kind is not None:
-        raise Problem(kind, result.detail, operation_id=operation.id)
-    listing, row = command.listing, command.row
+        raise Problem(kind, detail, errors=errors, operation_id=operation.id)
     pending = result.status == "pending"
     age = age_of(gateway, operation.shards) if pending else None
     answer = OperationAnswer(
         operation_id=operation.id,
         status=result.status,
         kind=operation.kind,
-        detail=result.detail,
+        detail=detail,
         price=(
-            money(result.price_minor, listing.currency)
-            if listing is not None and result.price_minor
+            money(outcome.price_minor, listing.currency)
+            if listing is not None and outcome is not None and outcome.price_minor
             else None
         ),
         recommendation=_in_effect(gateway, row) if row is not None and not pending else None,

@@ -47,8 +47,7 @@ class Result(Struct, frozen=True):
     """How a command ended, over all shards that it concerned."""
 
     status: Status
-    detail: str = ""
-    price_minor: int = 0
+    outcome: Outcome | None = None  # of the shard that it was taken from; None: none yet
 
 
 class Operations:
@@ -110,7 +109,7 @@ def worst(outcomes: Mapping[int, Outcome]) -> Result:
     for status in _WORST:
         for outcome in outcomes.values():
             if outcome.status == status:
-                return Result(status, outcome.detail, outcome.price_minor)
+                return Result(status, outcome)
     raise AssertionError(f"unknown outcomes {outcomes}")
 
 

@@ -23,7 +23,7 @@ class FieldError(Struct, frozen=True, omit_defaults=True):
 
     detail: str
     pointer: str | None = None  # RFC 6901, into the body
-    parameter: str | None = None  # of the query string
+    parameter: str | None = None  # of the path or the query string
 
 
 class ProblemDocument(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -262,6 +262,11 @@ class Replica:
         assert listing is not None
         return listing
 
+    def listing_of_key(self, key: int) -> Listing | None:
+        """Return the same by the listing's key; ``None`` where nothing was said of it."""
+        row = self._rows.get(key)
+        return self.listings[row] if row is not None else None
+
     def row_of(self, retailer: str, product: Product, channel: str | None = None) -> int | None:
         """Return the row of a product on ``channel``; of its primary listing when ``None``."""
         wanted = channel or self.retailers[retailer].primary_channel

@@ -116,7 +116,8 @@ async def test_a_shard_that_moved_on_is_a_conflict() -> None:
         async with answered(place, lambda delta: (outcome(delta, "conflict", detail=told), ())):
             status, problem = await place.post(APPLY, {"changes": CHANGES, "plan": plan["plan"]})
         assert status == 409
-        assert problem["detail"] == told
+        assert problem["detail"] == "/plan: the shard has moved on"
+        assert problem["errors"][0]["pointer"] == "/plan"
 
 
 @pytest.mark.parametrize(
