@@ -64,7 +64,8 @@ def explained(error: Exception, kind: Any = None) -> RejectedInput:
     """Return a decoding error as what the sender can act on.
 
     Where ``kind``, the type that was decoded, has a fixed list of names at the place at fault (the
-    values of an enumeration, the fields of an object), the fix lists them.
+    values of an enumeration, the fields of an object), the fix lists them. Where it wants a type
+    with an ``EXAMPLE`` there, or one level up, the fix shows that.
     """
     text = str(error)[:300] if not isinstance(error, RecursionError) else "nested too deeply"
     place, pointer = _PLACE.search(text), ""
@@ -77,8 +78,11 @@ def explained(error: Exception, kind: Any = None) -> RejectedInput:
     if named is not None:
         pointer += "/" + named.group(1).replace("~", "~0").replace("/", "~1")
     fix = next((fix for sign, fix in _FIXES if sign in text), "send the documented object")
+    example = _example_at(kind, pointer) if kind is not None else ""
     if names:
         fix = f"there are {', '.join(names)}"
+    elif example:
+        fix = f"send {example}"
     return RejectedInput(pointer, text, fix)
 
 
@@ -97,6 +101,16 @@ def _names_at(kind: Any, pointer: str, text: str) -> list[str]:
         if "Invalid enum value" in text and isinstance(found, msgspec.inspect.EnumType):
             return [str(each.value) for each in found.cls]
     return []
+
+
+def _example_at(kind: Any, pointer: str) -> str:
+    """Return how the value looks that ``kind`` wants at a place, or that the place is in."""
+    steps = [step for step in pointer.split("/") if step]
+    for depth in (len(steps), len(steps) - 1):
+        for found in _types_at(msgspec.inspect.type_info(kind), steps[: max(depth, 0)]):
+            if isinstance(found, msgspec.inspect.StructType) and hasattr(found.cls, "EXAMPLE"):
+                return str(found.cls.EXAMPLE)
+    return ""
 
 
 def _types_at(found: msgspec.inspect.Type, steps: list[str]) -> Iterator[msgspec.inspect.Type]:

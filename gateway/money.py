@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from typing import ClassVar
 
 from msgspec import Struct
 
@@ -15,6 +16,8 @@ _AMOUNT = re.compile(r"^(0|[1-9][0-9]{0,12})(?:\.([0-9]{1,6}))?$", re.ASCII)
 
 class Money(Struct, frozen=True):
     """An exact amount: a decimal as a string, with as many places as the currency has."""
+
+    EXAMPLE: ClassVar[str] = '{"amount": "10.49", "currency": "EUR"}'
 
     amount: str
     currency: str

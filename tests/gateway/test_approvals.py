@@ -288,6 +288,24 @@ async def test_a_wrong_field_is_named(body: dict[str, Any], pointer: str) -> Non
         assert await given(place) == []
 
 
+@pytest.mark.parametrize(
+    "price", ["10.49", 10.49, 1049, None, [], {"amount": 10.49, "currency": "EUR"}, {}]
+)
+async def test_what_is_no_price_is_told_how_one_looks(price: Any) -> None:
+    shown = 'send {"amount": "10.49", "currency": "EUR"}'
+    async with market() as place:
+        await open_shops(place)
+        _, answer = await place.post("/api/v1/products/A-1/pin-price", {"price": price})
+        assert shown in answer["errors"][0]["detail"]
+        assert answer["errors"][0]["pointer"].startswith("/price")
+        _, answer = await place.post("/api/v1/products/A-1/pin-price", {})
+        assert shown in answer["detail"]
+        _, answer = await place.post("/api/v1/what-if", {"cases": [{"rival_price": "1"}]})
+        assert shown in answer["detail"]
+        _, answer = await place.post("/api/v1/what-if", {"cases": [{"cost_ratio": "1"}]})
+        assert shown not in answer["detail"]
+
+
 async def test_a_log_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     async def fails(self: MemoryAppender, *args: Any, **more: Any) -> None:
         raise FailedDependency("no broker")
