@@ -162,7 +162,8 @@ async def ask(
     if response.status >= 500:
         raise FailedDependency(detail)
     if response.status >= 400:
-        raise RejectedInput(_at_fault(answer), detail)
+        at_fault = _at_fault(answer)  # which some details begin with already
+        raise RejectedInput(at_fault, detail.removeprefix(f"{at_fault.lstrip('?')}: "))
     return answer
 
 
