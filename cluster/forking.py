@@ -179,11 +179,12 @@ def _foreseen(fork: Any, question: Mapping[str, Any]) -> dict[str, Any]:
 
     mark = {"seq": fork.seq, "digest": f"{fork.digest:016x}"}
     retailer, limit = question["retailer"], question["limit"]
-    seen = []
+    seen, concerned = [], ()
     if question["kind"] == "plan":
         changes = msgspec.convert(question["changes"], tuple[ScopeChange, ...])
         foreseen = plan(fork, retailer, changes)
         seen.append(told(fork, foreseen, limit))
+        concerned = foreseen.concerned
     else:
         selection = msgspec.convert(question["selection"], Selection)
         cases = msgspec.convert(question["cases"], tuple[Case, ...])
@@ -193,7 +194,10 @@ def _foreseen(fork: Any, question: Mapping[str, Any]) -> dict[str, Any]:
             foreseen = what_if(one, retailer, selection, case)
             seen.append(told(one, foreseen, limit))
     planned = msgspec.to_builtins(foreseen.planned)
-    return {"shard": question["shard"], **mark, "planned": planned, "seen": seen}
+    return {
+        **{"shard": question["shard"], **mark, "planned": planned},
+        **{"seen": seen, "concerned": concerned},
+    }
 
 
 def main() -> int:

@@ -20,7 +20,7 @@ from engine.memory import Memory, Work
 from engine.microbatch import Microbatch, ObjectDelta, Position
 from engine.plans import next_ms
 from engine.rivals import OFFER_DTYPE, OFFER_IN_STOCK, OFFER_NEW, OFFER_USED
-from engine.routing import name64
+from engine.routing import key64, name64
 from engine.shard import Shard
 from engine.suppositions import Case, Selection
 from kernels import reasons
@@ -45,6 +45,7 @@ class Foreseen(Struct, frozen=True, eq=False):
     after: np.ndarray  # QUOTE_DTYPE
     quotes: np.ndarray  # QUOTE_DTYPE, all that the fork decided, in its order
     planned: Planned
+    concerned: tuple[int, ...] = ()  # of a plan, how many listings each of its changes is about
 
 
 def plan(fork: Shard, retailer: str, changes: tuple[ScopeChange, ...]) -> Foreseen:
@@ -59,6 +60,7 @@ def plan(fork: Shard, retailer: str, changes: tuple[ScopeChange, ...]) -> Forese
     settle(fork)
     rows = _rows_of(memory, number)
     before = memory.listings.quotes.take(rows)
+    concerned = [_concerned(memory, retailer, rows, change) for change in changes]
     place = _place_of(fork)
     until_ms = next_ms(memory)
     quotes = _apply(fork, retailer, changes, place)
@@ -66,12 +68,13 @@ def plan(fork: Shard, retailer: str, changes: tuple[ScopeChange, ...]) -> Forese
     differ = np.flatnonzero(_differ(before, after))
     exact_until_ms = min(until_ms, next_ms(memory))
     return Foreseen(
-        asked=len(rows),
+        asked=int(np.any(concerned, axis=0).sum()),
         rows=rows[differ],
         before=before[differ],
         after=after[differ],
         quotes=quotes,
         planned=_place_of(fork, place, exact_until_ms),
+        concerned=tuple(int(each.sum()) for each in concerned),
     )
 
 
@@ -245,6 +248,18 @@ def _place_of(fork: Shard, place: Planned | None = None, exact_until_ms: int = 0
 def _rows_of(memory: Memory, number: int) -> np.ndarray:
     used = memory.listings.listings[: memory.listings.rows]
     return np.flatnonzero((used["retailer"] == number) & (used["flags"] & REMOVED == 0))
+
+
+def _concerned(memory: Memory, retailer: str, rows: np.ndarray, change: ScopeChange) -> np.ndarray:
+    """Return bool[rows], whether a change of policy is about each of a retailer's listings."""
+    if change.scope == "retailer":
+        return np.ones(len(rows), dtype=bool)
+    if change.scope == "listing":
+        channel, _, sku = change.key.partition("\x1f")
+        named: np.ndarray = rows == memory.listings.live_row(key64(retailer, channel, sku))
+        return named
+    groups: np.ndarray = memory.groups.named(change.scope, change.key)
+    return groups[memory.listings.listings["group"][rows]]
 
 
 COMPARED = ("state", "in_force_minor", "proposed_minor")

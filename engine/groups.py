@@ -164,6 +164,15 @@ class Groups:
         assert key is not None
         return key[1]
 
+    def named(self, scope: ScopeKind, key: str) -> np.ndarray:
+        """Return bool[numbers], whether a channel's, category's or tag's policy is a group's."""
+        if scope == "tag":
+            found = [each is not None and key in each[3] for each in self._keys]
+        else:
+            at = {"channel": 1, "category": 2}[scope]
+            found = [each is not None and each[at] == key for each in self._keys]
+        return np.array(found, dtype=bool)
+
     def policy_of(self, number: int) -> Policy:
         """Return a group's policy."""
         return self._policies[number]

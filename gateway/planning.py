@@ -15,7 +15,8 @@ from msgspec import Meta, Struct
 from msgspec.structs import asdict
 
 from engine.deltas import PLAN_CHANGES_MAX, PlanApplied, Planned, ScopeChange
-from engine.errors import DeadlinePassed, FailedDependency, RejectedInput
+from engine.errors import DeadlinePassed, FailedDependency, NotSupported, RejectedInput
+from engine.policy import PolicyBook
 from engine.suppositions import CASES_MAX, Case, RatioGiven, Selection
 from gateway.call import Call, Gateway, decode_body, known_retailer, refused
 from gateway.execution import Command, execute, observed_ms
@@ -115,6 +116,7 @@ class PlanAnswer(Struct, frozen=True, kw_only=True):
     plan: str
     exact_until: str | None  # when a price may next move by itself; None: at no known time
     effect: Moves
+    warnings: tuple[FieldError, ...]  # of changes that are about no listing there is now
 
 
 class WhatIfAnswer(Struct, frozen=True, kw_only=True):
@@ -132,6 +134,7 @@ async def plan_policies(gateway: Gateway, call: Call) -> web.Response:
     """Say what a change of policy would do."""
     retailer = known_retailer(gateway, call)
     body = decode_body(await call.read(), PlanPolicies)
+    _check(body.changes)
     asked = {"kind": "plan", "changes": body.changes, "limit": body.limit}
     answers = await _ask(gateway, retailer, asked)
     planned = {
@@ -143,6 +146,7 @@ async def plan_policies(gateway: Gateway, call: Call) -> web.Response:
         plan=token_of(retailer, body.changes, planned),
         exact_until=rfc3339(until_ms) if until_ms < NEVER_MS else None,
         effect=_moves("", [answer["seen"][0] for answer in answers.values()], body.limit),
+        warnings=_warnings(body.changes, [answer["concerned"] for answer in answers.values()]),
     )
     return web.Response(body=_encode(document), content_type="application/json")
 
@@ -174,6 +178,8 @@ async def what_if(gateway: Gateway, call: Call) -> web.Response:
     """Say what would follow from some suppositions."""
     retailer = known_retailer(gateway, call)
     body = decode_body(await call.read(), WhatIf)
+    for at, case in enumerate(body.cases):
+        _check(case.changes, f"/cases/{at}")
     currency = gateway.replica.retailers[retailer].currency or ""
     cases = [_case(case, currency, f"/cases/{at}") for at, case in enumerate(body.cases)]
     asked = {
@@ -229,6 +235,38 @@ def _wrong_plan(problem: str) -> Problem:
     return Problem(
         INVALID_REQUEST, f"plan: {problem}", errors=[FieldError(problem, pointer="/plan")]
     )
+
+
+def _check(changes: tuple[ScopeChange, ...], pointer: str = "") -> None:
+    """Refuse names and values that every shard would refuse, before anybody forks one.
+
+    What is held against what a scope holds already is left to the shards, who know that.
+    """
+    for at, change in enumerate(changes):
+        try:
+            PolicyBook().checked("", change.scope, change.key, change.fields, change.priority)
+        except RejectedInput as fault:
+            kind = NOT_SUPPORTED if isinstance(fault, NotSupported) else INVALID_REQUEST
+            place = f"{pointer}/changes/{at}{fault.pointer}"
+            raise refused(RejectedInput(place, fault.problem, fault.fix), kind) from fault
+
+
+def _warnings(
+    changes: tuple[ScopeChange, ...], concerned: Sequence[Sequence[int]]
+) -> tuple[FieldError, ...]:
+    """Say of each change that is about no listing in any shard that its scope may be misspelt.
+
+    It is no fault: a policy may be there before its listings.
+    """
+    warnings = []
+    for at, (change, *counts) in enumerate(zip(changes, *concerned, strict=True)):
+        if change.scope != "retailer" and not any(counts):
+            key = change.key.replace("\x1f", " / ")
+            told = (
+                f"there is no {change.scope} {key!r} among the listings now: it is for later ones"
+            )
+            warnings.append(FieldError(told, pointer=f"/changes/{at}/key"))
+    return tuple(warnings)
 
 
 def _case(case: CaseBody, currency: str, pointer: str) -> Case:

@@ -47,6 +47,7 @@ def plan(
         saved = SavedPlan(retailer=answer["retailer"], plan=answer["plan"], changes=changes)
         out.write_bytes(msgspec.json.format(msgspec.json.encode(saved)) + b"\n")
         voice.say(f"`repricer apply {out}` does exactly this, if nothing is heard meanwhile")
+    _warn(voice, answer)
     voice.answer(answer, *_shown(answer["effect"], "plan", _exact(answer)))
     return 0
 
@@ -72,6 +73,7 @@ def apply(
         changes = changes_in(file)
         answer = _planned(settings, changes, limit, retailer)
         effect = answer["effect"]
+        _warn(voice, answer)
         saved = SavedPlan(retailer=answer["retailer"], plan=answer["plan"], changes=changes)
         if not voice.json:
             voice.answer(None, *_shown(effect, "plan", _exact(answer)))
@@ -161,6 +163,12 @@ def _planned(
 ) -> dict[str, Any]:
     body = {"changes": changes, "limit": limit}
     return run(ask(settings, "/policies:plan", {"retailer": retailer}, body, deadline_s=ANSWER_S))
+
+
+def _warn(voice: Voice, answer: dict[str, Any]) -> None:
+    """Tell a person which changes are about no listing; who reads JSON has it there."""
+    for each in answer["warnings"]:
+        voice.say(f"{each['pointer']}: {each['detail']}")
 
 
 def _exact(answer: dict[str, Any]) -> str:

@@ -268,7 +268,7 @@ def test_a_plan_is_told_with_its_guardrails_and_its_largest_moves() -> None:
     fork = world.shard.fork()
     seen = plan(fork, "acme", changes)
     document = told(fork, seen, 5)
-    assert document["listings"] == 60
+    assert document["listings"] == 20
     assert document["moved"] == document["in_force"] == document["lowered"] == 20
     assert document["guardrails"]["ceiling"] == 20
     assert document["states"] == {"live": 20}
@@ -279,6 +279,26 @@ def test_a_plan_is_told_with_its_guardrails_and_its_largest_moves() -> None:
     assert first["after_minor"] == 1700 == first["ceiling_minor"]
     assert first["guardrail"] == "ceiling"
     assert first["before_minor"] == world.price(first["sku"])
+
+
+def test_a_plan_counts_whom_each_change_is_about() -> None:
+    """Whether or not a price moves; a name that nobody has is about nobody."""
+    world = shop()
+    world.send(world.listing("T", tags=("new",), category="c1"))
+
+    def counts(*places: tuple[str, str]) -> tuple[int, tuple[int, ...]]:
+        changes = tuple(
+            ScopeChange(scope=scope, key=key, fields={"publish": True})  # type: ignore[arg-type]
+            for scope, key in places
+        )
+        seen = plan(world.shard.fork(), "acme", changes)
+        return seen.asked, seen.concerned
+
+    assert counts(("retailer", "")) == (61, (61,))
+    assert counts(("category", "c1"), ("tag", "new")) == (21, (21, 1))
+    assert counts(("channel", "shop"), ("listing", "shop\x1fT")) == (61, (61, 1))
+    nobody = [(scope, "nope") for scope in ("category", "tag", "channel")]
+    assert counts(*nobody, ("listing", "shop\x1fnope")) == (0, (0, 0, 0, 0))
 
 
 def test_what_waits_for_a_person_is_told_as_proposed() -> None:

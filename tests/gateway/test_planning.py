@@ -56,6 +56,7 @@ class HandForks:
         self.asked: list[dict[str, Any]] = []
         self.fails: Exception | None = None
         self.problem: dict[str, str] | None = None
+        self.concerned: dict[int, list[int]] = {}  # by shard; not given: ten listings each
 
     async def ask(self, question: Mapping[str, Any], deadline_ms: int) -> Mapping[str, Any]:
         if self.fails is not None:
@@ -71,8 +72,10 @@ class HandForks:
             "exact_until_ms": 2**53,
         }
         cases = question.get("cases", [None])
+        ten = [10] * len(question.get("changes", ()))
         return {
             "planned": place,
+            "concerned": self.concerned.get(shard, ten),
             "seen": [seen(move(f"S{shard}", -0.1 * (shard + 1))) for _ in cases],
         }
 
@@ -93,6 +96,7 @@ async def test_a_plan_is_put_together_and_applied_by_its_token() -> None:
         assert plan["effect"]["moves"][0]["after"] == {"amount": "16.00", "currency": "EUR"}
         assert plan["effect"]["moves"][0]["ceiling"] is None
         assert plan["exact_until"] is None
+        assert plan["warnings"] == []
         async with answered(place, lambda delta: (outcome(delta, "done"), ())):
             body = {"changes": CHANGES, "plan": plan["plan"]}
             status, answer = await place.post(APPLY, body)
@@ -118,6 +122,53 @@ async def test_a_shard_that_moved_on_is_a_conflict() -> None:
         assert status == 409
         assert problem["detail"] == "/plan: the shard has moved on"
         assert problem["errors"][0]["pointer"] == "/plan"
+
+
+async def test_a_plan_warns_of_what_no_shard_has() -> None:
+    """Of a retailer in two shards: what one of them has is not misspelt."""
+    forks = HandForks()
+    forks.concerned = {0: [3, 0, 0, 0], 1: [0, 4, 0, 0]}
+    keys = (("category", "food"), ("category", "drinks"), ("listing", "shop\x1fX"), ("tag", "k"))
+    changes = [{"scope": scope, "key": key, "fields": {"publish": True}} for scope, key in keys]
+    async with market(spreads={"acme": 8}, forks=forks.ask) as place:
+        await open_shops(place)
+        status, plan = await place.post(PLAN, {"changes": changes})
+    assert status == 200
+    listing, tag = plan["warnings"]
+    assert listing["pointer"] == "/changes/2/key"
+    assert listing["detail"].startswith("there is no listing 'shop / X' among the listings now")
+    assert tag["pointer"] == "/changes/3/key"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected", "pointer"),
+    [
+        ({"fields": {"min_margn": 0.3}}, 400, "/fields/min_margn"),
+        ({"fields": {"min_margin": "a lot"}}, 400, "/fields/min_margin"),
+        ({"fields": {"min_margn": None}}, 400, "/fields/min_margn"),
+        ({"fields": {"tier": 1}}, 422, "/fields/tier"),
+        (
+            {"scope": "category", "key": "food", "fields": {"learning": True}},
+            400,
+            "/fields/learning",
+        ),
+        ({"scope": "category", "fields": {"publish": True}}, 400, "/key"),
+    ],
+)
+async def test_what_no_shard_would_take_is_refused_before_one_is_forked(
+    change: dict[str, Any], expected: int, pointer: str
+) -> None:
+    forks = HandForks()
+    async with market(forks=forks.ask) as place:
+        await open_shops(place)
+        for path, body, where in (
+            (PLAN, {"changes": [*CHANGES, change]}, "/changes/1"),
+            (WHAT_IF, {"cases": [{}, {"changes": [change]}]}, "/cases/1/changes/0"),
+        ):
+            status, problem = await place.post(path, body)
+            assert status == expected
+            assert problem["errors"][0]["pointer"] == where + pointer
+    assert not forks.asked
 
 
 @pytest.mark.parametrize(
