@@ -179,7 +179,8 @@ def _foreseen(fork: Any, question: Mapping[str, Any]) -> dict[str, Any]:
 
     mark = {"seq": fork.seq, "digest": f"{fork.digest:016x}"}
     retailer, limit = question["retailer"], question["limit"]
-    seen, concerned = [], ()
+    seen = []
+    concerned: tuple[int, ...] = ()
     if question["kind"] == "plan":
         changes = msgspec.convert(question["changes"], tuple[ScopeChange, ...])
         foreseen = plan(fork, retailer, changes)

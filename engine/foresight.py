@@ -254,12 +254,14 @@ def _concerned(memory: Memory, retailer: str, rows: np.ndarray, change: ScopeCha
     """Return bool[rows], whether a change of policy is about each of a retailer's listings."""
     if change.scope == "retailer":
         return np.ones(len(rows), dtype=bool)
+    found: np.ndarray
     if change.scope == "listing":
         channel, _, sku = change.key.partition("\x1f")
-        named: np.ndarray = rows == memory.listings.live_row(key64(retailer, channel, sku))
-        return named
-    groups: np.ndarray = memory.groups.named(change.scope, change.key)
-    return groups[memory.listings.listings["group"][rows]]
+        found = rows == memory.listings.live_row(key64(retailer, channel, sku))
+    else:
+        groups = memory.groups.named(change.scope, change.key)
+        found = groups[memory.listings.listings["group"][rows]]
+    return found
 
 
 COMPARED = ("state", "in_force_minor", "proposed_minor")

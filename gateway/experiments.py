@@ -16,7 +16,7 @@ from engine.experiments import decode_terms
 from gateway.call import Call, Gateway, age_of, decode_body, known_retailer, refused, shards_of
 from gateway.execution import Command, execute, observed_ms
 from gateway.money import rfc3339
-from gateway.problems import INVALID_REQUEST, NOT_SUPPORTED
+from gateway.problems import INVALID_REQUEST, NOT_FOUND, NOT_SUPPORTED, FieldError, Problem
 
 ExperimentName = Annotated[str, Meta(min_length=1, max_length=64)]
 
@@ -135,12 +135,23 @@ async def start_experiment(gateway: Gateway, call: Call) -> web.Response:
         kind = NOT_SUPPORTED if isinstance(error, NotSupported) else INVALID_REQUEST
         told = RejectedInput(_pointer(error.pointer), error.problem, error.fix)
         raise refused(told, kind) from error
+    _check_scope(gateway, retailer, body)
     destinations = gateway.commands.to_retailer(retailer)
     delta = ExperimentStarted(
         retailer=retailer, observed_ms=observed_ms(gateway, destinations), fields=fields
     )
     command = Command(delta=delta, raw=raw, destinations=destinations)
     return await execute(gateway, call, command)
+
+
+def _check_scope(gateway: Gateway, retailer: str, body: StartExperiment) -> None:
+    """Refuse an experiment on a channel or category that no listing has: it would try nothing."""
+    scope, key = body.scope, body.key or ""
+    if scope is None or scope == "retailer" or gateway.replica.holds(retailer, scope, key):
+        return
+    told = f"there is no listing of {scope} {key!r}: name one that has listings"
+    age = age_of(gateway, shards_of(gateway, retailer))
+    raise Problem(NOT_FOUND, told, errors=[FieldError(told, pointer="/key")], age=age)
 
 
 def _pointer(given: str) -> str:

@@ -7,6 +7,7 @@ here waits or reads a clock: whoever answers says what time it is, and judges th
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from msgspec import Struct
@@ -251,6 +252,18 @@ class Replica:
         """Return a product by its retailer and SKU."""
         view = self.retailers.get(retailer)
         return view.products.get(sku) if view is not None else None
+
+    def holds(self, retailer: str, kind: Literal["channel", "category"], name: str) -> bool:
+        """Whether a listing of the retailer is on this channel, or of this category, now.
+
+        Where one is, it is usually found early; all are looked at to say that there is none.
+        """
+        view = self.retailers.get(retailer)
+        return view is not None and any(
+            getattr(self.listing(row), kind) == name
+            for product in view.products.values()
+            for row in product.rows
+        )
 
     def is_live(self, row: int) -> bool:
         """Whether the row's listing is in the catalogue now."""

@@ -152,3 +152,20 @@ def test_shadow_tries_nothing() -> None:
     assert "shadow" in decided.exceptions[0].reason
     world.send(world.whole(ModeChanged, mode="live"))
     assert not world.send(world.whole(ExperimentStarted, fields=fields)).exceptions
+
+
+@pytest.mark.parametrize(("scope", "key"), [("category", "nope"), ("channel", "drinks")])
+async def test_an_experiment_on_nobody_is_refused(scope: str, key: str) -> None:
+    async with market() as place:
+        await open_shops(place)
+        body = {"experiment": "x", "price_ratio": 1.05, "scope": scope, "key": key}
+        async with answered(place, lambda delta: (outcome(delta, "done"), ())):
+            status, problem = await place.post(PATH, body)
+            assert status == 404
+            assert problem["errors"][0]["pointer"] == "/key"
+            assert f"{scope} {key!r}" in problem["detail"]
+            assert problem["stale"] is False
+            for there in (("category", "drinks"), ("channel", "market")):
+                named = dict(zip(("scope", "key"), there, strict=True))
+                assert (await place.post(PATH, {**body, **named}))[0] == 200
+        assert len(await given(place)) == 2
