@@ -42,6 +42,7 @@ def make_app() -> App:
     app.command(asking.experiments)
     app.command(asking.replay)
     app.command(asking.tail)
+    app.command(planning.policy)
     app.command(planning.plan)
     app.command(planning.apply)
     app.command(planning.what_if, name="what-if")

@@ -11,6 +11,7 @@ with at most four decimals, because the kernel counts in basis points so as to b
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from heapq import nsmallest
 from math import isfinite
 from typing import Annotated, Any, Literal, get_args
 
@@ -496,6 +497,22 @@ class PolicyBook:
         """Return what one scope holds, or ``None``."""
         held = self._scopes.get(retailer, {}).get((scope, key))
         return None if held is None else held.fields
+
+    def at(self, retailer: str, scope: ScopeKind, key: str) -> tuple[int, dict[str, Any]] | None:
+        """Return the priority and the fields of one scope, or ``None``."""
+        held = self._scopes.get(retailer, {}).get((scope, key))
+        return None if held is None else (held.priority, _plain(held.fields))
+
+    def page(
+        self, retailer: str, after: tuple[str, str], limit: int, scope: ScopeKind | None = None
+    ) -> list[tuple[ScopeKind, str, int, dict[str, Any]]]:
+        """Return the first ``limit`` scopes behind ``after``: (scope, key, priority, fields)."""
+        scopes = self._scopes.get(retailer, {})
+        found = (place for place in scopes if place > after and scope in (None, place[0]))
+        return [
+            (*place, scopes[place].priority, _plain(scopes[place].fields))
+            for place in nsmallest(limit, found)
+        ]
 
     def state(self) -> list[tuple[str, str, str, int, dict[str, Any]]]:
         """Return everything as plain values (retailer, scope, key, priority, fields), sorted."""

@@ -65,6 +65,16 @@ from gateway.planning import (
     plan_policies,
     what_if,
 )
+from gateway.policies import (
+    ListingPolicy,
+    PoliciesQuery,
+    PolicyPage,
+    ScopeAnswer,
+    ScopeQuery,
+    listing_policy,
+    policies,
+    scope_policy,
+)
 from gateway.problems import (
     CONFLICT,
     DEADLINE,
@@ -230,6 +240,16 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         method="GET",
+        path="/products/{id}/policy",
+        handler=listing_policy,
+        summary="Every policy field as it counts for a listing, and the scope that set it",
+        scope=READ,
+        query=ListingQuery,
+        answers={200: ListingPolicy},
+        problems=(NOT_FOUND,),
+    ),
+    Route(
+        method="GET",
         path="/quotes/{quote_id}",
         handler=quote,
         summary="The receipt of one quote",
@@ -312,6 +332,26 @@ ROUTES: tuple[Route, ...] = (
         query=RetailerQuery,
         body=ChangeMode,
         body_required=True,
+    ),
+    Route(
+        method="GET",
+        path="/policies",
+        handler=policies,
+        summary="The policy in force: what is set at each scope",
+        scope=READ,
+        query=PoliciesQuery,
+        answers={200: PolicyPage},
+        problems=(NOT_FOUND,),
+    ),
+    Route(
+        method="GET",
+        path="/policies/{scope}",
+        handler=scope_policy,
+        summary="What is set at one scope: the retailer, or the ?key= of another",
+        scope=READ,
+        query=ScopeQuery,
+        answers={200: ScopeAnswer},
+        problems=(NOT_FOUND,),
     ),
     Route(
         method="POST",

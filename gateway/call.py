@@ -173,13 +173,18 @@ def retailer_of(gateway: Gateway, credential: Credential, chosen: str | None = N
     )
 
 
-def known_retailer(gateway: Gateway, call: Call) -> str:
+def known_retailer(gateway: Gateway, call: Call, kind: type[RetailerQuery] = RetailerQuery) -> str:
     """Return the retailer that a call names or its key sees, and that the replica has heard of.
+
+    Args:
+        gateway: what is asked.
+        call: who asks.
+        kind: of the call's query string.
 
     Raises:
         Problem: see :func:`retailer_of`; or nothing was ever said of that retailer.
     """
-    retailer = retailer_of(gateway, call.credential, call.query(RetailerQuery).retailer)
+    retailer = retailer_of(gateway, call.credential, call.query(kind).retailer)
     if retailer not in gateway.replica.retailers:
         age = age_of(gateway, shards_of(gateway, retailer))
         raise Problem(NOT_FOUND, f"there is no retailer {retailer!r}", age=age)

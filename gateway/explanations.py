@@ -10,7 +10,6 @@ from msgspec import Struct
 from engine.decided import Cause, parse_quote_id
 from engine.explanation import Driver, ListingFacts, explain
 from engine.microbatch import LANES, Lane
-from engine.policy import Winner
 from gateway.call import (
     Call,
     Gateway,
@@ -30,10 +29,10 @@ from gateway.documents import (
     recommendation,
 )
 from gateway.money import Money, money
+from gateway.policies import winners_of
 from gateway.problems import NOT_FOUND, Problem
 from gateway.replica import Replica
 from gateway.shard_view import Age
-from kernels import reasons
 
 
 class Elasticity(Struct, frozen=True):
@@ -158,15 +157,6 @@ def _receipt(
 
 def _facts(replica: Replica, listing: Listing, mask: int) -> ListingFacts:
     """Return what an explanation needs of the catalogue, with the policy's winners."""
-    winners = replica.policies.winners(
-        listing.retailer,
-        listing.channel,
-        listing.category or "",
-        listing.tags,
-        f"{listing.channel}\x1f{listing.sku}",
-    )
-    if mask & reasons.TREATED:
-        winners |= _treatment(replica, listing)
     return ListingFacts(
         channel=listing.channel,
         sku=listing.sku,
@@ -176,19 +166,8 @@ def _facts(replica: Replica, listing: Listing, mask: int) -> ListingFacts:
         rrp_minor=listing.rrp_minor or 0,
         map_minor=listing.map_minor or 0,
         kvi=listing.kvi,
-        policy=winners,
+        policy=winners_of(replica, listing, mask),
     )
-
-
-def _treatment(replica: Replica, listing: Listing) -> dict[str, Winner]:
-    """Return the fields that the listing's experiment set over all other scopes."""
-    shard = replica.shard_of_key(listing.key)
-    told = replica.retailers[listing.retailer].experiments.get((shard, "experiment"), {})
-    name = told.get("experiment", "")
-    return {
-        field: Winner(field, value, "experiment", name)
-        for field, value in told.get("treatment", {}).items()
-    }
 
 
 def _positive(minor: int, currency: str) -> Money | None:

@@ -99,7 +99,7 @@ async def products(gateway: Gateway, call: Call) -> web.Response:
     query = call.query(ProductsQuery)
     retailer_id = retailer_of(gateway, call.credential, query.retailer)
     fields = _checked_fields(query.fields)
-    after = _read_cursor(query.cursor) if query.cursor is not None else ""
+    after = read_cursor(query.cursor) if query.cursor is not None else ""
     retailer = gateway.replica.retailers.get(retailer_id)
     ages = {shard: age_of(gateway, (shard,)) for shard in shards_of(gateway, retailer_id)}
     age = age_of(gateway, ages)
@@ -108,7 +108,7 @@ async def products(gateway: Gateway, call: Call) -> web.Response:
     examined, last = 0, after
     for product in retailer.after(after) if retailer is not None else ():
         if len(page) == query.limit or examined == EXAMINED_MAX:
-            next_cursor = _write_cursor(last)
+            next_cursor = write_cursor(last)
             break
         examined, last = examined + 1, product.sku
         if _is_wanted(gateway.replica, product, query):
@@ -221,11 +221,17 @@ def _checked_fields(text: str | None) -> tuple[str, ...]:
     return names
 
 
-def _write_cursor(sku: str) -> str:
-    return urlsafe_b64encode(sku.encode()).rstrip(b"=").decode()
+def write_cursor(name: str) -> str:
+    """Return the cursor of the page that begins behind a name."""
+    return urlsafe_b64encode(name.encode()).rstrip(b"=").decode()
 
 
-def _read_cursor(cursor: str) -> str:
+def read_cursor(cursor: str) -> str:
+    """Return the name that a page begins behind.
+
+    Raises:
+        Problem: the text is no cursor.
+    """
     try:
         return urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
     except (Base64Error, ValueError) as fault:

@@ -1,13 +1,14 @@
-"""``plan``, ``apply``, ``what-if``: what a change would do, before anybody makes it."""
+"""``policy``, ``plan``, ``apply``, ``what-if``: what is set, and what a change of it would do."""
 
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import msgspec
 from cyclopts import Parameter
 from rich.table import Table
 
-from cluster.commands.asking import ask
+from cluster.commands.asking import ask, warn_of_age
 from cluster.commands.giving import give
 from cluster.commands.speaking import Common, Voice, run, settings_of, table
 from cluster.settings import Settings
@@ -26,6 +27,32 @@ class SavedPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     retailer: str
     plan: str
     changes: Changes
+
+
+def policy(
+    sku: Annotated[str | None, Parameter(help="one listing's, field by field")] = None,
+    *,
+    channel: Annotated[str | None, Parameter(help="default: the primary channel")] = None,
+    retailer: Annotated[str | None, Parameter(help="needed when the key sees several")] = None,
+    common: Common | None = None,
+) -> int:
+    """Show the policy in force: what is set at each scope, or how it counts for one listing."""
+    voice, settings = Voice(common), settings_of(common)
+    parameters = {"channel": channel, "retailer": retailer}
+    if sku is not None:
+        answer = run(ask(settings, f"/products/{quote(sku, safe='')}/policy", parameters))
+        shown = table(f"{answer['sku']} on {answer['channel']}", "field", "value", "set by")
+        for name, each in answer["fields"].items():
+            shown.add_row(name, _value(each["value"]), _place(each))
+    else:
+        answer = run(_policies(settings, retailer))
+        shown = table("policy", "set for", "field", "value")
+        for held in answer["policies"]:
+            for name, value in held["fields"].items():
+                shown.add_row(_place(held), name, _value(value))
+    voice.answer(answer, shown)
+    warn_of_age(voice, answer)
+    return 0
 
 
 def plan(
@@ -156,6 +183,24 @@ def saved_in(file: Path) -> SavedPlan | None:
         raise RejectedInput(
             "/file", f"{file} is no plan: {error}", "`repricer plan FILE --out PLAN` writes one"
         ) from None
+
+
+async def _policies(settings: Settings, retailer: str | None) -> dict[str, Any]:
+    """Return all scopes in one answer, however many pages they are."""
+    parameters = {"retailer": retailer, "limit": "500"}
+    answer = await ask(settings, "/policies", parameters)
+    while answer["next_cursor"] is not None:
+        more = await ask(settings, "/policies", {**parameters, "cursor": answer["next_cursor"]})
+        answer = {**more, "policies": answer["policies"] + more["policies"]}
+    return answer
+
+
+def _place(held: dict[str, Any]) -> str:
+    return f"{held['scope']} {held['key']}".rstrip().replace("\x1f", " / ")
+
+
+def _value(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def _planned(

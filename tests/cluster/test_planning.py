@@ -74,11 +74,22 @@ async def test_a_plan_is_shown_applied_once_and_then_a_conflict(
             assert plan["effect"]["listings"] == 12
             assert plan["effect"]["moved"] > 3
             assert plan["effect"]["moves"][0]["guardrail"]
+            assert plan["warnings"] == []
+            policy.write_text('[{"scope": "category", "key": "nope", "fields": {"publish": true}}]')
+            code, nobody = await verb("plan", str(policy))
+            assert (code, nobody["effect"]["listings"]) == (OK, 0)
+            assert nobody["warnings"][0]["pointer"] == "/changes/0/key"
+            policy.write_bytes(msgspec.json.encode(CHANGES))
             code, supposed = await verb("what-if", "--cost", "1.2", "--channel", "shop")
             assert code == OK
             assert supposed["cases"][0]["listings"] == 6
             code, applied = await verb("apply", str(saved))
             assert (code, applied["applied"]) == (OK, True)
+            code, held = await verb("policy")
+            fields = {each["scope"]: each["fields"] for each in held["policies"]}["retailer"]
+            assert (code, fields["min_margin"], fields["step_max"]) == (OK, 0.4, 0.5)
+            code, own = await verb("policy", plan["effect"]["moves"][0]["sku"])
+            assert (code, own["fields"]["step_max"]["scope"]) == (OK, "retailer")
             code, refused = await verb("apply", str(saved))
             assert code == CONFLICT
             assert "plan again" in refused["error"]["detail"]

@@ -40,6 +40,7 @@ def at(route: Route, **parts: str) -> str:
         "id": "A-1",
         "quote_id": "q7-0-1-0",
         "operation_id": "none",
+        "scope": "retailer",
         "file": "console.js",
         **parts,
     }
