@@ -25,7 +25,7 @@ from gateway.approvals import (
 )
 from gateway.call import BODY_BYTES_MAX, BatchGet, Call, Gateway, ListingQuery, RetailerQuery
 from gateway.commands import CommandSender
-from gateway.console import console_file, console_page
+from gateway.console import console_file, console_page, front_door
 from gateway.documents import RecommendationAnswer
 from gateway.execution import IDEMPOTENCY_KEY, OperationAnswer, read_operation
 from gateway.experiments import (
@@ -488,6 +488,14 @@ ROUTES: tuple[Route, ...] = (
         handler=openapi_json,
         summary="This API as OpenAPI 3.1",
         answers={200: "application/json"},
+        prefixed=False,
+    ),
+    Route(
+        method="GET",
+        path="/",
+        handler=front_door,
+        summary="Leads to the console",
+        answers={307: ""},
         prefixed=False,
     ),
     Route(

@@ -30,6 +30,12 @@ HEADERS = {
 }
 
 
+async def front_door(gateway: Gateway, call: Call) -> web.Response:
+    """Send whoever types the bare address to the console."""
+    # Relative, so that it leads there from behind a proxy that puts a path before ours, too.
+    return web.Response(status=307, headers={"Location": "console", "Cache-Control": "no-cache"})
+
+
 async def console_page(gateway: Gateway, call: Call) -> web.Response:
     """Return the page."""
     return _file("index.html")

@@ -129,16 +129,17 @@ def _operation(gateway: Gateway, call: Call, command: Command) -> Operation:
     else:
         if not 0 < len(key) <= IDEMPOTENCY_KEY_CHARACTERS or not key.isprintable():
             detail = f"{IDEMPOTENCY_KEY}: 1 to {IDEMPOTENCY_KEY_CHARACTERS} printable characters"
-            raise Problem(INVALID_REQUEST, detail, errors=[FieldError(detail)])
+            error = FieldError(detail, header=IDEMPOTENCY_KEY)
+            raise Problem(INVALID_REQUEST, detail, errors=[error])
         operation_id = fingerprint(delta.retailer, call.credential.id, key)
         known = gateway.operations.find(operation_id)
         if known is not None:
             if known.fingerprint != asked:
-                raise Problem(KEY_REUSED, f"{IDEMPOTENCY_KEY} came with another request")
+                raise _key_reused()
             return known
         outcomes = gateway.replica.outcomes(operation_id).values()
         if any(outcome.kind != type(delta).__name__ for outcome in outcomes):
-            raise Problem(KEY_REUSED, f"{IDEMPOTENCY_KEY} came with another request")
+            raise _key_reused()
     operation = Operation(
         id=operation_id,
         retailer=delta.retailer,
@@ -149,6 +150,11 @@ def _operation(gateway: Gateway, call: Call, command: Command) -> Operation:
     )
     gateway.operations.add(operation)
     return operation
+
+
+def _key_reused() -> Problem:
+    detail = f"{IDEMPOTENCY_KEY} came with another request: send another key with this one"
+    return Problem(KEY_REUSED, detail, errors=[FieldError(detail, header=IDEMPOTENCY_KEY)])
 
 
 async def _send(gateway: Gateway, command: Command, operation: Operation) -> None:

@@ -1,7 +1,8 @@
 """Every way a request can fail, as RFC 9457 problem documents.
 
 The ``type`` of a problem is stable and documented in ``docs/api.md``; a test compares the two.
-``errors`` names each field at fault by its JSON pointer (or the query parameter) and the fix.
+``errors`` names each field at fault by its JSON pointer (a parameter or header by its name), and
+the fix.
 """
 
 import re
@@ -24,6 +25,7 @@ class FieldError(Struct, frozen=True, omit_defaults=True):
     detail: str
     pointer: str | None = None  # RFC 6901, into the body
     parameter: str | None = None  # of the path or the query string
+    header: str | None = None
 
 
 class ProblemDocument(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -66,7 +68,7 @@ ORIGIN_REFUSED = Kind("origin-refused", 403, "Pages of this origin may not open 
 NOT_FOUND = Kind("not-found", 404, "There is nothing of that name that you may see")
 METHOD_NOT_ALLOWED = Kind("method-not-allowed", 405, "This path does not know that method")
 REQUEST_TIMEOUT = Kind("request-timeout", 408, "The body did not arrive in time")
-CONFLICT = Kind("conflict", 409, "Something else was decided meanwhile")
+CONFLICT = Kind("conflict", 409, "What is asked does not fit how things stand")
 IN_FLIGHT = Kind("in-flight", 409, "The same operation is still being decided")
 TOO_LARGE = Kind("too-large", 413, "The body is larger than allowed")
 UNSUPPORTED_MEDIA_TYPE = Kind("unsupported-media-type", 415, "The body must be application/json")

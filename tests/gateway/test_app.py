@@ -110,7 +110,7 @@ async def test_another_method_is_told_which_are_allowed(route: Route) -> None:
         assert route.method in answer.headers["Allow"]
 
 
-@pytest.mark.parametrize("path", ["/", "/api", "/api/v1/nothing", "/api/v2/products", "/console/x"])
+@pytest.mark.parametrize("path", ["/api", "/api/v1/nothing", "/api/v2/products", "/console/x"])
 async def test_an_unknown_path_is_a_problem_document(path: str) -> None:
     async with market() as place:
         status, body = await place.get(path)
@@ -393,6 +393,15 @@ def test_the_application_imports_neither_jax_nor_ray() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+async def test_the_bare_address_leads_to_the_console() -> None:
+    async with market() as place:
+        async with place.client.get("/", allow_redirects=False) as answer:
+            assert answer.status == 307
+        async with place.client.get("/") as answer:
+            assert (answer.status, answer.url.path) == (200, "/console")
+            assert "<html" in (await answer.text()).lower()
 
 
 def test_the_console_loads_nothing_from_elsewhere() -> None:

@@ -163,9 +163,30 @@ async def test_the_same_key_gets_the_same_answer_and_is_done_once() -> None:
             assert first == again
             status, body = await place.post(APPROVE, {"quote_id": "q7-1-1-2"}, headers=key)
             assert (status, body["type"]) == (422, "urn:repricer:problem:idempotency-key-reused")
+            assert body["errors"][0]["header"] == "Idempotency-Key"
             status, _ = await place.post(APPROVE, {}, headers={"Idempotency-Key": "k-2"})
             assert status == 200
         assert len(await given(place)) == 2
+
+
+@pytest.mark.parametrize("key", ["", "k" * 256, "\xa0"])
+async def test_a_key_that_is_none_is_told_in_which_header(key: str) -> None:
+    async with market() as place:
+        await open_shops(place)
+        status, body = await place.post(APPROVE, {}, headers={"Idempotency-Key": key})
+        assert status == 400
+        assert body["errors"][0]["header"] == "Idempotency-Key"
+        assert await given(place) == []
+
+
+async def test_a_conflict_says_what_stands_in_the_way() -> None:
+    async with market() as place:
+        await open_shops(place)
+        said = "/sku: is not pinned; nothing to do"
+        async with answered(place, lambda delta: (outcome(delta, "conflict", detail=said), ())):
+            status, body = await place.post("/api/v1/products/A-1/unpin-price", {})
+        assert (status, body["title"]) == (409, "What is asked does not fit how things stand")
+        assert body["detail"] == "id: is not pinned; nothing to do"
 
 
 async def test_the_same_key_while_it_is_being_decided_waits_outside() -> None:
