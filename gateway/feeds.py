@@ -46,15 +46,19 @@ class Filter(Struct, frozen=True):
         """Whether a listing is among them."""
         if listing.retailer != self.retailer:
             return False
+        return self.kind == "all" or self.named(listing) in self.values
+
+    def named(self, listing: Listing) -> str | None:
+        """Return what a wish of this kind calls a listing by."""
         match self.kind:
             case "all":
-                return True
+                return None
             case "skus":
-                return listing.sku in self.values
+                return listing.sku
             case "channel":
-                return listing.channel in self.values
+                return listing.channel
             case "category":
-                return listing.category in self.values
+                return listing.category
 
     def name(self) -> int:
         """Return a number that tells this wish from another."""
@@ -175,17 +179,22 @@ class Streams:
         """Yield the parts of a snapshot; prices may be newer than the ``through`` of the last.
 
         Each part says how old what it shows may be: ``age`` is that of the wish's shards now.
-        That is no harm: what changed since ``through`` is told again, newest price wins.
+        That is no harm: what changed since ``through`` is told again, newest price wins. The last
+        part names what the wish names and no listing has; that is subscribed to all the same.
         """
         through = self._replica.position()
         part: list[bytes] = []
+        seen = set()
         for row in self._wanted(wish):
+            seen.add(wish.named(self._replica.listing(row)))
             part.append(self._replica.body(row))
             if len(part) == SNAPSHOT_PRICES:
                 yield Frame(_snapshot_head(age, last=False) + b",".join(part) + b"]}", through)
                 part = []
         tail = self._tail(wish, through)
-        yield Frame(_snapshot_head(age, last=True) + b",".join(part) + b"]," + tail, through)
+        unknown = sorted(wish.values - seen)
+        told = b'"unknown":%b,' % _encode(unknown) if unknown else b""
+        yield Frame(_snapshot_head(age, last=True) + b",".join(part) + b"]," + told + tail, through)
 
     def token(self, wish: Filter, through: Positions) -> str:
         """Return the opaque token of a place."""

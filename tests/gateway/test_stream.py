@@ -74,6 +74,41 @@ async def test_a_subscription_shows_only_what_it_names(
             assert set(client.prices) == expected
 
 
+@pytest.mark.parametrize(
+    ("subscription", "unknown"),
+    [
+        ({"all": True}, None),
+        ({"skus": ["A-1", "A-2"]}, None),
+        ({"skus": ["A-1", "nothing", "B-1"]}, ["B-1", "nothing"]),
+        ({"category": "food"}, None),
+        ({"category": "fod"}, ["fod"]),
+        ({"channel": "market"}, None),
+        ({"channel": "bazaar"}, ["bazaar"]),
+    ],
+)
+async def test_a_snapshot_names_what_nobody_has(
+    subscription: dict[str, Any], unknown: list[str] | None
+) -> None:
+    """It is subscribed to all the same: a listing that comes later is told."""
+    async with market() as place:
+        await open_shops(place)
+        async with place.stream(**subscription) as socket:
+            message = await socket.receive_json()
+            assert message["last"] is True
+            assert message.get("unknown") == unknown
+            if unknown is None:
+                return
+            client = Applied()
+            client.apply(message)
+            named = {"sku": "nothing", "channel": "bazaar", "category": "fod"}
+            await place.owner("acme").decide(
+                catalogue=[listed("acme", named.pop("channel"), named.pop("sku"), **named)]
+            )
+            await place.caught_up()
+            await client.read_through(socket, place)
+            assert ("nothing", "bazaar") in client.prices
+
+
 async def test_a_listing_that_leaves_or_joins_a_category_is_told() -> None:
     async with market() as place:
         await open_shops(place)
