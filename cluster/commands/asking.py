@@ -162,17 +162,16 @@ async def ask(
     if response.status >= 500:
         raise FailedDependency(detail)
     if response.status >= 400:
-        at_fault = _at_fault(answer)  # which some details begin with already
-        raise RejectedInput(at_fault, detail.removeprefix(f"{at_fault.lstrip('?')}: "))
+        raise rejected(answer, detail)
     return answer
 
 
-def _at_fault(problem: Mapping[str, Any]) -> str:
-    """Return where the first fault of a problem document stands, empty where it does not say."""
-    errors = problem.get("errors") or [{}]
-    if "pointer" in errors[0]:
-        return str(errors[0]["pointer"])
-    return f"?{errors[0]['parameter']}" if "parameter" in errors[0] else ""
+def rejected(problem: Mapping[str, Any], detail: str) -> RejectedInput:
+    """Return a problem document's detail with the place of its first fault, named once."""
+    error = (problem.get("errors") or [{}])[0]
+    name = str(error.get("pointer") or error.get("parameter") or error.get("header") or "")
+    place = f"?{name}" if "parameter" in error else name
+    return RejectedInput(place, detail.removeprefix(f"{name}: "))
 
 
 def warn_of_age(voice: Voice, answer: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from cluster.__main__ import main
 from cluster.commands import asking
+from cluster.commands.asking import rejected
 from cluster.commands.doubting import become
 from cluster.commands.speaking import CONFLICT, NOT_FOUND, OK, UNAVAILABLE, USAGE, table
 from cluster.settings import load
@@ -263,3 +264,20 @@ class Card(msgspec.Struct):
     """Where a gateway answers."""
 
     address: str
+
+
+@pytest.mark.parametrize(
+    ("error", "detail", "told"),
+    [
+        ({"pointer": "/price/amount"}, "/price/amount: is low", "/price/amount: is low"),
+        ({"pointer": "/key"}, "is empty", "/key: is empty"),
+        ({"pointer": ""}, "is no object", "input: is no object"),
+        ({"parameter": "channel"}, "channel: is long", "?channel: is long"),
+        ({"header": "Idempotency-Key"}, "Idempotency-Key: is long", "Idempotency-Key: is long"),
+    ],
+)
+def test_what_the_gateway_refuses_is_told_with_its_place_once(
+    error: dict[str, str], detail: str, told: str
+) -> None:
+    assert str(rejected({"errors": [error]}, detail)) == told
+    assert str(rejected({}, "is wrong")) == "input: is wrong"
