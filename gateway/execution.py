@@ -49,6 +49,7 @@ class OperationAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     recommendation: msgspec.Raw | None = None
     as_of: str | None = None
     stale: bool | None = None
+    warnings: tuple[FieldError, ...] = ()  # of what was done, and may not be what was meant
 
 
 class Command(Struct, frozen=True, kw_only=True):
@@ -60,6 +61,7 @@ class Command(Struct, frozen=True, kw_only=True):
     listing: Listing | None = None
     row: int | None = None
     planned: Mapping[int, Planned] = {}  # of a plan, where each of its partitions stood
+    warnings: tuple[FieldError, ...] = ()  # to go with the answer
 
 
 _encode = msgspec.json.Encoder().encode
@@ -203,6 +205,7 @@ def _answer(
         recommendation=_in_effect(gateway, row) if row is not None and not pending else None,
         as_of=age.as_of if age is not None else None,
         stale=age.stale if age is not None else None,
+        warnings=command.warnings,
     )
     return web.Response(
         body=_encode(answer),

@@ -146,10 +146,10 @@ async def start_experiment(gateway: Gateway, call: Call) -> web.Response:
 
 def _check_scope(gateway: Gateway, retailer: str, body: StartExperiment) -> None:
     """Refuse an experiment on a channel or category that no listing has: it would try nothing."""
-    scope, key = body.scope, body.key or ""
-    if scope is None or scope == "retailer" or gateway.replica.holds(retailer, scope, key):
+    place = (body.scope or "retailer", body.key or "")
+    if not gateway.replica.missing(retailer, (place,)):
         return
-    told = f"there is no listing of {scope} {key!r}: name one that has listings"
+    told = f"there is no listing of {place[0]} {place[1]!r}: name one that has listings"
     age = age_of(gateway, shards_of(gateway, retailer))
     raise Problem(NOT_FOUND, told, errors=[FieldError(told, pointer="/key")], age=age)
 

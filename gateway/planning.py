@@ -6,7 +6,7 @@ shards themselves say whether they still do.
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -14,7 +14,7 @@ from aiohttp import web
 from msgspec import Meta, Struct
 from msgspec.structs import asdict
 
-from engine.deltas import PLAN_CHANGES_MAX, PlanApplied, Planned, ScopeChange
+from engine.deltas import PLAN_CHANGES_MAX, PlanApplied, Planned, ScopeChange, ScopeKind
 from engine.errors import DeadlinePassed, FailedDependency, NotSupported, RejectedInput
 from engine.policy import PolicyBook
 from engine.suppositions import CASES_MAX, Case, RatioGiven, Selection
@@ -170,7 +170,14 @@ async def apply_policies(gateway: Gateway, call: Call) -> web.Response:
         observed_ms=observed_ms(gateway, destinations),
         anyway=body.anyway,
     )
-    command = Command(delta=delta, raw=raw, destinations=destinations, planned=planned)
+    places = [(change.scope, change.key) for change in body.changes]
+    command = Command(
+        delta=delta,
+        raw=raw,
+        destinations=destinations,
+        planned=planned,
+        warnings=_warned(body.changes, gateway.replica.missing(retailer, places)),
+    )
     return await execute(gateway, call, command)
 
 
@@ -258,9 +265,18 @@ def _warnings(
 
     It is no fault: a policy may be there before its listings.
     """
+    counted = zip(changes, *concerned, strict=True)
+    nobody = {(change.scope, change.key) for change, *counts in counted if not any(counts)}
+    return _warned(changes, nobody)
+
+
+def _warned(
+    changes: tuple[ScopeChange, ...], nobody: Collection[tuple[ScopeKind, str]]
+) -> tuple[FieldError, ...]:
+    """Return a warning of each change whose place (scope, key) is among those without listings."""
     warnings = []
-    for at, (change, *counts) in enumerate(zip(changes, *concerned, strict=True)):
-        if change.scope != "retailer" and not any(counts):
+    for at, change in enumerate(changes):
+        if change.scope != "retailer" and (change.scope, change.key) in nobody:
             key = change.key.replace("\x1f", " / ")
             told = (
                 f"there is no {change.scope} {key!r} among the listings now: it is for later ones"

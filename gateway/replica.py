@@ -7,12 +7,12 @@ here waits or reads a clock: whoever answers says what time it is, and judges th
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 from msgspec import Struct
 
 from engine.decided import QUOTE_DTYPE, CatalogueChange, Decided, Outcome
+from engine.deltas import ScopeKind
 from engine.policy import PolicyBook
 from gateway.documents import (
     STATE_NAMES,
@@ -253,17 +253,30 @@ class Replica:
         view = self.retailers.get(retailer)
         return view.products.get(sku) if view is not None else None
 
-    def holds(self, retailer: str, kind: Literal["channel", "category"], name: str) -> bool:
-        """Whether a listing of the retailer is on this channel, or of this category, now.
+    def missing(
+        self, retailer: str, places: Iterable[tuple[ScopeKind, str]]
+    ) -> set[tuple[ScopeKind, str]]:
+        """Return those of the places (scope, key) where a retailer has no listing now.
 
-        Where one is, it is usually found early; all are looked at to say that there is none.
+        Where he has one it is usually found early; all are looked at to say that there is none.
         """
-        view = self.retailers.get(retailer)
-        return view is not None and any(
-            getattr(self.listing(row), kind) == name
-            for product in view.products.values()
-            for row in product.rows
-        )
+        view = self.retailers.get(retailer) or Retailer(retailer)
+        missing = {place for place in places if place[0] != "retailer"}
+        for scope, key in [place for place in missing if place[0] == "listing"]:
+            channel, _, sku = key.partition("\x1f")
+            product = view.products.get(sku)
+            if product is not None and self.row_of(retailer, product, channel) is not None:
+                missing.discard((scope, key))
+        wanted = {place for place in missing if place[0] != "listing"}
+        for product in view.products.values() if wanted else ():
+            for row in product.rows:
+                listing = self.listing(row)
+                wanted.discard(("channel", listing.channel))
+                wanted.discard(("category", listing.category or ""))
+                wanted.difference_update(("tag", tag) for tag in listing.tags)
+            if not wanted:
+                break
+        return {place for place in missing if place[0] == "listing" or place in wanted}
 
     def is_live(self, row: int) -> bool:
         """Whether the row's listing is in the catalogue now."""

@@ -206,6 +206,30 @@ async def test_anyway_needs_no_plan() -> None:
         assert delta.anyway
 
 
+async def test_what_is_applied_for_nobody_is_warned_of() -> None:
+    """As the plan does, where nobody planned; what this gateway has read is what it knows."""
+    there = (
+        ("category", "food"),
+        ("channel", "market"),
+        ("tag", "kvi"),
+        ("listing", "shop\x1fA-1"),
+    )
+    absent = (("category", "nope"), ("channel", "food"), ("tag", "k"), ("listing", "shop\x1fA-3"))
+    changes = [
+        {"scope": scope, "key": key, "fields": {"publish": True}} for scope, key in there + absent
+    ]
+    async with market() as place:
+        await open_shops(place)
+        async with answered(place, lambda delta: (outcome(delta, "done"), ())):
+            body = {"changes": [*CHANGES, *changes], "anyway": True}
+            status, answer = await place.post(APPLY, body)
+            assert status == 200
+            pointers = [each["pointer"] for each in answer["warnings"]]
+            assert pointers == [f"/changes/{at}/key" for at in range(5, 9)]
+            _, answer = await place.post(APPLY, {"changes": CHANGES, "anyway": True})
+            assert "warnings" not in answer
+
+
 async def test_what_ifs_are_told_by_case() -> None:
     forks = HandForks()
     async with market(forks=forks.ask) as place:
