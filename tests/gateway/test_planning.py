@@ -127,12 +127,13 @@ async def test_a_shard_that_moved_on_is_a_conflict() -> None:
 async def test_a_plan_warns_of_what_no_shard_has() -> None:
     """Of a retailer in two shards: what one of them has is not misspelt."""
     forks = HandForks()
-    forks.concerned = {0: [3, 0, 0, 0], 1: [0, 4, 0, 0]}
+    forks.concerned = {0: [3, 0, 0, 0, 0], 1: [0, 4, 0, 0, 0]}
     keys = (("category", "food"), ("category", "drinks"), ("listing", "shop\x1fX"), ("tag", "k"))
     changes = [{"scope": scope, "key": key, "fields": {"publish": True}} for scope, key in keys]
     async with market(spreads={"acme": 8}, forks=forks.ask) as place:
         await open_shops(place)
-        status, plan = await place.post(PLAN, {"changes": changes})
+        # A retailer without listings is not misspelt.
+        status, plan = await place.post(PLAN, {"changes": [*changes, *CHANGES]})
     assert status == 200
     listing, tag = plan["warnings"]
     assert listing["pointer"] == "/changes/2/key"

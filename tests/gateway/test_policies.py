@@ -78,6 +78,10 @@ async def test_scopes_are_paged() -> None:
             seen += page["policies"]
             cursor = page["next_cursor"]
         assert seen == whole["policies"]
+        path = f"{PATH}?limit=2"
+        async with place.client.get(path, headers=place.headers("acme")) as answer:
+            link, cursor = answer.headers["Link"], (await answer.json())["next_cursor"]
+        assert link == f'<{path}&cursor={cursor}>; rel="next"'
 
 
 async def test_one_scope_is_read_by_its_name() -> None:
