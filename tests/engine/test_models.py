@@ -264,7 +264,8 @@ def test_a_model_moves_prices_towards_what_it_knows() -> None:
         model = artefact(elasticity=elasticity, elasticity_sd=0.1)
         given(world, promoted(world, model, stage="champion"), model, after_ms=2)
         lived(world, 8)
-    assert np.mean([flat.price(sku) > steep.price(sku) for sku in SKUS]) > 0.9
+    assert all(flat.price(sku) >= steep.price(sku) for sku in SKUS)
+    assert np.mean([flat.price(sku) > steep.price(sku) for sku in SKUS]) > 0.75
 
 
 def test_an_earlier_model_or_none_is_promoted_again() -> None:
