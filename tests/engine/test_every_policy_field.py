@@ -311,7 +311,12 @@ ROWS |= {
     "learning": (True, learns, learnt, {}),
     "dither": (0.0, learns, not_(dithered), LEARNS),
     "exploration_budget_minor": (0, learns, not_(dithered), LEARNS),
-    "learning_step": (0.01, learns, not_(large_step), {**LEARNS, "dither": 0.0}),
+    "learning_step": (
+        0.01,
+        learns,
+        not_(large_step),
+        {**LEARNS, "dither": 0.0, "prior_elasticity": -1.8, "prior_elasticity_sd": 0.1},
+    ),
     "season_end_ms": (
         SEASON["season_end_ms"],
         season,
