@@ -297,9 +297,9 @@ def _narrow(markup: np.ndarray) -> set[int]:
 
 def _is_ruled(held: RetailerLearning, markup: np.ndarray, said: Stated) -> np.ndarray:
     """Return which rows' prices follow a rule of thumb; whose are stated to be good do not."""
-    above = np.isfinite(markup) & (markup > held.piled_log) & (said.error == 0.0)
     if not held.ruled:
         return np.zeros(len(markup), dtype=bool)
+    above = np.isfinite(markup) & (markup > held.piled_log) & (said.error == 0.0)
     step = np.rint(np.where(above, markup, -1.0) / ALIKE_LOG).astype(np.int64)
     return np.asarray(above & np.isin(step, held.ruled))
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
@@ -40,7 +41,7 @@ def price(
     """Show a product's price: recommended, in force, bounds, confidence, how fresh."""
     voice, settings = Voice(common), settings_of(common)
     parameters = {"channel": channel, "retailer": retailer}
-    answer = run(ask(settings, f"/products/{_quoted(sku)}/recommendation", parameters))
+    answer = run(ask(settings, f"/products/{quoted(sku)}/recommendation", parameters))
     shown = table(sku, "", "")
     for name, value in answer.items():
         if not isinstance(value, list):
@@ -59,7 +60,7 @@ def explain(
     """Say in words why a price is what it is: the binding rule, and the price without it."""
     voice, settings = Voice(common), settings_of(common)
     parameters = {"channel": channel, "retailer": retailer}
-    answer = run(ask(settings, f"/products/{_quoted(sku)}/explanation", parameters))
+    answer = run(ask(settings, f"/products/{quoted(sku)}/explanation", parameters))
     voice.answer(answer, str(answer["text"]))
     warn_of_age(voice, answer)
     return 0
@@ -80,7 +81,7 @@ def features(
     parameters = {"channel": channel, "retailer": retailer}
     if strong:
         parameters["consistency"] = "strong"
-    answer = run(ask(settings, f"/products/{_quoted(sku)}/features", parameters))
+    answer = run(ask(settings, f"/products/{quoted(sku)}/features", parameters))
     if voice.json:
         voice.answer(answer)
         return 0
@@ -180,9 +181,8 @@ def warn_of_age(voice: Voice, answer: Mapping[str, Any]) -> None:
         voice.say(f"stale: the gateway has heard nothing newer than {answer['as_of']}")
 
 
-def _quoted(sku: str) -> str:
-    from urllib.parse import quote
-
+def quoted(sku: str) -> str:
+    """Return a SKU as it stands in a path: a slash in it is no step."""
     return quote(sku, safe="")
 
 

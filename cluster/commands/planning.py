@@ -2,13 +2,12 @@
 
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import msgspec
 from cyclopts import Parameter
 from rich.table import Table
 
-from cluster.commands.asking import ask, warn_of_age
+from cluster.commands.asking import ask, quoted, warn_of_age
 from cluster.commands.giving import give
 from cluster.commands.speaking import Common, Voice, run, settings_of, table
 from cluster.settings import Settings
@@ -40,7 +39,7 @@ def policy(
     voice, settings = Voice(common), settings_of(common)
     parameters = {"channel": channel, "retailer": retailer}
     if sku is not None:
-        answer = run(ask(settings, f"/products/{quote(sku, safe='')}/policy", parameters))
+        answer = run(ask(settings, f"/products/{quoted(sku)}/policy", parameters))
         shown = table(f"{answer['sku']} on {answer['channel']}", "field", "value", "set by")
         for name, each in answer["fields"].items():
             shown.add_row(name, _value(each["value"]), _place(each))
