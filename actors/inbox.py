@@ -27,6 +27,10 @@ READ_WAIT_MS = 500
 AHEAD_BYTES_MAX = 8 * 1024 * 1024
 """So much of a lane is read ahead; a frame may be a hundred thousand bytes, a fact a hundred."""
 
+MUCH_BYTES = 64 * 1024
+"""Some five hundred JSON deltas. Where so much waits, what every microbatch pays is the lesser part
+of its price, and to gather more would save little."""
+
 RECORD_BYTES_FIRST = 128 * 1024
 """A record is taken for so big until one was seen."""
 
@@ -73,6 +77,10 @@ class Lane:
     def waiting(self) -> int:
         """Return how many records are at hand."""
         return len(self._buffer) - self._next
+
+    def waiting_bytes(self) -> int:
+        """Return how many bytes are at hand."""
+        return self._buffered_bytes
 
     def take(self, records_max: int, through: int | None = None) -> list[Record]:
         """Take the next records, at most up to offset ``through``."""
@@ -165,6 +173,26 @@ class Inbox:
         """Make :meth:`read` return at once, with what there is."""
         self._woken = True
         self._grown.set()
+
+    async def gather(self, rest_ms: int) -> None:
+        """Let deltas gather for so long, until they are many, a command came, or we are woken.
+
+        Raises:
+            LogFault: as :meth:`read`.
+        """
+        try:
+            async with asyncio.timeout(rest_ms / 1000):
+                while not (
+                    self._woken
+                    or self.commands.waiting()
+                    or self.deltas.waiting_bytes() >= MUCH_BYTES
+                ):
+                    self._grown.clear()
+                    self.commands.check()
+                    self.deltas.check()
+                    await self._grown.wait()
+        except TimeoutError:
+            pass
 
     async def read(
         self, *, wait_ms: int, records_max: int | None = None, room: bool = True

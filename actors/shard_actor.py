@@ -55,6 +55,14 @@ DEATHS_BEFORE_STOP = 10
 """On so many, skipping did not help: the shard stops."""
 
 
+GATHERED = 3
+"""Deltas gather for so many times as long as the last microbatch took: a shard under a steady flow
+decides for a third of the time, however crowded the machine is."""
+
+GATHER_MS_MAX = 30
+"""But no longer than this after it began."""
+
+
 class OwnerSettings(Struct, frozen=True, kw_only=True):
     """What an owner needs to know about its generation and its pace."""
 
@@ -63,7 +71,7 @@ class OwnerSettings(Struct, frozen=True, kw_only=True):
     spreads: dict[str, int] = {}
     clock: ClockKind = "wall"
     heartbeat_ms: int = 250
-    interval_ms: int = 0  # least time from one microbatch's beginning to the next one's
+    interval_ms: int = 0  # least time between two microbatches' beginnings; 0: none at all
     checkpoint_interval_ms: int = 60_000
     checkpoint_slice_rows: int = 2_048
     limits: InboxLimits = InboxLimits()
@@ -115,6 +123,7 @@ class ShardActor:
         self._telling = asyncio.Lock()  # held by the one whose features are told
         self._replay_domain = ""  # of the decisions being replayed
         self._last_mark_ms = self._begun_ms = self._phase_ms = clock.monotonic_ms()
+        self._took_ms = 0  # the last microbatch, its append included
         self._shard: OwnedShard
         self._reader: DecisionReader
         self._position: LogPosition | None = None  # of the last decision recorded or replayed
@@ -215,6 +224,7 @@ class ShardActor:
         self._last_mark_ms = self._clock.monotonic_ms()
         self._answer_strong_reads()
         await self._checkpoint_between()
+        self._took_ms = self._clock.monotonic_ms() - self._begun_ms
         if self._cautious:
             self._leave_caution()
         return batch.deltas
@@ -489,11 +499,16 @@ class ShardActor:
         """Let deltas gather until the last microbatch began long enough ago.
 
         A shard at rest decides the first delta at once. Under a steady trickle each microbatch has
-        a price that everybody pays: a dispatch, an append, and a record for every follower.
+        a price that everybody pays: hundreds of array calls, an append, and a record for every
+        follower. On a full machine it takes longer, and so more is gathered: owners that begin
+        again at once take the processor from each other, and all wait (docs/decisions/0095).
         """
-        rest_ms = self._begun_ms + self._settings.interval_ms - self._clock.monotonic_ms()
-        if self._settings.interval_ms > 0 and rest_ms > 0:
-            await asyncio.sleep(rest_ms / 1000)
+        if self._settings.interval_ms == 0:
+            return
+        interval_ms = max(self._settings.interval_ms, min(GATHERED * self._took_ms, GATHER_MS_MAX))
+        rest_ms = self._begun_ms + interval_ms - self._clock.monotonic_ms()
+        if rest_ms > 0:
+            await self._inbox.gather(rest_ms)
 
     def _wait_ms(self) -> int:
         """Return how long the next microbatch may take to come."""

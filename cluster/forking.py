@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from cluster.assembly import make_logs
+from cluster.priority import stand_back
 from cluster.ray_node import ONE_THREAD, compiled_kernels
 from cluster.settings import Settings
 from engine.errors import (
@@ -34,8 +35,6 @@ ASKED_MAX = 8
 """Questions that may wait for the one before them; more are refused at once."""
 
 ANSWER_BYTES_MAX = 64 * 2**20
-YIELDING = 10
-"""Niceness: prices are decided first."""
 
 LOGGER = logging.getLogger("repricer.forking")
 
@@ -203,7 +202,7 @@ def _foreseen(fork: Any, question: Mapping[str, Any]) -> dict[str, Any]:
 
 def main() -> int:
     """Read the settings, then answer questions until nobody asks any more."""
-    os.nice(YIELDING)
+    stand_back()  # prices are decided first
     settings = Settings.model_validate_json(sys.stdin.readline())
     while line := sys.stdin.readline():
         answer = answered(settings, msgspec.json.decode(line))

@@ -28,6 +28,7 @@ from actors.pauses import keep
 from actors.shard_actor import ShardActor
 from actors.starts import Start
 from cluster.control import ControlServer, control_token
+from cluster.priority import stand_alone
 from cluster.processes import ProcessName, own_name, write_file
 from cluster.settings import Settings
 from cluster.telemetry import configure_logs, make_registry, owner_samples
@@ -158,6 +159,7 @@ class OwnerProcess:
 
     def begin(self, start_json: str) -> dict[str, Any]:
         """Start the loop; return the process's pid and address once it can be asked."""
+        stand_alone()
         self._start = msgspec.json.decode(start_json, type=Start)
         thread = threading.Thread(target=self._run, name=self._start.name, daemon=True)
         thread.start()

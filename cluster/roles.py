@@ -17,6 +17,7 @@ from actors.shipping import Shipping
 from cluster.assembly import make_followers, make_logs, make_shipping, make_sinks, merge_bases
 from cluster.control import ControlServer, control_token
 from cluster.owner import memory_bytes
+from cluster.priority import stand_back
 from cluster.settings import Settings
 from cluster.telemetry import configure_logs, follower_samples, make_registry
 from cluster.watching import run_supervisor, write_role
@@ -34,8 +35,6 @@ CATCH_UP_S = 10.0
 SHIP_EVERY_MS = 15_000
 MERGE_EVERY_CHECKPOINTS = 12
 CAUGHT_UP_MS = 1_000
-YIELDING = 10
-"""Niceness of what carries decisions away: on a crowded machine owners, and starts, come first."""
 
 
 async def run_followers(settings: Settings) -> None:
@@ -176,7 +175,7 @@ def main(role: str, settings_file: Path) -> int:
         role, settings.folder / "logs", level=telemetry.level, as_json=telemetry.json_logs
     )
     if role in ("merge", "train", "followers"):
-        os.nice(YIELDING)
+        stand_back()  # owners, and starts, come first
     if role == "train":
         from cluster.commands.modelling import train_all
 

@@ -132,7 +132,7 @@ class ShardSettings(_Part):
     )
     interval_ms: Annotated[int, Field(ge=0, le=200)] = Field(
         default=5,
-        description="least time between two microbatches of a shard; one at rest decides at once",
+        description="least time between two microbatches, up to 30 where they take long; 0: none",
     )
     checkpoint_s: Annotated[float, Field(gt=0)] = Field(
         default=300, description="seconds between two checkpoints of a shard"

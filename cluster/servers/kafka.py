@@ -97,6 +97,8 @@ class Kafka:
         self._process.start(
             [
                 *(java, "-Xms256m", "-Xmx512m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20"),
+                # A broker of minutes: its second compiler would take a fifth of a core meanwhile.
+                "-XX:TieredStopAtLevel=1",
                 *("-XX:+ExitOnOutOfMemoryError", "-Djava.net.preferIPv4Stack=true"),
                 *java_scratch(self._folder),
                 *("-Djava.awt.headless=true", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"),

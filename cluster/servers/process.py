@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol, final
 
+from cluster.priority import YIELDING, session_stands_back
 from cluster.servers import launch
 from cluster.servers.launch import family, kill_family
 
@@ -75,8 +76,9 @@ class Process:
         environment: Mapping[str, str] | None = None,
         user: str | None = None,
         wait_s: float = 60.0,
+        yielding: bool = False,
     ) -> None:
-        """Start the server and return when ``ready`` does.
+        """Start the server and return when ``ready`` does; ``yielding``: behind all others.
 
         ``ready`` raises `NotReady` or `OSError` for as long as the server does not answer.
 
@@ -85,7 +87,12 @@ class Process:
         """
         if self.running:
             raise ServerFailed(f"{self._name} is running already")
+        if yielding:
+            command = ["nice", "-n", str(YIELDING), *command]
         self._spawn(command, environment, user)
+        if yielding:
+            assert self._launcher is not None
+            session_stands_back(self._launcher.pid)
         atexit.register(self.stop)
         self._wait_ready(ready, wait_s)
 

@@ -144,8 +144,6 @@ class QuestDB:
         self._prepare()
         self._process.start(
             [
-                # A projection stands back behind whoever decides and answers on the same machine.
-                *("nice", "-n", "10"),
                 *(str(java), "-XX:+UseParallelGC", "-Xms128m", "-Xmx1g"),
                 *java_scratch(self._folder),
                 *("-p", str(jar), "-m", "io.questdb/io.questdb.ServerMain"),
@@ -153,6 +151,8 @@ class QuestDB:
             ],
             lambda: probe(self._address),
             wait_s=90,
+            # A projection stands back behind whoever decides and answers on the same machine.
+            yielding=True,
         )
 
     def stop(self) -> None:

@@ -1,6 +1,7 @@
 """How two lanes are cut into microbatches, as they come and as a decision says."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -168,3 +169,67 @@ async def test_closing_ends_a_read_that_swallows_a_cancellation(
     await asked.wait()
     await lane.close()
     assert swallowed == [-1]
+
+
+async def gathered(reading: Inbox, happens: Callable[[], Awaitable[None]]) -> bool:
+    """Tell whether gathering for a minute ends once something happens, and not before."""
+    gathering = asyncio.ensure_future(reading.gather(60_000))
+    await asyncio.sleep(0.02)
+    assert not gathering.done()
+    await happens()
+    await asyncio.wait([gathering], timeout=5)
+    ended = gathering.done()
+    gathering.cancel()
+    await reading.close()
+    return ended
+
+
+async def test_gathering_ends_when_its_time_is_over(place: Home) -> None:
+    reading = await filled(place, 0, 2)
+    await reading.gather(1)
+    assert marks(await reading.read(wait_ms=1_000)) == (-1, 1, 2)
+    await reading.close()
+
+
+async def test_gathering_waits_while_few_deltas_come_and_no_longer_for_a_command(
+    place: Home,
+) -> None:
+    async def a_command() -> None:
+        await place.send(count("a", 1, 9), topic=COMMANDS)
+
+    assert await gathered(await filled(place, 0, 2), a_command)
+
+
+async def test_gathering_ends_when_a_strong_read_wakes_it(place: Home) -> None:
+    reading = await filled(place, 0, 2)
+
+    async def woken() -> None:
+        reading.wake()
+
+    assert await gathered(reading, woken)
+
+
+async def test_gathering_ends_when_what_waits_is_much(
+    place: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = await filled(place, 0, 2)
+    monkeypatch.setattr("actors.inbox.MUCH_BYTES", reading.deltas.waiting_bytes() + 1)
+
+    async def one_more() -> None:
+        await place.send(count("a", 1, 9))
+
+    assert await gathered(reading, one_more)
+
+
+async def test_gathering_raises_what_stopped_a_lane(place: Home) -> None:
+    reading = await filled(place, 0, 2)
+
+    async def lost(*_: object, **__: object) -> list[Record]:
+        raise LogTruncated("gone")
+
+    reading.deltas._log.read = lost  # type: ignore[method-assign]
+    await place.send(count("a", 1, 9))
+    with pytest.raises(LogTruncated):
+        async with asyncio.timeout(5):
+            await reading.gather(60_000)
+    await reading.close()

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from actors.attempts import NARROWER
-from actors.shard_actor import DEATHS_BEFORE_SKIP, ShardActor
+from actors.reign import Recorded
+from actors.shard_actor import DEATHS_BEFORE_SKIP, GATHER_MS_MAX, ShardActor
+from engine.decided import Decided
 from engine.deltas import ModeChanged, PricePinned
 from engine.errors import (
     ClockFault,
@@ -423,6 +425,51 @@ async def test_within_the_interval_what_comes_is_gathered_into_one_microbatch(pl
     await asyncio.sleep(0.02)
     await place.send(count("a", 6, 2), count("b", 7, 3))
     assert await deciding == 3
+
+
+@pytest.mark.parametrize(
+    ("interval_ms", "took_ms", "rests_ms"),
+    [(0, 8, None), (5, 0, 5), (5, 8, 24), (50, 8, 50), (5, 9_000, GATHER_MS_MAX)],
+)
+async def test_what_a_microbatch_took_says_how_long_the_next_gathers(
+    place: Home,
+    monkeypatch: pytest.MonkeyPatch,
+    interval_ms: int,
+    took_ms: int,
+    rests_ms: int | None,
+) -> None:
+    owner = await live(place.owner(interval_ms=interval_ms, heartbeat_ms=50), 1)
+    gathered: list[int] = []
+
+    async def gather(rest_ms: int) -> None:
+        gathered.append(rest_ms)
+
+    monkeypatch.setattr(owner._inbox, "gather", gather)
+    now_ms = owner._clock.monotonic_ms()
+    monkeypatch.setattr(owner._clock, "monotonic_ms", lambda: now_ms)
+    owner._begun_ms, owner._took_ms, owner._last_mark_ms = now_ms, took_ms, now_ms
+    await owner.step()
+    assert gathered == ([] if rests_ms is None else [rests_ms])
+
+
+async def test_how_long_a_microbatch_took_is_told_with_its_append(
+    place: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = await live(place.owner(interval_ms=5, heartbeat_ms=50), 1)
+    reign = owner._reign
+    assert reign is not None
+    appended = reign.append
+    now_ms = owner._clock.monotonic_ms()
+
+    async def slowly(decided: Decided) -> Recorded:
+        nonlocal now_ms
+        now_ms += 70
+        return await appended(decided)
+
+    monkeypatch.setattr(owner._clock, "monotonic_ms", lambda: now_ms)
+    monkeypatch.setattr(reign, "append", slowly)
+    await owner.step()
+    assert owner._took_ms == 70
 
 
 async def test_an_owner_at_rest_decides_the_first_delta_at_once(place: Home) -> None:

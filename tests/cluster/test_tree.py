@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from cluster.launching import living_owners
+from cluster.priority import YIELDING
 from cluster.processes import leftovers, tree_mark
 from cluster.ray_node import read_node, refuse_open_job_api
 from cluster.tree import role_card
@@ -211,6 +212,21 @@ def test_replay_agrees_from_the_start_and_from_a_checkpoint(engine: EngineUnderT
         replayed = engine.verb("replay", "--from", begin)
         assert replayed["differences"] == 0
         assert replayed["exit_code"] == 0
+
+
+def test_processors_are_shared_by_who_decides_and_who_may_be_late(
+    engine: EngineUnderTest,
+) -> None:
+    """Niceness counts inside of a session only: each owner leads its own, and followers yield."""
+    settings = engine.settings
+    owners = living_owners(settings.run_folder)
+    assert owners
+    assert [os.getsid(each.pid) for each in owners] == [each.pid for each in owners]
+    card = role_card(settings, "followers")
+    assert card is not None
+    assert os.getsid(card.process.pid) == card.process.pid
+    group = Path(f"/proc/{card.process.pid}/autogroup")
+    assert not group.exists() or group.read_text().split()[-1] == str(YIELDING)
 
 
 def test_a_killed_gateway_and_supervisor_come_back(engine: EngineUnderTest) -> None:
