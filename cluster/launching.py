@@ -6,6 +6,7 @@ process itself, so that neither Ray nor its death is in the way.
 
 import asyncio
 import contextlib
+import os
 import secrets
 import sys
 from pathlib import Path
@@ -157,7 +158,8 @@ class RayLauncher:
             log = (self._settings.folder / "logs" / "placement.log").open("ab")
             with log:
                 child = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "cluster.placement", str(self._settings_file)),
+                    *(sys.executable, "-m", "cluster.placement"),
+                    *(str(self._settings_file), str(os.getpid())),
                     env=ray_environment(self._settings),
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,

@@ -18,7 +18,7 @@ from msgspec import Struct
 from actors.starts import Start
 from cluster.control import LOOPBACK
 from cluster.owner import OwnerProcess
-from cluster.processes import ProcessName, kill, lives
+from cluster.processes import ProcessName, end_with_parent, kill, lives
 from cluster.ray_node import read_node
 from cluster.settings import Settings
 
@@ -135,4 +135,7 @@ def place(settings_file: Path) -> None:
 
 
 if __name__ == "__main__":
+    # Nobody else gives it orders. Ray would take leave of its head first, and wait for ever for one
+    # that hangs, as would an order that is being carried out.
+    end_with_parent(int(sys.argv[2]))
     place(Path(sys.argv[1]))

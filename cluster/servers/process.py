@@ -90,11 +90,11 @@ class Process:
         if yielding:
             command = ["nice", "-n", str(YIELDING), *command]
         self._spawn(command, environment, user)
-        if yielding:
-            assert self._launcher is not None
-            session_stands_back(self._launcher.pid)
         atexit.register(self.stop)
         self._wait_ready(ready, wait_s)
+        if yielding:  # but its start, which somebody waits for, does not
+            assert self._launcher is not None
+            session_stands_back(self._launcher.pid)
 
     def _wait_ready(self, ready: Callable[[], None], wait_s: float) -> None:
         deadline = time.monotonic() + wait_s

@@ -17,7 +17,7 @@ import pytest
 
 from cluster.launching import living_owners
 from cluster.priority import YIELDING
-from cluster.processes import leftovers, tree_mark
+from cluster.processes import leftovers, name_of, tree_mark
 from cluster.ray_node import read_node, refuse_open_job_api
 from cluster.tree import role_card
 from engine.routing import key64, partition_of
@@ -258,6 +258,30 @@ def of_ray(engine: EngineUnderTest, command: str) -> list[int]:
             if Path(f"/proc/{pid}/comm").read_text().startswith(command):
                 found.append(pid)
     return found
+
+
+def test_who_speaks_to_ray_ends_with_its_supervisor_though_the_head_hangs(
+    engine: EngineUnderTest,
+) -> None:
+    """Ray would take leave of its head first: a process would stay that nobody asks any more."""
+    settings = engine.settings
+    (head,) = of_ray(engine, "gcs_server")
+    (speaker,) = (
+        pid
+        for pid in leftovers(tree_mark(settings.folder))
+        if b"cluster.placement" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
+    card = role_card(settings, "supervisor")
+    assert card is not None
+    os.kill(head, signal.SIGSTOP)
+    try:
+        os.kill(card.process.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 15
+        while name_of(speaker) is not None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert name_of(speaker) is None
+    finally:
+        os.kill(head, signal.SIGCONT)
 
 
 def test_ray_heads_death_stops_no_shard(engine: EngineUnderTest) -> None:
