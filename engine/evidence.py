@@ -8,8 +8,7 @@ from engine.learnt import RetailerLearning, sums_of
 from engine.memory import Memory
 from engine.promotion import informed_learnt
 from engine.stated import Stated, own_word, roots_of, stated_of
-from kernels.choice import hidden_variance
-from kernels.elasticities import MEAN_SD, MEANS, SPREAD, Evidence, Roots, implied, moments
+from kernels.elasticities import MEANS, Evidence, Roots, implied, moments
 from kernels.hierarchy import fit, pooled, posterior
 from kernels.limits import PRICE_MINOR_MAX
 from kernels.whitening import SUMS, lead_score
@@ -163,18 +162,6 @@ def evidence_of(
     return Evidence(sums["xx"] + own[0], moment + own[1], told, piled, said.error)
 
 
-def hidden_of(held: RetailerLearning, category: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Return float64[rows], what a bias that a row's whole category shares may hide of its slope.
-
-    Args:
-        mean: of what is believed of each row's elasticity.
-    """
-    assert held.table is not None
-    roots = held.table.roots
-    sd = MEAN_SD * roots.sd[category] / SPREAD
-    return hidden_variance(mean, held.tested[category], roots.error[category], sd)
-
-
 def refit(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> None:
     """Choose anew how a retailer's catalogue is thought to have come about."""
     listings = memory.listings.listings.take(mine)
@@ -207,7 +194,6 @@ def refit(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> None:
     centre = (parts * means).sum(axis=1)
     square = (parts * np.square(means)).sum(axis=1)
     held.pooled_sd = np.sqrt(np.maximum(square - np.square(centre), 0.0))
-    held.tested = np.bincount(category, sums_of(held, learnt)["xx"], count)
     held.follow = followed(held.follows)
     held.fits += 1
     later = held.fits > len(FIT_DAYS)

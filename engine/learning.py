@@ -19,7 +19,6 @@ from engine.evidence import (
     categories_of,
     effective_cost_ratio,
     evidence_of,
-    hidden_of,
     markups,
     refit,
     restated,
@@ -469,8 +468,7 @@ def decide_rows(
     moved = np.clip(best - anchor, -step, step)
     moved = np.where(np.abs(moved) < MOVE_MIN_LOG, 0.0, moved)
     noise = np.exp(-learnt["level"].astype(np.float64)) + held.dispersion
-    doubt = variance + hidden_of(held, category, mean)
-    size = dither_size(mean, doubt, noise, curvature, policy["dither"].astype(np.float64))
+    size = dither_size(mean, variance, noise, curvature, policy["dither"].astype(np.float64))
     size = np.where(pinned(place, anchor + moved, mean, variance), 0.0, size)
     pair = learnt["turns"] // 2
     sign = np.where(_coin(listings["key"], pair), 1.0, -1.0) * np.where(
