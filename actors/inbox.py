@@ -7,7 +7,7 @@ stands in its own decisions.
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from itertools import accumulate
 from operator import attrgetter
 
@@ -180,19 +180,10 @@ class Inbox:
         Raises:
             LogFault: as :meth:`read`.
         """
-        try:
-            async with asyncio.timeout(rest_ms / 1000):
-                while not (
-                    self._woken
-                    or self.commands.waiting()
-                    or self.deltas.waiting_bytes() >= MUCH_BYTES
-                ):
-                    self._grown.clear()
-                    self.commands.check()
-                    self.deltas.check()
-                    await self._grown.wait()
-        except TimeoutError:
-            pass
+        await self._wait(
+            rest_ms,
+            until=lambda: self.commands.waiting() > 0 or self.deltas.waiting_bytes() >= MUCH_BYTES,
+        )
 
     async def read(
         self, *, wait_ms: int, records_max: int | None = None, room: bool = True
@@ -206,8 +197,10 @@ class Inbox:
         Raises:
             LogFault: records that this shard still needs are gone.
         """
-        if wait_ms > 0 and not self._woken:
-            await self._wait(wait_ms)
+        if wait_ms > 0:
+            await self._wait(
+                wait_ms, until=lambda: self.commands.waiting() > 0 or self.deltas.waiting() > 0
+            )
         self._woken = False
         self.commands.check()
         self.deltas.check()
@@ -247,15 +240,15 @@ class Inbox:
         await self.commands.close()
         await self.deltas.close()
 
-    async def _wait(self, wait_ms: int) -> None:
-        if self.commands.waiting() or self.deltas.waiting():
-            return
-        self._grown.clear()
-        self.commands.check()
-        self.deltas.check()
+    async def _wait(self, wait_ms: int, until: Callable[[], bool]) -> None:
+        """Wait until something holds, somebody wakes us, or the time is over."""
         try:
             async with asyncio.timeout(wait_ms / 1000):
-                await self._grown.wait()
+                while not (self._woken or until()):
+                    self._grown.clear()
+                    self.commands.check()
+                    self.deltas.check()
+                    await self._grown.wait()
         except TimeoutError:
             pass
 

@@ -18,8 +18,9 @@ from msgspec import Struct
 from actors.starts import Start
 from cluster.control import LOOPBACK
 from cluster.owner import OwnerProcess
-from cluster.processes import ProcessName, end_with_parent, kill, lives
+from cluster.processes import ProcessName, kill, lives
 from cluster.ray_node import read_node
+from cluster.servers.launch import end_with_parent
 from cluster.settings import Settings
 
 NAMESPACE: Final = "repricer"

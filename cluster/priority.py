@@ -11,20 +11,20 @@ import os
 from pathlib import Path
 
 YIELDING = 10
-"""Niceness of what may be late: a ninth of a processor that a process of niceness 0 wants, too."""
+"""Niceness of what may be late: a tenth of a processor that a process of niceness 0 wants, too."""
 
 
-def stand_back(niceness: int = YIELDING) -> None:
+def stand_back() -> None:
     """Let this process, and its session where it leads one, yield to all others."""
-    os.nice(niceness)
+    os.nice(YIELDING)
     if os.getsid(0) == os.getpid():
-        session_stands_back(os.getpid(), niceness)
+        session_stands_back(os.getpid())
 
 
-def session_stands_back(pid: int, niceness: int = YIELDING) -> bool:
+def session_stands_back(pid: int) -> bool:
     """Let the session of a process yield; return whether this kernel groups by session at all."""
     try:
-        Path(f"/proc/{pid}/autogroup").write_text(f"{niceness}\n")
+        Path(f"/proc/{pid}/autogroup").write_text(f"{YIELDING}\n")
     except OSError:  # no such file; or a sandbox that lets nobody write it: nothing to share by
         return False
     return True

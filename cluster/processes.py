@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from cluster.servers.launch import PR_SET_PDEATHSIG, family
+from cluster.servers.launch import family
 
 TREE_VARIABLE: Final = "REPRICER_TREE"
 PR_SET_CHILD_SUBREAPER: Final = 36
@@ -115,16 +115,6 @@ def tree_mark(folder: Path) -> str:
 def adopt_orphans() -> None:
     """Become the parent of every descendant whose parent ends, so that none escapes us."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def end_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent does end; at once, if it has ended already.
-
-    The kernel counts the parent's *thread*: it must have been started from one that stays.
-    """
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def reap(known: frozenset[int] = frozenset()) -> None:

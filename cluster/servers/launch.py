@@ -52,6 +52,16 @@ def kill_family(root: int) -> list[int]:
     return pids
 
 
+def end_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends; end now if it has ended already.
+
+    The kernel counts the parent's *thread*: it must have been started from one that stays.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
 def become(launcher: int, user: str, command: Sequence[str]) -> NoReturn:
     """Turn this forked child into the server."""
     if user != "-":
@@ -59,10 +69,7 @@ def become(launcher: int, user: str, command: Sequence[str]) -> NoReturn:
         os.initgroups(user, entry.pw_gid)
         os.setgid(entry.pw_gid)
         os.setuid(entry.pw_uid)
-    # After the change of user, which would clear it.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != launcher:
-        os._exit(1)
+    end_with_parent(launcher)  # after the change of user, which would clear it
     os.execvp(command[0], list(command))
 
 

@@ -221,13 +221,15 @@ async def test_gathering_ends_when_what_waits_is_much(
     assert await gathered(reading, one_more)
 
 
-async def test_gathering_raises_what_stopped_a_lane(place: Home) -> None:
+async def test_gathering_raises_what_stopped_a_lane(
+    place: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reading = await filled(place, 0, 2)
 
     async def lost(*_: object, **__: object) -> list[Record]:
         raise LogTruncated("gone")
 
-    reading.deltas._log.read = lost  # type: ignore[method-assign]
+    monkeypatch.setattr(reading.deltas._log, "read", lost)
     await place.send(count("a", 1, 9))
     with pytest.raises(LogTruncated):
         async with asyncio.timeout(5):

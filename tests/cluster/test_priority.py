@@ -15,7 +15,6 @@ GROUP = Path("/proc/self/autogroup")
 TOLD = """
 import os
 from pathlib import Path
-from typing import Any
 from cluster.priority import stand_alone, stand_back
 {what}()
 group = Path("/proc/self/autogroup")

@@ -252,10 +252,15 @@ def test_a_killed_gateway_and_supervisor_come_back(engine: EngineUnderTest) -> N
 
 def of_ray(engine: EngineUnderTest, command: str) -> list[int]:
     """Return the processes of Ray with this command that the engine runs."""
+    return whose(engine, "comm", lambda name: name.startswith(command.encode()))
+
+
+def whose(engine: EngineUnderTest, file: str, holds: Callable[[bytes], bool]) -> list[int]:
+    """Return the engine's processes of which a file under ``/proc`` says so."""
     found = []
     for pid in leftovers(tree_mark(engine.settings.folder)):
         with suppress(FileNotFoundError, ProcessLookupError):  # it ended since it was listed
-            if Path(f"/proc/{pid}/comm").read_text().startswith(command):
+            if holds(Path(f"/proc/{pid}/{file}").read_bytes()):
                 found.append(pid)
     return found
 
@@ -266,11 +271,7 @@ def test_who_speaks_to_ray_ends_with_its_supervisor_though_the_head_hangs(
     """Ray would take leave of its head first: a process would stay that nobody asks any more."""
     settings = engine.settings
     (head,) = of_ray(engine, "gcs_server")
-    (speaker,) = (
-        pid
-        for pid in leftovers(tree_mark(settings.folder))
-        if b"cluster.placement" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    )
+    (speaker,) = whose(engine, "cmdline", lambda words: b"cluster.placement" in words)
     card = role_card(settings, "supervisor")
     assert card is not None
     os.kill(head, signal.SIGSTOP)
