@@ -18,8 +18,9 @@ from pathlib import Path
 from cluster.priority import stand_alone, stand_back
 {what}()
 group = Path("/proc/self/autogroup")
+words = group.read_text().split() if group.exists() else []
 print(os.getpriority(os.PRIO_PROCESS, 0), int(os.getsid(0) == os.getpid()))
-print(group.read_text().rpartition(" ")[2] if group.exists() else "none")
+print(words[-1] if words else "none")
 """
 
 
@@ -37,7 +38,9 @@ def child(what: str, *, session: bool = False, group: int | None = None) -> list
 
 
 def group_niceness() -> str:
-    return GROUP.read_text().split()[-1] if GROUP.exists() else "none"
+    """Return our session's niceness; "none" where it is in no group, as what init itself starts."""
+    words = GROUP.read_text().split() if GROUP.exists() else []
+    return words[-1] if words else "none"
 
 
 def test_who_leads_a_session_stands_back_with_it() -> None:
