@@ -39,7 +39,7 @@ class Checkpointing:
         self._slice_rows = slice_rows
         self._next_ms = begun_ms + interval_ms
         self._parts: list[bytes] = []
-        self._copying = False
+        self.copying = False  # a round began whose rows are not all copied
         self._saving: asyncio.Task[str] | None = None
         self._waiting: list[asyncio.Future[str]] = []  # asked during or before the present round
         self._asked: list[asyncio.Future[str]] = []  # asked after its mark: they need the next
@@ -58,10 +58,10 @@ class Checkpointing:
         """Copy the next slice, if a round is due; call it at a mark, with nothing pending."""
         if self._saving is not None:
             return
-        if not self._copying:
+        if not self.copying:
             if now_ms < self._next_ms and not self._asked:
                 return
-            self._copying = True
+            self.copying = True
             self._waiting, self._asked = self._asked, []
         part = shard.checkpoint_slice(self._slice_rows)
         if part is not None:
@@ -81,7 +81,7 @@ class Checkpointing:
             parts=tuple(self._parts),
         )
         self._parts = []
-        self._copying = False
+        self.copying = False
         self._next_ms = now_ms + self._interval_ms
         self._saving = asyncio.create_task(self._save(increment))
 

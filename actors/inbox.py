@@ -174,6 +174,10 @@ class Inbox:
         self._woken = True
         self._grown.set()
 
+    def is_quiet(self) -> bool:
+        """Whether :meth:`read` would have to wait: nothing is at hand and nobody woke us."""
+        return not (self._woken or self.commands.waiting() or self.deltas.waiting())
+
     async def gather(self, rest_ms: int) -> None:
         """Let deltas gather for so long, until they are many, a command came, or we are woken.
 

@@ -62,6 +62,9 @@ decides for a third of the time, however crowded the machine is."""
 GATHER_MS_MAX = 30
 """But no longer than this after it began."""
 
+COPIED = 4
+"""Behind a microbatch one part of so many of what it took may be spent on a checkpoint."""
+
 
 class OwnerSettings(Struct, frozen=True, kw_only=True):
     """What an owner needs to know about its generation and its pace."""
@@ -198,6 +201,7 @@ class ShardActor:
         without deltas.
         """
         assert self._reign is not None
+        await self._checkpoint_meanwhile()
         await self._keep_interval()
         records_max = self._attempts.records_max(survivor=self._owner) if self._cautious else None
         # A cautious owner tries no more at once than a death shall cost its heir to narrow down.
@@ -217,13 +221,14 @@ class ShardActor:
         )
         self._gate.close()
         decided = self._shard.apply(batch, now_ms, given)
+        applied_ms = self._clock.monotonic_ms() - self._begun_ms
         recorded = await self._reign.append(decided)
         self._shard.record(decided)
         self._gate.open()
         self._position = recorded.position
         self._last_mark_ms = self._clock.monotonic_ms()
         self._answer_strong_reads()
-        await self._checkpoint_between()
+        await self._checkpoint_between(applied_ms // COPIED)
         self._took_ms = self._clock.monotonic_ms() - self._begun_ms
         if self._cautious:
             self._leave_caution()
@@ -563,12 +568,30 @@ class ShardActor:
         if self._shard.backlog == 0:
             self._cautious = False
 
-    async def _checkpoint_between(self) -> None:
+    async def _checkpoint_between(self, spare_ms: int) -> None:
+        """Copy a slice of a round that is due, and more for so long.
+
+        One slice to each of the long microbatches in which a million listings are fed would leave
+        a successor minutes to replay.
+        """
         assert self._reign is not None
-        assert self._position is not None
-        self._rounds.advance(self._shard, self._position, self._clock.monotonic_ms())
+        until_ms = self._clock.monotonic_ms() + spare_ms
+        while self._advance_round() < until_ms and self._rounds.copying:
+            pass
         if self._rounds.finished(self._shard):
             await self._reign.repeat_start()
+
+    async def _checkpoint_meanwhile(self) -> None:
+        """Copy slice after slice while there is nothing to decide; what comes waits behind one."""
+        while self._rounds.copying and self._inbox.is_quiet() and self._wait_ms() > 0:
+            self._advance_round()
+            await asyncio.sleep(0)
+
+    def _advance_round(self) -> int:
+        """Copy the next slice, if a round is due, and return what time it is then."""
+        assert self._position is not None
+        self._rounds.advance(self._shard, self._position, self._clock.monotonic_ms())
+        return self._clock.monotonic_ms()
 
     def _answer_strong_reads(self) -> None:
         waiting = self._strong_reads

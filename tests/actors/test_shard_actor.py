@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from actors.attempts import NARROWER
+from actors.clock import WallClock
 from actors.reign import Recorded
-from actors.shard_actor import DEATHS_BEFORE_SKIP, GATHER_MS_MAX, ShardActor
+from actors.shard_actor import COPIED, DEATHS_BEFORE_SKIP, GATHER_MS_MAX, ShardActor
 from engine.decided import Decided
 from engine.deltas import ModeChanged, PricePinned
 from engine.errors import (
@@ -30,6 +31,8 @@ from tests.sim.feed import KEYS, RETAILER, count, sale
 from tests.sim.watched import Killed, Watched
 
 LISTING = KEYS["a"]
+SLICE_OF_ONE = 512
+"""Rows of a slice which to the toy are one."""
 
 
 @pytest.fixture
@@ -45,6 +48,50 @@ async def live(owner: ShardActor, steps: int = 1) -> ShardActor:
     for _ in range(steps):
         await owner.step()
     return owner
+
+
+async def stepped(owner: ShardActor, asked: "asyncio.Future[str]") -> str:
+    """Let an owner decide until something asked of it is there."""
+    while not asked.done():
+        await owner.step()
+    return asked.result()
+
+
+class Turned(WallClock):
+    """A clock that is turned on by what is done, and counts slices."""
+
+    def __init__(self) -> None:
+        self.turned_ms = self.slices = 0
+
+    def wall_ms(self) -> int:
+        return super().wall_ms() + self.turned_ms
+
+    def monotonic_ms(self) -> int:
+        return super().monotonic_ms() + self.turned_ms
+
+
+class Slow:
+    """A shard that takes long over everything."""
+
+    APPLY_MS, SLICE_MS = 80_000, 10_000
+
+    def __init__(self, shard: Any, clock: Turned) -> None:
+        self._shard = shard
+        self._clock = clock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._shard, name)
+
+    def apply(self, *given: Any) -> Decided:
+        self._clock.turned_ms += self.APPLY_MS
+        decided: Decided = self._shard.apply(*given)
+        return decided
+
+    def checkpoint_slice(self, rows_max: int) -> bytes | None:
+        self._clock.turned_ms += self.SLICE_MS
+        self._clock.slices += 1
+        part: bytes | None = self._shard.checkpoint_slice(rows_max)
+        return part
 
 
 def murderous(shard: Any) -> Watched:
@@ -82,6 +129,53 @@ async def test_a_checkpoint_shortens_the_replay(place: Home) -> None:
     decisions.truncate(3)
     second = await live(place.owner())
     assert second._shard.table(LISTING) == (5, 0)  # type: ignore[attr-defined]
+
+
+async def test_a_round_is_copied_while_there_is_nothing_to_decide(place: Home) -> None:
+    """A slice a heartbeat would take minutes for a million listings."""
+    await place.send(*(count(sku, 5, number) for number, sku in enumerate(KEYS, start=1)))
+    owner = await live(place.owner(checkpoint_slice_rows=SLICE_OF_ONE))
+    asked = owner._rounds.ask()
+    await owner.step()
+    assert owner._rounds.copying, "one slice behind a microbatch, and it holds one row"
+    await owner.step()
+    assert not owner._rounds.copying
+    assert await asyncio.wait_for(stepped(owner, asked), 10) in await place.files.names()
+
+
+async def test_what_comes_is_decided_before_a_round_goes_on(place: Home) -> None:
+    await place.send(*(count(sku, 5, number) for number, sku in enumerate(KEYS, start=1)))
+    owner = await live(place.owner(checkpoint_slice_rows=SLICE_OF_ONE))
+    asked = owner._rounds.ask()
+    seen = 0
+    while owner._rounds.copying or not seen:
+        seen += 1
+        await place.send(count("a", seen, 100 + seen))
+        while owner._inbox.is_quiet():
+            await asyncio.sleep(0)
+        assert await owner.step() == 1
+    assert seen > len(KEYS), "a slice behind each, and what they touched is copied again"
+    await asyncio.wait_for(stepped(owner, asked), 10)
+    successor = await live(place.owner(), steps=0)
+    assert successor._shard.digest == owner._shard.digest
+
+
+async def test_a_long_microbatch_is_followed_by_as_many_slices_as_a_quarter_of_it(
+    tmp_path: Path,
+) -> None:
+    clock = Turned()
+    place = Home(tmp_path, clock.wall_ms)
+    await place.create()
+    owner = place.owner(
+        shard=lambda toy: Slow(toy, clock), machine=clock, checkpoint_slice_rows=SLICE_OF_ONE
+    )
+    await place.send(*(count(sku, 5, number) for number, sku in enumerate(KEYS, start=1)))
+    await live(owner)
+    asked = owner._rounds.ask()
+    await owner.step()
+    assert owner._rounds.copying
+    assert clock.slices == Slow.APPLY_MS // COPIED // Slow.SLICE_MS
+    await asyncio.wait_for(stepped(owner, asked), 10)
 
 
 async def test_a_start_that_followed_for_long_checkpoints_at_once(
