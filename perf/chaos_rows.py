@@ -195,14 +195,14 @@ async def storm(under_test: EngineUnderTest, kinds: list[str], draw: random.Rand
     return blows
 
 
-async def until_all_live(settings: Settings) -> None:
+async def until_all_live(settings: Settings, wait_s: float = 120) -> None:
     """Return once every shard has a live owner and, if there are to be any, a warm standby.
 
     Only the owners are asked: what ``repricer status`` asks besides takes much of a core.
     """
     wanted = {"live"} | ({"waiting"} if settings.shards.standby else set())
     needed = {(shard, phase) for shard in range(settings.shards.count) for phase in wanted}
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + wait_s
     async with aiohttp.ClientSession() as session:
         control = ControlClient(session, control_token(settings.run_folder))
         while time.monotonic() < deadline:

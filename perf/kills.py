@@ -34,6 +34,8 @@ COMMAND = "kills"
 HEIRS = ("standby", "spare", "cold")
 STALE_MS = 2_000
 REST_S = 2.0
+BACK_S = 600.0
+"""A standby that begins before the first checkpoint follows the log from its start."""
 HANGS_LATE_S = 5.0
 FLOOD_S = 24 * 3600.0
 
@@ -71,7 +73,7 @@ async def struck(
     settings = under_test.settings
     found: dict[str, list[float]] = {kind: [] for kind in kinds}
     for number, kind in enumerate(kinds):
-        await until_all_live(settings)
+        await until_all_live(settings, BACK_S)
         if settings.supervisor.spare and not settings.shards.standby:
             await under_test.until(
                 lambda state: state["supervisor"].get("spare", False), "a spare waits"
