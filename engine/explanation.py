@@ -25,6 +25,8 @@ DIGITS: Mapping[str, int] = {
 }
 """Decimals of a currency's minor unit, where they are not two."""
 
+AT_PEAK = "at which the model expects most profit"
+
 SETTING: Mapping[str, str] = {
     "floor": "min_margin",
     "ceiling": "ceiling_minor",
@@ -106,9 +108,8 @@ def explain(quote: np.void, listing: ListingFacts) -> Explanation:
     if binding is not None:
         sentences.append(_binding_sentence(binding, quote, listing))
     elif int(quote["proposed_minor"]) > 0 and not mask & reasons.MODEL_INVALID:
-        sentences.append(
-            "No rule moved it: it is the price at which the model expects most profit."
-        )
+        of = "that the last decision asks" if mask & reasons.LEARNT else AT_PEAK
+        sentences.append(f"No rule moved it: it is the price {of}.")
     if mask & reasons.OVERRIDDEN:
         sentences.append("Not every rule could be met; the stronger went before the weaker.")
     sentences += _remarks(quote, mask)
@@ -317,6 +318,23 @@ def _remarks(quote: np.void, mask: int) -> list[str]:
 # ----- what the model looked at ------------------------------------------------------------------
 
 
+GOALS: Mapping[str, str] = {
+    "profit": "the greatest expected profit",
+    "revenue": "the greatest expected revenue",
+    "units": "the most units that are expected to sell",
+    "sell_through": "the price at which its stock is expected to last just to the season's end",
+}
+"""What a learnt price steps towards, by the policy's ``objective``."""
+
+
+def _objective(quote: np.void, listing: ListingFacts) -> str:
+    """Return what the price was asked to achieve: without learning that is profit."""
+    winner = listing.policy.get("objective")
+    if winner is None or not int(quote["reasons"]) & reasons.LEARNT:
+        return "profit"
+    return str(winner.value)
+
+
 def _drivers(quote: np.void, listing: ListingFacts) -> tuple[Driver, ...]:
     """Return what drove the model's wish: cost, elasticity, rival and stock."""
     currency = listing.currency
@@ -341,7 +359,7 @@ def _drivers(quote: np.void, listing: ListingFacts) -> tuple[Driver, ...]:
                 f"With an elasticity of {elasticity:.2f} (give or take {sd:.2f}), learnt from what"
                 f" sold, from alike listings and from the price found at import, one percent dearer"
                 f" sells about {-elasticity:.1f} % less; the last decision asks"
-                f" {money(target, currency)}, a step towards the greatest expected profit."
+                f" {money(target, currency)}, a step towards {GOALS[_objective(quote, listing)]}."
             )
         drivers.append(Driver(name="elasticity", value=round(elasticity, 4), text=text))
     if int(quote["reasons"]) & reasons.DITHERED:

@@ -46,19 +46,15 @@ from engine.learnt import (
 from engine.legal import chosen_logs, coarse
 from engine.listing_table import REMOVED, copied, put
 from engine.memory import Memory, Work
+from engine.objectives import counted_cost
 from engine.promotion import informed_rows, judge, prediction_of, weigh
 from engine.proven import barred_above, prove
 from engine.quotes import reference_of, stock_of
 from engine.rationed import put_off
+from engine.seasons import clear, sells_through, sold_through_log
 from engine.stated import own_word, stated_of
 from kernels import choice, hierarchy
 from kernels.choice import Place, best_log, dither_size, pinned
-from kernels.clearing import (
-    LOOK_DAYS,
-    clearing_log,
-    least_cut_log,
-    season_level,
-)
 from kernels.elasticities import moments
 from kernels.hierarchy import posterior
 from kernels.prediction import informed_belief
@@ -92,9 +88,6 @@ breaker calls a large move."""
 SEASON_LEVEL_SD = 0.02
 """How far the level of a listing with a season's end moves in a day: its stock is cleared by what
 all of its sales say, and not by the last two weeks'."""
-
-SEASON_WATCHED_DAYS = 5
-"""So many days a listing sells before its first cut."""
 
 MOVE_MIN_LOG = 0.01
 """Smaller moves of the anchor are not worth a label."""
@@ -458,6 +451,8 @@ def decide_rows(
         belief = informed_belief(belief, said[0])
     mean, variance = moments(belief)
     alike = np.ones(len(rows))
+    # What the retailer asks for says what a sale is worth to him; everything else is the same.
+    place = place._replace(cost=counted_cost(cost, policy["objective"]))
     best = best_log(belief, place, curvature, held.rival * held.follow * alike)
     shifted = np.where(
         (learnt["turns"] > 0) & (learnt["cost"] > 0),
@@ -465,11 +460,19 @@ def decide_rows(
         0.0,
     )
     step = policy["learning_step"] + shifted
+    sells = sells_through(work.now_ms, policy)
+    cadence = policy["decision_days"].astype(np.int64)
+    if sells.any():
+        wanted, look_days = sold_through_log(work.now_ms, listings, policy, learnt, anchor, mean)
+        best = np.where(sells, np.clip(wanted, place.low, place.high), best)
+        step = np.where(sells, MOVE_MAX_LOG, step)
+        cadence = np.where(sells, look_days, cadence)
     moved = np.clip(best - anchor, -step, step)
     moved = np.where(np.abs(moved) < MOVE_MIN_LOG, 0.0, moved)
     noise = np.exp(-learnt["level"].astype(np.float64)) + held.dispersion
     size = dither_size(mean, variance, noise, curvature, policy["dither"].astype(np.float64))
-    size = np.where(pinned(place, anchor + moved, mean, variance), 0.0, size)
+    # Prices that follow what sold teach nothing of elasticities, strayed or not.
+    size = np.where(pinned(place, anchor + moved, mean, variance) | sells, 0.0, size)
     pair = learnt["turns"] // 2
     sign = np.where(_coin(listings["key"], pair), 1.0, -1.0) * np.where(
         learnt["turns"] % 2 == 0, 1.0, -1.0
@@ -483,7 +486,10 @@ def decide_rows(
     before = copied(learnt)
     learnt["anchor"] = np.clip(anchor + moved, place.low, place.high)
     learnt["dither"] = wish - learnt["anchor"]
+    bias = policy["left_digit_bias"].astype(np.float64)
     apart = coarse(in_force.astype(np.float64), policy["endings"])
+    apart |= (bias > 0.0) & (policy["endings"] > 0).any(axis=1)
+    apart &= ~sells
     if apart.any():
         at = np.flatnonzero(apart)
         learnt["anchor"][at], learnt["dither"][at] = chosen_logs(
@@ -495,18 +501,18 @@ def decide_rows(
             Place(*(column[at] for column in place)),
             curvature[at],
             held.rival * held.follow * alike[at],
+            bias[at],
         )
-    clears = policy["season_end_ms"] > work.now_ms
+    clears = (policy["season_end_ms"] > work.now_ms) & ~sells
     learnt["elasticity"], learnt["elasticity_sd"] = learnt_mean, np.sqrt(learnt_variance)
     learnt["cost"] = cost
-    cadence = policy["decision_days"].astype(np.int64)
-    first = learnt["turns"] == 0
+    first = (learnt["turns"] == 0) & ~sells
     spread = _spread(listings["key"], cadence)
     learnt["due_day"] = held.day + np.where(first, (cadence + 1) // 2 + spread, cadence)
     learnt["turns"] += 1
     if clears.any():
         told = learnt if said is None else informed_rows(learnt, place.filtered, said[0])
-        _clear(work.now_ms, held, listings, policy, place, now_log, learnt, told, clears)
+        clear(work.now_ms, held, listings, policy, place, now_log, learnt, told, clears)
     asked = learnt["anchor"].astype(np.float64) + learnt["dither"]
     known = listings["in_force_minor"] > 0
     move = np.where(known, asked - now_log, 0.0)
@@ -518,52 +524,6 @@ def decide_rows(
     memory.mark(rows)
     memory.unsaved[rows] = True
     work.changed.append(learnt.tobytes())
-
-
-def _clear(
-    now_ms: int,
-    held: RetailerLearning,
-    listings: np.ndarray,
-    policy: np.ndarray,
-    place: Place,
-    now_log: np.ndarray,
-    learnt: np.ndarray,
-    told: np.ndarray,
-    clears: np.ndarray,
-) -> None:
-    """Let rows with a season's end ask what clears their stock: few cuts, and never a rise.
-
-    A season's record counts cuts where others count decisions. The first decision waits: in its
-    first days a listing has told nothing of how fast it sells.
-    """
-    at = np.flatnonzero(clears)
-    of, rows, terms = told.take(at), listings.take(at), policy.take(at)
-    days_left = (terms["season_end_ms"] - now_ms) / DAY_MS
-    stock, days = stock_of(rows), of["season_days"].astype(np.float64)
-    cuts = of["turns"] - 1
-    left = terms["markdowns_max"] - cuts
-    slope = np.minimum(of["elasticity"].astype(np.float64), -1.1)
-    level, variance = season_level(
-        learnt["season_units"][at].astype(np.float64),
-        learnt["season_demand"][at].astype(np.float64),
-    )
-    wanted = clearing_log(
-        level,
-        variance,
-        stock.astype(np.float64),
-        days_left,
-        slope,
-        terms["salvage_share"].astype(np.float64),
-        left,
-    )
-    wanted = np.clip(wanted, place.low[at], place.high[at])
-    least = least_cut_log(left, days_left / np.maximum(days + days_left, 1.0))
-    cut = (now_log[at] - wanted > least) & (days >= SEASON_WATCHED_DAYS) & (stock > 0) & (left > 0)
-    learnt["anchor"][at] = np.where(cut, wanted, now_log[at])
-    learnt["dither"][at] = 0.0
-    learnt["turns"][at] = cuts + cut
-    watched = np.ceil(np.maximum(SEASON_WATCHED_DAYS - days, 0.0)).astype(np.int64)
-    learnt["due_day"][at] = held.day + np.where(watched > 0, watched, LOOK_DAYS)
 
 
 def _place(

@@ -23,6 +23,7 @@ from msgspec.structs import fields as struct_fields
 
 from engine.deltas import PRIORITY_MAX, ScopeKind
 from engine.errors import NotSupported, RejectedInput
+from engine.objectives import OBJECTIVES
 from kernels.limits import PRICE_MINOR_MAX
 
 SCOPES: tuple[ScopeKind, ...] = ("listing", "tag", "category", "channel", "retailer")
@@ -66,8 +67,9 @@ class PolicyFields(
     kvi_brake: Annotated[float, Meta(ge=0.0, le=0.9)] | UnsetType = UNSET
     kvi_brake_ms: Duration | UnsetType = UNSET
     endings: Endings | UnsetType = UNSET
+    left_digit_bias: Annotated[float, Meta(ge=0.0, le=0.5)] | UnsetType = UNSET
     # publishing
-    objective: Literal["profit"] | UnsetType = UNSET
+    objective: Literal["profit", "revenue", "units", "sell_through"] | UnsetType = UNSET
     approval: Literal["auto", "manual"] | UnsetType = UNSET
     approval_valid_ms: Duration | UnsetType = UNSET
     publish: bool | UnsetType = UNSET
@@ -122,6 +124,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     kvi_brake: float = 0.0
     kvi_brake_ms: int = 7 * 86_400_000
     endings: tuple[str, ...] = ()
+    left_digit_bias: float = 0.0
     objective: str = "profit"
     approval: str = "auto"
     approval_valid_ms: int = 86_400_000
@@ -187,10 +190,10 @@ RATIOS: frozenset[str] = frozenset(
 """Fields that are counted in basis points, hence at most four decimals."""
 
 NOT_YET: Mapping[str, str] = {
-    "strategy": "the engine maximises profit within the guardrails",
+    "strategy": "use objective: profit, revenue, units or sell_through within the guardrails",
     "rival_position": "use kvi_rival_ratio_max to bound a KVI against its rivals",
     "rival_damping": "use kvi_brake: a KVI is damped where its rival answers every cut",
-    "endings_by_demand": "use endings for a fixed list of legal endings",
+    "endings_by_demand": "use left_digit_bias, with endings for the list to choose from",
     "tier": "every listing is priced in real time",
     "realtime_share": "every listing is priced in real time",
     "exploration_budget": "use exploration_budget_minor, money a day for the whole retailer",
@@ -214,6 +217,8 @@ POLICY_DTYPE = np.dtype(
         ("kvi_brake_bp", "<i4"),  # 0: none
         ("kvi_brake_ms", "<i8"),
         ("endings", "<i4", (ENDINGS_MAX,)),  # ending_code, 0: none
+        ("left_digit_bias", "<f4"),
+        ("objective", "u1"),  # index into engine.objectives.OBJECTIVES
         ("manual", "u1"),  # 1: approval is manual
         ("publish", "u1"),
         ("approval_valid_ms", "<i8"),
@@ -266,9 +271,11 @@ def policy_row(policy: Policy) -> np.ndarray:
     row["kvi_brake_bp"] = basis_points(policy.kvi_brake)
     codes = [ending_code(ending) for ending in policy.endings]
     row["endings"] = codes + [0] * (ENDINGS_MAX - len(codes))
+    row["objective"] = OBJECTIVES.index(policy.objective)
     row["manual"] = policy.approval == "manual"
     row["publish"] = policy.publish
     for name in (
+        "left_digit_bias",
         "kvi_brake_ms",
         "approval_valid_ms",
         "prior_elasticity",
@@ -301,7 +308,7 @@ def decode_fields(fields: Mapping[str, object], scope: ScopeKind = "retailer") -
     """Return the checked fields of one scope.
 
     Raises:
-        NotSupported: a field (or objective) that a later version builds.
+        NotSupported: a field that a later version builds.
         RejectedInput: an unknown field, a value of the wrong type or out of range, or a field
             that counts over a whole retailer at another scope. The pointer begins ``/fields/``.
     """
@@ -335,8 +342,6 @@ def _check_name(name: str, scope: ScopeKind) -> None:
 
 def _check_value(name: str, value: object) -> None:
     pointer = f"/fields/{name}"
-    if name == "objective" and isinstance(value, str) and value != "profit":
-        raise NotSupported(pointer, f"{value!r} is not built in this version", "use profit")
     if isinstance(value, float) and not isfinite(value):
         raise RejectedInput(pointer, "is not a finite number", "give a number")
     # What lies far outside is refused by its range; a huge number has no decimals to count.

@@ -36,10 +36,22 @@ def clearing_log(
         cuts_left: int[rows], how often the price may still fall.
     """
     optimistic = level + _by_cuts(OPTIMISM_SD, cuts_left) * np.sqrt(variance)
-    expected = np.exp(np.clip(optimistic, -12.0, 16.0)) * np.maximum(days_left, 0.5)
-    run_out = np.log(np.maximum(stock, 0.5) / expected) / elasticity
+    run_out = run_out_log(optimistic, stock, days_left, elasticity)
     worth = np.maximum(salvage, 1e-4) * elasticity / (1.0 + elasticity)
     return np.asarray(np.maximum(run_out, np.log(worth)))
+
+
+def run_out_log(
+    level: np.ndarray, stock: np.ndarray, days_left: np.ndarray, elasticity: np.ndarray
+) -> np.ndarray:
+    """Return float64[rows], the log price over the reference at which the stock just lasts.
+
+    Args:
+        level: log units a day at the reference price.
+        elasticity: negative.
+    """
+    expected = np.exp(np.clip(level, -12.0, 16.0)) * np.maximum(days_left, 0.5)
+    return np.asarray(np.log(np.maximum(stock, 0.5) / expected) / elasticity)
 
 
 def season_level(units: np.ndarray, days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from engine.deltas import ModeChanged
-from engine.legal import chosen_logs, coarse, neighbours, profit
+from engine.legal import chosen_logs, coarse, neighbours, perceived_log, profit
 from engine.policy import ENDINGS_MAX, ending_code
 from kernels.choice import Place
 from kernels.elasticities import ELASTICITIES
@@ -43,7 +43,13 @@ def test_only_what_rounding_would_decide_is_coarse() -> None:
 
 
 def chosen(
-    wish: float, dither: float, unit: float, cost: float, slope: float, *endings: str
+    wish: float,
+    dither: float,
+    unit: float,
+    cost: float,
+    slope: float,
+    *endings: str,
+    bias: float = 0.0,
 ) -> list[float]:
     """Return the price of the anchor, and the one that is asked."""
     belief = np.zeros((1, len(ELASTICITIES)))
@@ -59,6 +65,7 @@ def chosen(
         place,
         flat,
         flat,
+        np.array([bias]),
     )
     return [round(float(unit * np.exp(of[0])), 3) for of in (anchor, anchor + strayed)]
 
@@ -84,13 +91,33 @@ def test_where_nothing_legal_lies_within_the_bounds_the_rules_decide() -> None:
     belief = np.full((1, len(ELASTICITIES)), 1.0 / len(ELASTICITIES))
     flat = np.zeros(1)
     place = Place(flat, flat, np.full(1, 0.5), np.full(1, -0.01), np.full(1, 0.01))
-    outside = profit(np.full(1, 0.02), belief, place, flat, flat)
-    assert np.isneginf(outside)
     wish, unit = np.full(1, 0.005), np.full(1, 1040.0)
+    outside = profit(np.full(1, 0.02), unit, belief, place, flat, flat, flat)
+    assert np.isneginf(outside)
     anchor, dither = chosen_logs(
-        wish, np.full(1, 0.003), unit, codes(1, "99"), belief, place, flat, flat
+        wish, np.full(1, 0.003), unit, codes(1, "99"), belief, place, flat, flat, flat
     )
     assert (anchor[0], dither[0]) == (0.005, 0.003)
+
+
+def test_customers_who_read_from_the_left_are_asked_just_below_a_round_price() -> None:
+    """Of -2.5 at a cost of 12.06 the best is 20.10: 20 is nearest, and 19.99 sells far more."""
+    slope = float(ELASTICITIES[np.argmin(np.abs(ELASTICITIES + 2.5))])
+    cost = 2010.0 * (1.0 + slope) / slope
+    every = ("00", "50", "99")
+    assert chosen(2010.0, 0.0, 2010.0, cost, slope, *every)[0] == 2000.0
+    assert chosen(2010.0, 0.0, 2010.0, cost, slope, *every, bias=0.2)[0] == 1999.0
+    # No further than where rounding could lead, however much better it is there.
+    assert chosen(2450.0, 0.0, 2450.0, cost, slope, "00", "99", bias=0.5)[0] in (2399.0, 2400.0)
+    assert chosen(60.0, 0.0, 60.0, 36.0, slope, "5", bias=0.5)[0] in (55.0, 65.0)
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.1, 0.3])
+def test_a_perceived_price_falls_short_by_a_share_of_its_last_two_digits(bias: float) -> None:
+    prices = np.array([1999.0, 2000.0, 2001.0, 2050.0, 99.0])
+    seen = np.exp(perceived_log(np.log(prices), np.ones(5), np.full(5, bias)))
+    expected = prices - bias * np.array([99.0, 0.0, 1.0, 50.0, 99.0])
+    np.testing.assert_allclose(seen, expected, atol=0.01)
 
 
 def test_prices_of_a_few_cents_find_their_best_and_no_breaker() -> None:
