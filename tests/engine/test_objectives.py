@@ -125,7 +125,7 @@ def test_a_stock_is_sold_through_by_its_date_and_not_before(
 ) -> None:
     """For fifty days, at the price found; too much of it goes cheaper, and too little dearer."""
     stock = int(UNITS_A_DAY * days_of_stock)
-    by = {"season_end_ms": T + 50 * DAY}
+    by = {"season_end_ms": T + 50 * DAY, "decision_days": 28}
     shop = Shop(stock, objective="sell_through", **by).live(35)
     assert (shop.left > 0.1 * stock).all(), "not gone before"
     assert ((shop.prices() > START) == dearer).all()
