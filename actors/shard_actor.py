@@ -492,7 +492,8 @@ class ShardActor:
         if self._cautious:
             # The predecessor fell somewhere in the one microbatch that it took and never recorded.
             limits, shard = self._settings.limits, self._shard
-            ends = await self._inbox.commands.end(), await self._inbox.deltas.end()
+            # Each waits behind its lane's fetch, which the broker holds: nobody decides meanwhile.
+            ends = await asyncio.gather(self._inbox.commands.end(), self._inbox.deltas.end())
             self._passed_place = (
                 min(ends[0] - 1, shard.last_command + limits.commands_max),
                 min(ends[1] - 1, shard.last_delta + limits.deltas_max),
