@@ -55,6 +55,10 @@ class OwnedShard(Protocol):
         """Return the named features of listings, ``None`` for one that is not known."""
         ...
 
+    def learning(self, retailer: str, *, fit: bool = ...) -> dict[str, Any] | None:
+        """Return what is learnt of a retailer's demand as a whole, ``None`` where nothing is."""
+        ...
+
     def models(self) -> dict[str, Any]:
         """Return which models serve whom, by retailer and place."""
         ...

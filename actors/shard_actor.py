@@ -286,6 +286,22 @@ class ShardActor:
             raise DeadlinePassed(f"not told within {deadline_ms} ms; ask again") from None
         return {**mark, "features": told}
 
+    async def learning(self, retailer: str, deadline_ms: int) -> dict[str, Any]:
+        """Return what is learnt of a retailer's demand as a whole, and the mark that it is as of.
+
+        Raises:
+            DeadlinePassed: nothing was recorded in time, or others were told before.
+        """
+        self._assert_live()
+        try:
+            async with asyncio.timeout(deadline_ms / 1000), self._telling:
+                await self._gate.opened(deadline_ms)
+                shard = self._shard
+                mark = {"seq": shard.seq, "decided_ms": shard.decided_ms}
+                return {**mark, "learning": shard.learning(retailer, fit=False)}
+        except TimeoutError:
+            raise DeadlinePassed(f"not told within {deadline_ms} ms; ask again") from None
+
     async def _later_mark(self, deadline_ms: int) -> None:
         """Wait for a mark that is appended after this call, and for the gate to be open then."""
         # The decision under way began before this call, so it proves nothing about now.

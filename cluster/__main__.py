@@ -39,6 +39,7 @@ def make_app() -> App:
     app.command(asking.price)
     app.command(asking.explain)
     app.command(asking.features)
+    app.command(asking.learning)
     app.command(asking.experiments)
     app.command(asking.replay)
     app.command(asking.tail)

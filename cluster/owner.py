@@ -230,6 +230,10 @@ class OwnerProcess:
                 strong=bool(arguments["strong"]),
             )
 
+        async def learning(arguments: Mapping[str, Any]) -> dict[str, Any]:
+            retailer, deadline_ms = str(arguments["retailer"]), int(arguments["deadline_ms"])
+            return await actor.learning(retailer, deadline_ms)
+
         async def models(_: Mapping[str, Any]) -> dict[str, Any]:
             return actor.models()
 
@@ -246,6 +250,7 @@ class OwnerProcess:
                 "checkpoint": checkpoint,
                 "strong-read": strong_read,
                 "features": features,
+                "learning": learning,
                 "models": models,
                 "stop": stop,
             },

@@ -24,7 +24,7 @@ from cluster.watching import write_role
 from engine.errors import FailedDependency
 from gateway.keys import load_keys
 from gateway.opening import CheckpointOpenings
-from gateway.routed import RoutedFeatures, RoutedReads
+from gateway.routed import RoutedFeatures, RoutedLearning, RoutedReads
 from gateway.server import ServerSettings, serve
 
 
@@ -57,6 +57,18 @@ class OwnerReads:
         """
         answer: Mapping[str, Any] = await self._act(
             shard, "features", deadline_ms, listings=listings, strong=strong
+        )
+        return answer
+
+    async def learning(self, shard: int, retailer: str, deadline_ms: int) -> Mapping[str, Any]:
+        """Return what is learnt of a retailer's demand and the mark that it is as of.
+
+        Raises:
+            DeadlinePassed: the owner answered that it could not in time.
+            FailedDependency: there is no owner, or it did not answer.
+        """
+        answer: Mapping[str, Any] = await self._act(
+            shard, "learning", deadline_ms, retailer=retailer
         )
         return answer
 
@@ -114,6 +126,7 @@ async def run_gateway(settings: Settings) -> None:
                 ),
                 routed=RoutedReads(owners.ask),
                 features=RoutedFeatures(owners.features),
+                learning=RoutedLearning(owners.learning),
                 forks=forks.ask,
                 history_reader=make_history_reader(series),
                 started=started,

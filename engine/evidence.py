@@ -28,6 +28,9 @@ FIT_DAYS_LATER = 28
 ALARM_SD = 4.0
 """Beyond it history is thought to have followed demand, and tells nothing of prices."""
 
+TOLD_LEAST = 0.01
+"""Sums of squared price innovations below this tell nothing of an elasticity."""
+
 ALIKE_LOG = 0.002
 ALIKE_MIN, ALIKE_SHARE = 5, 0.05
 """Markups this near to each other, so many of them in a category: a rule of thumb."""
@@ -247,15 +250,30 @@ def _history_sound(held: RetailerLearning, learnt: np.ndarray) -> bool:
     """Return whether history's prices may be learnt from: the lead test, and that of Hausman."""
     if abs(lead_score(held.lead)) > ALARM_SD:
         return False
-    own, before = learnt["own"].astype(np.float64), learnt["history"].astype(np.float64)
-    x, b = SUMS.index("xx"), SUMS.index("bx")
-    both = (own[:, x] > 0.01) & (before[:, x] > 0.01)
+    columns = SUMS.index("xx"), SUMS.index("bx")
+    own, before = (learnt[of].astype(np.float64)[:, columns] for of in ("own", "history"))
+    apart = hausman(own, before)
+    return apart is None or abs(apart) <= ALARM_SD
+
+
+def hausman(own: np.ndarray, before: np.ndarray) -> float | None:
+    """Return by how many standard deviations history's elasticities are above our own prices'.
+
+    Prices drawn by lot are followed by nobody; where people's prices say something else, they
+    followed demand (Hausman 1978). ``None`` where no listing has both.
+
+    Args:
+        own: float64[rows, 2], sums of squares of price innovations and of their products with sales
+            (``SUMS`` xx and bx), from prices that the engine drew.
+        before: float64[rows, 2], the same from prices that people set.
+    """
+    both = (own[:, 0] > TOLD_LEAST) & (before[:, 0] > TOLD_LEAST)
     if not both.any():
-        return True
+        return None
     own, before = own[both], before[both]
-    apart = before[:, b] / before[:, x] - own[:, b] / own[:, x]
-    weight = 1.0 / (1.0 / own[:, x] + 1.0 / before[:, x])
-    return bool(abs((apart * weight).sum()) <= ALARM_SD * np.sqrt(weight.sum()))
+    apart = before[:, 1] / before[:, 0] - own[:, 1] / own[:, 0]
+    weight = 1.0 / (1.0 / own[:, 0] + 1.0 / before[:, 0])
+    return float((apart * weight).sum() / np.sqrt(weight.sum()))
 
 
 def _piled(markup: np.ndarray, category: np.ndarray) -> float:

@@ -270,10 +270,14 @@ class Shard:
         told = iter(zip(*(column.tolist() for column in columns.values()), strict=True))
         return [None if row < 0 else named(columns, next(told)) for row in found]
 
-    def learning(self, retailer: str) -> dict[str, Any] | None:
-        """Return what is learnt of a retailer's demand as a whole, ``None`` where nothing is."""
+    def learning(self, retailer: str, *, fit: bool = True) -> dict[str, Any] | None:
+        """Return what is learnt of a retailer's demand as a whole, ``None`` where nothing is.
+
+        Without ``fit`` nothing is worked out for the answer that prices would have to wait for.
+        """
+        assert self.pending is None, "what is not recorded was never learnt"
         number = self._memory.retailers.numbers.get(retailer, -1)
-        return told_retailer(self._memory, number)
+        return told_retailer(self._memory, number, fit=fit)
 
     def experiments(self, retailer: str) -> list[dict[str, Any]]:
         """Return how a retailer's experiment and holdout stand, of those that he has."""

@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.evidence import categories_of, evidence_of, markups, refit
+from engine.evidence import (
+    TOLD_LEAST,
+    categories_of,
+    evidence_of,
+    hausman,
+    markups,
+    refit,
+)
 from engine.forms import form_of, told_forms
 from engine.learnt import RetailerLearning, sums_of
 from engine.listing_table import REMOVED
@@ -20,7 +27,11 @@ from engine.stated import own_word, stated_of
 from kernels.elasticities import moments
 from kernels.forms import FORMS
 from kernels.hierarchy import posterior
-from kernels.whitening import SUMS
+from kernels.whitening import SUMS, lead_score
+
+CATEGORY_ALARM_SD = 3.0
+"""Beyond it a category's history and our own prices contradict each other: by chance one category
+in four hundred would. Nothing follows from it but that a person is told."""
 
 
 class Beliefs(NamedTuple):
@@ -98,12 +109,16 @@ def told_listing(memory: Memory, row: int) -> dict[str, Any] | None:
     }
 
 
-def told_retailer(memory: Memory, number: int) -> dict[str, Any] | None:
-    """Return what a retailer's listings share, in plain values, ``None`` where none is learnt."""
+def told_retailer(memory: Memory, number: int, *, fit: bool = True) -> dict[str, Any] | None:
+    """Return what a retailer's listings share, in plain values, ``None`` where none is learnt.
+
+    Where his table was not fitted yet it is fitted for the answer, unless ``fit`` says not to: in a
+    shard that serves, prices would wait for it.
+    """
     held = memory.learnt.retailers.get(number)
     if held is None:
         return None
-    if held.table is None:
+    if held.table is None and fit:
         beliefs = beliefs_of(memory, number)
         held = held if beliefs is None else beliefs.held
     config = None if held.table is None else held.table.configs[0]
@@ -117,8 +132,53 @@ def told_retailer(memory: Memory, number: int) -> dict[str, Any] | None:
         "rivals_follow": held.follow,
         "dispersion": held.dispersion,
         "history_trusted": held.history_trusted,
+        "history_lead_sd": lead_score(held.lead),
+        "categories": told_categories(memory, number),
         "price_error": None if config is None else config.sigma,
         "elasticity_spread": None if config is None else config.spread,
         "family": None if config is None else config.family,
         "exploration_share": float(held.explored[0] / max(held.explored[1], 1e-9)),
     }
+
+
+def told_categories(memory: Memory, number: int) -> list[dict[str, Any]]:
+    """Return, a category each and by name, what its history and what our own prices say.
+
+    The endogeneity alarm: prices that people set followed demand where the two say different things
+    of one elasticity, since ours are drawn by lot. History is then believed of nobody
+    (``history_trusted``) once that shows over all of a retailer's listings; which categories it
+    comes from is told here, from Hausman's test of each (:func:`engine.evidence.hausman`).
+    """
+    used = memory.listings.listings[: memory.listings.rows]
+    rows = np.flatnonzero((used["retailer"] == number) & (used["flags"] & REMOVED == 0))
+    groups, inverse = np.unique(used["group"][rows], return_inverse=True)
+    names = sorted({memory.groups.category_of(group) for group in groups.tolist()})
+    places = np.array([names.index(memory.groups.category_of(of)) for of in groups.tolist()], int)
+    category = places[inverse]
+    x, b = SUMS.index("xx"), SUMS.index("bx")
+    learnt = memory.learnt.rows
+    # Two columns of each: a whole record is nearly two hundred bytes, of every listing.
+    history, own = (learnt[name][:, (x, b)][rows].astype(np.float64) for name in ("history", "own"))
+    told = []
+    for at, name in enumerate(names):
+        mine = np.flatnonzero(category == at)
+        apart = hausman(own[mine], history[mine])
+        told.append(
+            {
+                "category": name,
+                "listings": len(mine),
+                "from_history": _slope(history[mine]),
+                "from_own_prices": _slope(own[mine]),
+                "apart_sd": apart,
+                "alarm": apart is not None and abs(apart) > CATEGORY_ALARM_SD,
+            }
+        )
+    return told
+
+
+def _slope(sums: np.ndarray) -> dict[str, float] | None:
+    """Return the elasticity that rows' sums of squares and products say, ``None`` for nothing."""
+    square, product = sums.sum(axis=0).tolist()
+    if square <= TOLD_LEAST:
+        return None
+    return {"elasticity": product / square, "sd": float(1.0 / np.sqrt(square))}

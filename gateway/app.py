@@ -51,6 +51,7 @@ from gateway.feeds import Streams
 from gateway.health import Health, ReadyQuery, livez, readyz, startupz
 from gateway.history import History, HistoryReader
 from gateway.keys import APPROVE, HALT, POLICY, READ, Keys
+from gateway.learning import LearningAnswer, LearningQuery, learning
 from gateway.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from gateway.metrics import Metrics
 from gateway.openapi import openapi
@@ -118,7 +119,7 @@ from gateway.recommendations import (
 )
 from gateway.replica import Replica
 from gateway.route import Route, add_routes
-from gateway.routed import AskFork, RoutedFeatures, RoutedReads
+from gateway.routed import AskFork, RoutedFeatures, RoutedLearning, RoutedReads
 from gateway.routing import Routing, routing
 from gateway.stream import stream
 
@@ -226,6 +227,16 @@ ROUTES: tuple[Route, ...] = (
         body=BatchGet,
         body_required=True,
         answers={200: FeaturesBatch},
+        problems=(NOT_FOUND, UNAVAILABLE, DEADLINE),
+    ),
+    Route(
+        method="GET",
+        path="/learning",
+        handler=learning,
+        summary="What is learnt of a retailer's demand, and whether his history is believed",
+        scope=READ,
+        query=LearningQuery,
+        answers={200: LearningAnswer},
         problems=(NOT_FOUND, UNAVAILABLE, DEADLINE),
     ),
     Route(
@@ -530,6 +541,7 @@ def make_app(
     *,
     routed: RoutedReads | None = None,
     routed_features: RoutedFeatures | None = None,
+    routed_learning: RoutedLearning | None = None,
     forks: AskFork | None = None,
     history_reader: HistoryReader | None = None,
     origins: Iterable[str] = (),
@@ -544,6 +556,7 @@ def make_app(
         clock: wall time for staleness, monotonic time for its other half.
         routed: strong reads; without it they are answered 503.
         routed_features: reads of features, likewise.
+        routed_learning: what is learnt of a retailer's demand, likewise.
         forks: answers plans and what-ifs; without it they are answered 503.
         history_reader: reads a listing's past from a series store; without it the window serves.
         origins: of pages, besides our own, that may open a stream.
@@ -560,6 +573,7 @@ def make_app(
         heads=Heads(),
         routed=routed,
         features=routed_features,
+        learning=routed_learning,
         forks=forks,
         history=history_reader,
         origins=frozenset(origins),

@@ -91,7 +91,7 @@ async def features(gateway: Gateway, call: Call) -> web.Response:
     retailer = retailer_of(gateway, call.credential, query.retailer)
     product = product_of(gateway, retailer, call.part("id"))
     listing = gateway.replica.listing(row_of(gateway, retailer, product, query.channel))
-    with _problems(query.deadline_ms):
+    with owner_problems(query.deadline_ms):
         age, (told,) = await _asked(gateway, product.shard, [listing], query)
     if told is None:
         raise no_product(product.sku, query.channel, age)
@@ -119,7 +119,7 @@ async def features_batch_get(gateway: Gateway, call: Call) -> web.Response:
     unknown = [sku for place, sku in enumerate(body.ids) if place not in known]
     ages = [age_of(gateway, homes_of(gateway, retailer, unknown))] if unknown else []
     answers: list[bytes | None] = [None] * len(body.ids)
-    with _problems(query.deadline_ms):
+    with owner_problems(query.deadline_ms):
         async with asyncio.timeout(query.deadline_ms / 1000):
             for shard, wanted in found.items():
                 for first in range(0, len(wanted), FEATURES_SLICE_MAX):
@@ -183,7 +183,7 @@ async def _asked(
 
 
 @contextmanager
-def _problems(deadline_ms: int) -> Iterator[None]:
+def owner_problems(deadline_ms: int) -> Iterator[None]:
     """Turn what keeps an owner from answering into the problem that the caller is told."""
     try:
         yield

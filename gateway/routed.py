@@ -17,14 +17,17 @@ AskOwner = Callable[[int, int, int], Awaitable[Mapping[str, Any]]]
 AskFeatures = Callable[[int, Sequence[int], int, bool], Awaitable[Mapping[str, Any]]]
 """Asks the owner of (shard) for features of (listings) within (deadline_ms), (strong) or not."""
 
+AskLearning = Callable[[int, str, int], Awaitable[Mapping[str, Any]]]
+"""Asks the owner of (shard) what it has learnt of (retailer)'s demand within (deadline_ms)."""
+
 AskFork = Callable[[Mapping[str, Any], int], Awaitable[Mapping[str, Any]]]
 """Asks a fork of a shard a question, named in it, within (deadline_ms)."""
 
 ASKED_MAX = 1000
 """Listings asked about at the same time; more are refused at once."""
 
-FEATURES_ASKED_MAX = 64
-"""Slices of features asked for at the same time; more are refused at once."""
+TOLD_MAX = 64
+"""Slices of features, or retailers, asked for at the same time; more are refused at once."""
 
 
 class RoutedReads:
@@ -86,12 +89,46 @@ class RoutedReads:
         return await self._join(shard, listing, deadline_ms)
 
 
+class Questions:
+    """A bounded number of questions to owners at a time, whose answers are of the present reign."""
+
+    def __init__(self) -> None:
+        self._asking = 0
+
+    async def answered(
+        self,
+        shard: int,
+        ask: Callable[[], Awaitable[Mapping[str, Any]]],
+        deadline_ms: int,
+        known_seq: int,
+    ) -> Mapping[str, Any]:
+        """Return an owner's answer, no older than what is known here.
+
+        An owner that was replaced and has not noticed may still answer. What its successor decided
+        comes after ``known_seq``, so who knows less than we do reigns no more.
+
+        Raises:
+            TimeoutError, DeadlinePassed: the owner did not answer in time.
+            FailedDependency: there is no owner to ask, or too many ask.
+        """
+        if self._asking >= TOLD_MAX:
+            raise FailedDependency(f"{self._asking} questions wait for owners already; ask again")
+        self._asking += 1
+        try:
+            answer = await asyncio.wait_for(ask(), deadline_ms / 1000)
+        finally:
+            self._asking -= 1
+        if answer["seq"] < known_seq:
+            raise FailedDependency(f"shard {shard} was answered for by an owner of the past")
+        return answer
+
+
 class RoutedFeatures:
-    """Features, which only the owner can tell; a bounded number of questions at a time."""
+    """Features, which only the owner can tell."""
 
     def __init__(self, ask: AskFeatures) -> None:
         self._ask = ask
-        self._asking = 0
+        self._questions = Questions()
 
     async def read(
         self,
@@ -102,27 +139,29 @@ class RoutedFeatures:
         strong: bool,
         known_seq: int,
     ) -> Mapping[str, Any]:
-        """Return features as their owner knows them, no older than what is known here.
+        """Return features as their owner knows them; see :meth:`Questions.answered`."""
+        return await self._questions.answered(
+            shard,
+            lambda: self._ask(shard, listings, deadline_ms, strong),
+            deadline_ms,
+            known_seq,
+        )
 
-        An owner that was replaced and has not noticed may still answer. What its successor decided
-        comes after ``known_seq``, so who knows less than we do reigns no more.
 
-        Raises:
-            TimeoutError, DeadlinePassed: the owner did not answer in time.
-            FailedDependency: there is no owner to ask, or too many ask.
-        """
-        if self._asking >= FEATURES_ASKED_MAX:
-            raise FailedDependency(f"{self._asking} questions wait for owners already; ask again")
-        self._asking += 1
-        try:
-            answer = await asyncio.wait_for(
-                self._ask(shard, listings, deadline_ms, strong), deadline_ms / 1000
-            )
-        finally:
-            self._asking -= 1
-        if answer["seq"] < known_seq:
-            raise FailedDependency(f"shard {shard} was answered for by an owner of the past")
-        return answer
+class RoutedLearning:
+    """What is learnt of a retailer's demand, which only the owners of his shards can tell."""
+
+    def __init__(self, ask: AskLearning) -> None:
+        self._ask = ask
+        self._questions = Questions()
+
+    async def read(
+        self, shard: int, retailer: str, deadline_ms: int, *, known_seq: int
+    ) -> Mapping[str, Any]:
+        """Return what a shard has learnt; see :meth:`Questions.answered`."""
+        return await self._questions.answered(
+            shard, lambda: self._ask(shard, retailer, deadline_ms), deadline_ms, known_seq
+        )
 
 
 def _seen(task: asyncio.Task[Mapping[str, Any]]) -> None:

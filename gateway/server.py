@@ -15,7 +15,7 @@ from gateway.following import ReadOpening, follow_all
 from gateway.history import HistoryReader
 from gateway.keys import Keys
 from gateway.replica import Replica
-from gateway.routed import AskFork, RoutedFeatures, RoutedReads
+from gateway.routed import AskFork, RoutedFeatures, RoutedLearning, RoutedReads
 from persistence.ports import Logs
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ async def serve(
     opening: ReadOpening | None = None,
     routed: RoutedReads | None = None,
     features: RoutedFeatures | None = None,
+    learning: RoutedLearning | None = None,
     forks: AskFork | None = None,
     history_reader: HistoryReader | None = None,
     started: Callable[[int], None] | None = None,
@@ -66,6 +67,7 @@ async def serve(
         clock,
         routed=routed,
         routed_features=features,
+        routed_learning=learning,
         forks=forks,
         history_reader=history_reader,
         origins=settings.origins,

@@ -98,6 +98,41 @@ def features(
     return 0
 
 
+def learning(
+    *,
+    retailer: Annotated[str | None, Parameter(help="needed when the key sees several")] = None,
+    common: Common | None = None,
+) -> int:
+    """Show what is learnt of demand by category, and where history contradicts our own prices."""
+    voice, settings = Voice(common), settings_of(common)
+    answer = run(ask(settings, "/learning", {"retailer": retailer}))
+    shown = table(
+        f"What is learnt of {answer['retailer']}'s demand",
+        *("shard", "category", "listings", "elasticity by history", "by our prices", "apart, sd"),
+    )
+    for shard in answer["shards"]:
+        told = shard["learning"]
+        if told is None:
+            shown.add_row(str(shard["shard"]), "nothing is learnt", "", "", "", "")
+            continue
+        for each in told["categories"]:
+            apart = "-" if each["apart_sd"] is None else f"{each['apart_sd']:+.1f}"
+            shown.add_row(
+                str(shard["shard"]),
+                each["category"],
+                str(each["listings"]),
+                _slope(each["from_history"]),
+                _slope(each["from_own_prices"]),
+                f"{apart} ALARM" if each["alarm"] else apart,
+            )
+    voice.answer(answer, shown, *answer["alarms"])
+    return 0
+
+
+def _slope(told: dict[str, float] | None) -> str:
+    return "-" if told is None else f"{told['elasticity']:.2f} +- {told['sd']:.2f}"
+
+
 def experiments(
     *,
     retailer: Annotated[str | None, Parameter(help="needed when the key sees several")] = None,

@@ -37,6 +37,7 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
             "price",
             "explain",
             "features",
+            "learning",
             "experiments",
             "replay",
             "checkpoint",

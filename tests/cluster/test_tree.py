@@ -130,6 +130,9 @@ def test_prices_are_served_and_explained(engine: EngineUnderTest) -> None:
     told = engine.verb("features", name, "--retailer", "dominicks", "--strong")
     assert told["exit_code"] == 0, told
     assert told["features"]["price"] > 0
+    learnt = engine.verb("learning", "--retailer", "dominicks")
+    assert learnt["exit_code"] == 0, learnt
+    assert learnt["shards"]
     assert engine.verb("price", "no such thing", "--retailer", "dominicks")["exit_code"] == 3
 
 

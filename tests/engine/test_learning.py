@@ -207,6 +207,44 @@ def test_endogenous_history_is_not_believed() -> None:
     assert not learning["history_trusted"]
 
 
+def test_the_category_whose_history_followed_demand_is_named() -> None:
+    """In one managers follow demand, in the other they set prices by lot; then the engine does."""
+    world = World(mode="shadow")
+    policy = {"dither": 0.1, "holdout_share": 0.0, "decision_days": 1, "step_max": 1.0}
+    world.send(world.policy(learning=True, **policy))
+    world.send(
+        *(
+            world.listing(sku, category=f"c{at % 2}", price_minor=1500)
+            for at, sku in enumerate(SKUS)
+        )
+    )
+    draw = np.random.default_rng(3)
+    shock = np.zeros(len(SKUS))
+    for day in range(300):
+        deltas: list[AnyDelta] = []
+        if day == 120:
+            world.send(world.whole(ModeChanged, mode="live"))
+        for at, sku in enumerate(SKUS):
+            if day < 120:
+                moved = 0.5 * shock[at] if at % 2 == 0 else draw.normal(0.0, 0.08)
+                price = int(1500 * np.exp(moved))
+                deltas.append(world.about(_reported(), sku, price_minor=price))
+            price = price if day < 120 else world.price(sku)
+            shock[at] = 0.9 * shock[at] + draw.normal(0, 0.12)
+            units = int(draw.poisson(60 * np.exp(shock[at]) * (price / 1500) ** -2.5))
+            deltas.append(world.sold(units, sku, source=f"till {sku}", source_seq=day))
+        world.send(*deltas, after_ms=DAY)
+    told = world.shard.learning("acme", fit=False)
+    assert told is not None
+    followed, drawn = told["categories"]
+    assert (followed["category"], followed["listings"]) == ("c0", 6)
+    assert followed["alarm"]
+    assert followed["apart_sd"] > 3.0, "demand that is high at high prices looks inelastic"
+    assert followed["from_history"]["elasticity"] > followed["from_own_prices"]["elasticity"]
+    assert abs(followed["from_own_prices"]["elasticity"] + 2.5) < 0.8
+    assert not drawn["alarm"]
+
+
 def _reported() -> type[Any]:
     from engine.deltas import PriceReported
 

@@ -25,7 +25,14 @@ from gateway.following import follow_all
 from gateway.history import HistoryReader
 from gateway.keys import SCOPES, KeyFile, Keys, StoredKey, new_key
 from gateway.replica import Replica
-from gateway.routed import AskFeatures, AskFork, RoutedFeatures, RoutedReads
+from gateway.routed import (
+    AskFeatures,
+    AskFork,
+    AskLearning,
+    RoutedFeatures,
+    RoutedLearning,
+    RoutedReads,
+)
 from gateway.window import Window
 from persistence.decision_records import DecisionRecord, EpochStarted, Stamp, encode
 from persistence.memory_log import MemoryLogs
@@ -187,6 +194,7 @@ async def market(
     window: Window | None = None,
     ask: Callable[[int, int, int], Any] | None = None,
     ask_features: AskFeatures | None = None,
+    ask_learning: AskLearning | None = None,
     forks: AskFork | None = None,
     history: HistoryReader | None = None,
     spreads: Mapping[str, int] | None = None,
@@ -211,6 +219,7 @@ async def market(
         clock,
         routed=routed,
         routed_features=RoutedFeatures(ask_features) if ask_features is not None else None,
+        routed_learning=RoutedLearning(ask_learning) if ask_learning is not None else None,
         forks=forks,
         history_reader=history,
         origins=origins,

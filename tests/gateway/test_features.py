@@ -8,7 +8,7 @@ import pytest
 
 from engine.errors import DeadlinePassed, FailedDependency
 from engine.routing import key64
-from gateway.routed import FEATURES_ASKED_MAX, RoutedFeatures
+from gateway.routed import TOLD_MAX, RoutedFeatures
 from kernels.limits import FEATURES_SLICE_MAX
 from tests.gateway.hand import listed, market, open_shops, quoted
 
@@ -162,7 +162,7 @@ async def test_more_questions_than_the_limit_are_refused_at_once() -> None:
     async def read() -> Any:
         return await reads.read(0, [5], 5000, strong=False, known_seq=0)
 
-    waiting = [asyncio.create_task(read()) for _ in range(FEATURES_ASKED_MAX)]
+    waiting = [asyncio.create_task(read()) for _ in range(TOLD_MAX)]
     await asyncio.sleep(0)
     with pytest.raises(FailedDependency):
         await read()

@@ -119,6 +119,10 @@ class ToyShard:
         found = [self._rows.get(listing) for listing in listings]
         return [None if row is None else {"price": float(row.price)} for row in found]
 
+    def learning(self, retailer: str, *, fit: bool = True) -> dict[str, Any] | None:
+        assert self.pending is None, "what is not recorded was never learnt"
+        return {"fit": fit} if retailer == "acme" else None
+
     def apply(self, batch: Microbatch, now_ms: int, given: Given | None = None) -> Decided:
         assert self.pending is None
         assert now_ms >= self.decided_ms, "time does not go back"
