@@ -68,7 +68,7 @@ class Binding(Struct, frozen=True, kw_only=True):
 class Driver(Struct, frozen=True, kw_only=True):
     """One thing that the model looked at."""
 
-    name: str  # cost, elasticity, dither, experiment, holdout, rival, brake, stock
+    name: str  # cost, elasticity, cannibalisation, dither, experiment, holdout, ...
     value: float | int | None
     text: str
 
@@ -362,6 +362,14 @@ def _drivers(quote: np.void, listing: ListingFacts) -> tuple[Driver, ...]:
                 f" {money(target, currency)}, a step towards {GOALS[_objective(quote, listing)]}."
             )
         drivers.append(Driver(name="elasticity", value=round(elasticity, 4), text=text))
+    shared = listing.policy.get("cannibalised_share")
+    counts = bool(int(quote["reasons"]) & reasons.LEARNT) and _objective(quote, listing) == "profit"
+    if counts and shared is not None and shared.value > 0.0:
+        text = (
+            f"Of what it loses by being dearer, {percent(shared.value)} goes to other listings of"
+            f" its category, by {shared}: what those earn on it is counted."
+        )
+        drivers.append(Driver(name="cannibalisation", value=shared.value, text=text))
     if int(quote["reasons"]) & reasons.DITHERED:
         text = "It strays a little from the best price, by lot, to learn from what sells."
         drivers.append(Driver(name="dither", value=None, text=text))

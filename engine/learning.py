@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from engine.approvals import hard_bounds
 from engine.arms import may_decide, policies_of
+from engine.cannibalisation import earned_by_category, gained_elsewhere
 from engine.decided import State
 from engine.evidence import (
     categories_of,
@@ -189,6 +190,7 @@ def _begin_phase(memory: Memory, number: int, held: RetailerLearning, mine: np.n
             refit(memory, held, mine)
             budget = memory.groups.book.retailer_policy(memory.retailers.ids[number])
             held.dither_scale = _dither_scale(memory, held, mine, budget.exploration_budget_minor)
+        held.earned = earned_by_category(memory, held, mine)
         choose_forms(held)
 
 
@@ -452,7 +454,9 @@ def decide_rows(
     mean, variance = moments(belief)
     alike = np.ones(len(rows))
     # What the retailer asks for says what a sale is worth to him; everything else is the same.
-    place = place._replace(cost=counted_cost(cost, policy["objective"]))
+    share = policy["cannibalised_share"].astype(np.float64)
+    gained = gained_elsewhere(memory, held, listings, learnt, category, share, mean)
+    place = place._replace(cost=counted_cost(cost, gained, policy["objective"]))
     best = best_log(belief, place, curvature, held.rival * held.follow * alike)
     shifted = np.where(
         (learnt["turns"] > 0) & (learnt["cost"] > 0),

@@ -114,6 +114,8 @@ class RetailerLearning:
         self.dispersion = 0.2  # 1/k
         self.large_moves = 0  # of the running day's decisions
         self.dither_scale = 1.0  # what the exploration budget leaves of each dither
+        # By category: units a day, and what they earn. Without columns where nobody asks for it.
+        self.earned = np.zeros((2, 0))
         self.history_trusted = True
         self.moments = np.array([10.0, 50.0])
         self.lead = np.zeros(LEADS)
@@ -164,6 +166,7 @@ class RetailerLearning:
         for name, value in state["arrays"].items():
             setattr(learning, name, np.frombuffer(value, dtype=np.float64).copy())
         learning.sums = learning.sums.reshape(3, -1)
+        learning.earned = learning.earned.reshape(2, -1)
         if len(learning.follows) != FOLLOWS:  # of before it was told with a constant
             learning.follows = np.zeros(FOLLOWS)
         for name in ("form_scores", "form_moments", "form_precisions", "form_slopes"):

@@ -17,12 +17,14 @@ SUBSIDY = 1e6
 """In reference prices: float32 still tells what demand a hundredth more brings, and no price."""
 
 
-def counted_cost(cost: np.ndarray, objective: np.ndarray) -> np.ndarray:
+def counted_cost(cost: np.ndarray, gained: np.ndarray, objective: np.ndarray) -> np.ndarray:
     """Return float64[rows], what an objective counts as a sale's cost.
 
     Args:
         cost: float64[rows], effective cost over the reference price (``engine.evidence``).
+        gained: float64[rows], what the retailer's other listings would earn on a sale that is not
+            made here (``engine.cannibalisation``). Only profit counts it.
         objective: uint8[rows], indices into :data:`OBJECTIVES`.
     """
-    counted = np.where(objective == REVENUE, 0.0, cost)
+    counted = np.where(objective == REVENUE, 0.0, cost + gained)
     return np.asarray(np.where(objective == UNITS, -SUBSIDY, counted))

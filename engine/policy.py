@@ -82,6 +82,7 @@ class PolicyFields(
     learning_step: Annotated[float, Meta(gt=0.0, le=0.5)] | UnsetType = UNSET
     decision_days: Annotated[int, Meta(ge=1, le=28)] | UnsetType = UNSET
     dither: Annotated[float, Meta(ge=0.0, le=0.1)] | UnsetType = UNSET
+    cannibalised_share: Annotated[float, Meta(ge=0.0, le=0.9)] | UnsetType = UNSET
     exploration_budget_minor: Annotated[int, Meta(ge=0, le=2**53)] | UnsetType = UNSET
     season_end_ms: Annotated[int, Meta(ge=0, le=2**53)] | UnsetType = UNSET
     salvage_share: Ratio01 | UnsetType = UNSET
@@ -136,6 +137,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     learning_step: float = 0.1
     decision_days: int = 7
     dither: float = 0.06
+    cannibalised_share: float = 0.0
     exploration_budget_minor: int = 2**53
     season_end_ms: int = 0
     salvage_share: float = 0.0
@@ -228,6 +230,7 @@ POLICY_DTYPE = np.dtype(
         ("learning_step", "<f4"),
         ("decision_days", "<i4"),
         ("dither", "<f4"),
+        ("cannibalised_share", "<f4"),
         ("season_end_ms", "<i8"),  # 0: none
         ("salvage_share", "<f4"),
         ("markdowns_max", "<i4"),
@@ -284,6 +287,7 @@ def policy_row(policy: Policy) -> np.ndarray:
         "learning_step",
         "decision_days",
         "dither",
+        "cannibalised_share",
         "season_end_ms",
         "salvage_share",
         "markdowns_max",

@@ -297,6 +297,13 @@ def cheap(decided: list[Decided]) -> bool:
     return any(bool((of.quotes["in_force_minor"] < 1350).any()) for of in decided)
 
 
+def dear(decided: list[Decided]) -> bool:
+    """A learnt price a twentieth above the one found."""
+    return any(
+        bool(((of.quotes["in_force_minor"] > 1575) & learnt_mask(of)).any()) for of in decided
+    )
+
+
 def asks(price_minor: int) -> Shows:
     """Whether a learnt price in force was ever this."""
     return lambda decided: any(
@@ -343,6 +350,7 @@ ROWS |= {
     ),
     "salvage_share": (0.95, season, not_(deep_cut), SEASON),
     "markdowns_max": (0, season, not_(deep_cut), SEASON),
+    "cannibalised_share": (0.6, learns, dear, {**LEARNS, "dither": 0.0}),
     "objective": ("revenue", learns, cheap, {**LEARNS, "dither": 0.0}),
     "left_digit_bias": (0.3, learns, asks(1499), ENDS),
     "holdout_share": (0.5, learns, held_out, LEARNS),

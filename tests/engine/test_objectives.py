@@ -29,7 +29,8 @@ def best(code: int, slope: float, curvature: float, cost: float, low: float = -1
     belief = np.zeros((1, len(ELASTICITIES)))
     belief[0, np.argmin(np.abs(ELASTICITIES - slope))] = 1.0
     flat = np.zeros(1)
-    counted = counted_cost(np.array([cost]), np.array([code], dtype=np.uint8))
+    objective = np.array([code], dtype=np.uint8)
+    counted = counted_cost(np.array([cost]), flat, objective)
     place = Place(flat, flat, counted, np.array([low]), np.ones(1))
     return float(np.exp(best_log(belief, place, np.array([curvature]), flat)[0]))
 
