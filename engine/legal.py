@@ -88,12 +88,10 @@ def chosen_logs(
         earns = profit(at, *terms)
         anchor, best = np.where(earns > best, at, anchor), np.maximum(best, earns)
     if bias.any():
-        # Perceived demand falls in steps, so the better price may be the next but one.
-        for price in (
-            neighbours(lower_minor - 1.0, endings)[0],
-            neighbours(upper_minor, endings)[1],
-        ):
-            at = _log(price, unit)
+        # Perceived demand falls where a round price is reached: just below it may be better.
+        round_minor = np.floor(unit * np.exp(wish) * (1.0 + SAME) / PART) * PART
+        for edge in (round_minor, round_minor + PART):
+            at = _log(neighbours(edge - 1.0, endings)[0], unit)
             earns = np.where(np.abs(at - wish) <= COARSE_LOG, profit(at, *terms), -np.inf)
             better = (bias > 0.0) & (earns > best)
             anchor, best = np.where(better, at, anchor), np.where(better, earns, best)
