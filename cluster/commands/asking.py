@@ -1,4 +1,4 @@
-"""``price``, ``explain``, ``features``, ``tail``, ``replay``: what was decided, and why."""
+"""``price``, ``explain``, ``features``, ``learning``, ``tail``, ``replay``: what was decided, and why."""
 
 import asyncio
 import os
