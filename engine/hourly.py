@@ -23,11 +23,9 @@ AUTO, HOURLY = TIERS.index("auto"), TIERS.index("hourly")
 def tiers_of(memory: Memory, rows: np.ndarray) -> np.ndarray:
     """Return uint8[rows], what policy says of each row, its arm's treatment included."""
     listings = memory.listings.listings
-    if memory.experiments.any:
-        tier = policies_of(memory, rows, listings.take(rows))["tier"]
-    else:
-        tier = memory.groups.policy["tier"][listings["group"][rows]]
-    return np.asarray(tier)
+    if any("tier" in each.terms.treatment for each in memory.experiments.of.values()):
+        return np.asarray(policies_of(memory, rows, listings.take(rows))["tier"])
+    return np.asarray(memory.groups.policy["tier"][listings["group"][rows]])
 
 
 def is_hourly(memory: Memory, rows: np.ndarray) -> np.ndarray:

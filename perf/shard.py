@@ -2,8 +2,8 @@
 
 One retailer, listings with a few rivals each, batches of mixed facts. Prints one line of JSON:
 milliseconds of ``apply`` by batch size, of a full reprice a batch of 4,096 rows, of checkpoint
-slices, bytes a listing, and what it costs to look at four fifths of the listings hourly: 4,096 offers
-before and after, a microbatch of a ranking, and one of the full hour.
+slices, bytes a listing, and what it costs to look at four fifths of the listings hourly: 4,096
+offers before and after, a microbatch of a ranking, and one of the full hour.
 """
 
 import argparse
