@@ -27,10 +27,12 @@ from engine.deltas import (
 )
 from engine.errors import PricingError, RejectedInput
 from engine.facts import COST_DOUBTED, COSTS_SHOCKED, FUTURE_MS_MAX, set_cost
+from engine.hourly import looked_at
 from engine.learnt import DAY_MS, RetailerLearning
-from engine.listing_table import KVI, RELEASED, REMOVED, ListingText
+from engine.listing_table import BEHIND, KVI, RELEASED, REMOVED, ListingText
 from engine.memory import Memory, Work
 from engine.microbatch import Position
+from engine.ranking import set_share
 from engine.retailers import RETAILERS_MAX
 from engine.rivals import OWN_NAMES_MAX
 from engine.routing import key64
@@ -151,6 +153,8 @@ def _begin_listing(memory: Memory, row: int, retailer: int) -> None:
     memory.serving.forget(row)
     listing["retailer"] = retailer
     listing["currency"] = memory.retailers.table["currency"][retailer]
+    if retailer in memory.tiers.next_ms:
+        listing["flags"] |= BEHIND  # it has sold nothing yet
     memory.retailers.table["listings"][retailer] += 1
 
 
@@ -242,6 +246,7 @@ def remove_listing(memory: Memory, work: Work, position: Position, delta: Listin
     memory.retailers.table["listings"][retailer] -= 1
     memory.retailers.table["costs"][retailer] -= int(listing["cost_minor"] >= 0)
     memory.unmark(np.array([row]))
+    looked_at(memory, np.array([row]))
     memory.rivals.clear(row)
     memory.listings.remove(row, work.now_ms)
     listing["listing_ms"] = delta.observed_ms
@@ -414,6 +419,8 @@ def change_policy(memory: Memory, work: Work, position: Position, delta: PolicyC
         _switch_learning(memory, work, number)
     if not {"learning", "holdout_share"}.isdisjoint(delta.fields):
         set_holdout(memory, work, number)
+    if "realtime_share" in delta.fields:
+        set_share(memory, work, number)
     if delta.scope == "listing":
         _regroup_listing(memory, delta)
     fields = {

@@ -26,6 +26,7 @@ from engine.listing_table import BEFORE_BRAKES, LISTING_DTYPE, REMOVED, listings
 from engine.memory import Memory
 from engine.retailers import RETAILER_DTYPE, Retailers
 from engine.rivals import OFFER_DTYPE, OFFER_USED
+from engine.tiers import Tiers
 
 FORMAT = 2
 """Version of the parts. Whoever changes a layout below raises it.
@@ -125,7 +126,8 @@ def close_part(
         rows=listings.rows,
         tombstones=listings.tombstones(),
         dirty=np.packbits(memory.backlog.dirty[: listings.rows]).tobytes(),
-        retailers=memory.retailers.state(),
+        # In with the retailers: a field of its own would make older checkpoints another layout.
+        retailers={**memory.retailers.state(), "tiers": memory.tiers.state()},
         groups=memory.groups.state(),
         currencies=memory.currencies.state(),
         own_names=memory.own_names.state(),
@@ -189,6 +191,7 @@ def read_parts(parts: Iterable[bytes]) -> tuple[Memory, dict[str, int]]:
     if last is None:
         raise CorruptCheckpoint("a checkpoint without a closing part holds no mark")
     memory.retailers = Retailers.restore(last.retailers)
+    memory.tiers = Tiers.restore(last.retailers.get("tiers", {}))
     memory.groups = Groups.restore(last.groups, memory.retailers)
     memory.currencies = Currencies.restore(last.currencies)
     for names in last.own_names:

@@ -67,6 +67,7 @@ class Cause(IntEnum):
     DELTA = 1  # cause_lane, cause_offset, cause_index name it
     TIMER = 2
     REPRICE = 3  # big work: a policy change, a mode change
+    HOUR = 4  # its full hour: it is looked at hourly, and facts have changed it
 
 
 def no_quotes() -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from engine.decided import State
+from engine.decided import Cause, State
 from engine.policy import Winner
 from kernels import reasons
 from kernels.limits import PRICE_MINOR_MAX
@@ -113,6 +113,7 @@ def explain(quote: np.void, listing: ListingFacts) -> Explanation:
     if mask & reasons.OVERRIDDEN:
         sentences.append("Not every rule could be met; the stronger went before the weaker.")
     sentences += _remarks(quote, mask)
+    sentences += _tier(quote, listing)
     sentences += [driver.text for driver in drivers]
     return Explanation(
         state=State(int(quote["state"])).name.lower(),
@@ -313,6 +314,32 @@ def _remarks(quote: np.void, mask: int) -> list[str]:
     if mask & reasons.HALTED and state is not State.HALTED:
         said.append("Publishing is halted.")
     return said
+
+
+def _tier(quote: np.void, listing: ListingFacts) -> list[str]:
+    """Say that a listing is looked at hourly, and why.
+
+    A quote tells the rank of its listing only where the full hour has caused it; of another the
+    rule is told that holds for all of its retailer's listings.
+    """
+    tier, share = listing.policy.get("tier"), listing.policy.get("realtime_share")
+    at_hour = int(quote["cause_kind"]) == Cause.HOUR
+    waits = "what rivals ask and what is sold moves it at each full hour"
+    if tier is not None and tier.value == "hourly":
+        return [f"It is looked at hourly, set by {tier}: {waits}."]
+    if tier is not None and tier.value == "auto" and share is not None and share.value < 1.0:
+        first = f"the first {percent(share.value)} of its retailer's listings"
+        if not share.value:
+            return [f"It is looked at hourly, like all of its retailer's listings: {waits}."]
+        if at_hour:
+            return [
+                f"It is looked at hourly, because by revenue it is not among {first}, which are"
+                f" priced in real time: {waits}."
+            ]
+        return [f"By revenue, {first} are priced in real time and the others hourly."]
+    if at_hour:
+        return ["It was looked at hourly then."]
+    return []
 
 
 # ----- what the model looked at ------------------------------------------------------------------

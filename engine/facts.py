@@ -63,7 +63,13 @@ def apply_facts(memory: Memory, work: Work, facts: FactColumns) -> None:
             touched[apply(memory, work, facts, rows, which)] = True
     which = np.flatnonzero(touched)
     if len(which):
-        work.touch(rows[which], facts.lane[which], facts.offset[which], facts.index[which])
+        work.touch(
+            rows[which],
+            facts.lane[which],
+            facts.offset[which],
+            facts.index[which],
+            urgent=facts.kind[which] == COST_CHANGED,  # a floor may have moved
+        )
 
 
 def refuse(

@@ -25,9 +25,10 @@ SALES_KEPT = 4
 CHANGE_SLOTS = 8
 """Ten-minute slots in which a row counts its changes: an hour, the running one, and a spare."""
 
-REMOVED, KVI, RELEASED, PLANNED = 1, 2, 4, 8
+REMOVED, KVI, RELEASED, PLANNED, BEHIND, WAITS = 1, 2, 4, 8, 16, 32
 """Bits of ``flags``. RELEASED: a person resumed after the breaker had held ``held_minor``. PLANNED:
-a person saw the row's next price in a plan and applied it."""
+a person saw the row's next price in a plan and applied it. BEHIND: by revenue it is behind the
+share priced in real time. WAITS: facts changed it, and it is looked at at the next full hour."""
 
 REUSE_AFTER_MS = 86_400_000
 """How long a removed row stays a tombstone."""

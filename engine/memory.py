@@ -19,6 +19,7 @@ from engine.rivals import OWN_NAMES_MAX, RivalTable
 from engine.room import grown, room
 from engine.routing import name64
 from engine.serving import Serving
+from engine.tiers import Tiers
 from engine.timers import Backlog, Timers
 
 SOURCES_LEAST = 64
@@ -70,6 +71,7 @@ class Memory:
         self.learnt = Learnt()
         self.experiments = Experiments()
         self.serving = Serving()
+        self.tiers = Tiers()
         self.unsaved = room(self.listings.capacity, bool)  # rows the next checkpoint needs
 
     @property
@@ -94,7 +96,7 @@ class Memory:
             self.events.oldest_minute,
             len(self.commands),
         )
-        return repr(sizes).encode() + self.retailers.changed()
+        return repr(sizes).encode() + self.tiers.changed() + self.retailers.changed()
 
     def fit(self, rows: int) -> None:
         """Make room beside the listing table, of which ``rows`` are in use."""
@@ -156,12 +158,23 @@ class Work:
         self._lanes: list[np.ndarray] = []
         self._offsets: list[np.ndarray] = []
         self._indices: list[np.ndarray] = []
+        self._urgent: list[np.ndarray] = []
 
     def touch(
-        self, rows: np.ndarray, lane: np.ndarray, offset: np.ndarray, index: np.ndarray
+        self,
+        rows: np.ndarray,
+        lane: np.ndarray,
+        offset: np.ndarray,
+        index: np.ndarray,
+        urgent: np.ndarray | None = None,
     ) -> None:
-        """Note that facts changed ``rows``, in the order of the log."""
+        """Note that facts changed ``rows``, in the order of the log.
+
+        Args:
+            urgent: bool[rows], which an hourly tier must not keep waiting; ``None``: all.
+        """
         self._rows.append(rows)
+        self._urgent.append(rows if urgent is None else rows[urgent])
         self._lanes.append(lane)
         self._offsets.append(offset)
         self._indices.append(index)
@@ -178,6 +191,11 @@ class Work:
     def refuse(self, position: Position, verdict: str, reason: str, listing: int = 0) -> None:
         """Note that a delta changed nothing, or was set aside."""
         self.refusals.append(Refusal(position, verdict, reason, listing))
+
+    def urgent(self) -> np.ndarray:
+        """Return the rows touched by what is urgent, ascending."""
+        nothing = np.empty(0, dtype=np.int64)
+        return np.unique(np.concatenate([nothing, *self._urgent]))
 
     def touched(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return the rows touched, ascending, and for each the last position that touched it."""

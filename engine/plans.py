@@ -49,10 +49,11 @@ def apply_plan(memory: Memory, work: Work, position: Position, delta: PlanApplie
 
 
 def next_ms(memory: Memory) -> int:
-    """Return when a price may next move by itself: a timer, or the close of a learnt period."""
+    """Return when a price may next move by itself: a timer, a full hour, or a period's close."""
     learning = [held.next_ms for held in memory.learnt.retailers.values()]
     due_ms = memory.timers.due_ms[: memory.listings.rows]
-    return min([int(due_ms.min(initial=NEVER)), *learning])
+    hour = [memory.tiers.next_hour_ms] if memory.tiers.waiting else []
+    return min([int(due_ms.min(initial=NEVER)), *learning, *hour])
 
 
 def _check_place(memory: Memory, work: Work, planned: Planned, anyway: bool) -> None:
@@ -68,7 +69,7 @@ def _check_place(memory: Memory, work: Work, planned: Planned, anyway: bool) -> 
         )
     if not work.alone:
         raise _conflict("other deltas came with it; plan again, or apply anyway")
-    if memory.backlog.rows or memory.learnt.closing:
+    if memory.backlog.rows or memory.learnt.closing or memory.tiers.cursor >= 0:
         raise _conflict("work is waiting to be decided; plan again, or apply anyway")
     if work.now_ms >= planned.exact_until_ms:
         raise _conflict(

@@ -41,6 +41,9 @@ SCOPES_PER_RETAILER_MAX = 200_000
 BASIS_POINTS = 10_000
 """Parts of one: a ratio of 0.15 is 1,500 basis points, exactly."""
 
+TIERS = ("auto", "realtime", "hourly")
+"""How soon a listing's price answers facts; ``auto`` leaves it to its revenue rank."""
+
 Ratio01 = Annotated[float, Meta(ge=0.0, le=1.0)]
 Margin = Annotated[float, Meta(ge=0.0, le=0.95)]
 RivalRatio = Annotated[float, Meta(gt=0.0, le=2.0)]
@@ -73,6 +76,8 @@ class PolicyFields(
     approval: Literal["auto", "manual"] | UnsetType = UNSET
     approval_valid_ms: Duration | UnsetType = UNSET
     publish: bool | UnsetType = UNSET
+    tier: Literal["auto", "realtime", "hourly"] | UnsetType = UNSET
+    realtime_share: Ratio01 | UnsetType = UNSET
     # the model's prior
     prior_elasticity: Elasticity | UnsetType = UNSET
     prior_elasticity_sd: Annotated[float, Meta(ge=0.01, le=5.0)] | UnsetType = UNSET
@@ -130,6 +135,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     approval: str = "auto"
     approval_valid_ms: int = 86_400_000
     publish: bool = True
+    tier: str = "auto"
+    realtime_share: float = 1.0
     prior_elasticity: float = -2.6
     prior_elasticity_sd: float = 0.7
     status_quo_sigma: float = 0.2
@@ -175,7 +182,7 @@ RETAILER_ONLY: frozenset[str] = frozenset(
     name
     for name in FIELDS
     if name.startswith(("breaker_", "cost_shock_"))
-    or name in ("learning", "exploration_budget_minor", "holdout_share")
+    or name in ("learning", "exploration_budget_minor", "holdout_share", "realtime_share")
 )
 """Fields that count over a whole retailer and may be set at its scope only."""
 
@@ -196,8 +203,6 @@ NOT_YET: Mapping[str, str] = {
     "rival_position": "use kvi_rival_ratio_max to bound a KVI against its rivals",
     "rival_damping": "use kvi_brake: a KVI is damped where its rival answers every cut",
     "endings_by_demand": "use left_digit_bias, with endings for the list to choose from",
-    "tier": "every listing is priced in real time",
-    "realtime_share": "every listing is priced in real time",
     "exploration_budget": "use exploration_budget_minor, money a day for the whole retailer",
     "experiments": "send ExperimentStarted: an experiment is an event and no field",
     "markdown": "use season_end_ms, salvage_share and markdowns_max, with learning",
@@ -223,6 +228,7 @@ POLICY_DTYPE = np.dtype(
         ("objective", "u1"),  # index into engine.objectives.OBJECTIVES
         ("manual", "u1"),  # 1: approval is manual
         ("publish", "u1"),
+        ("tier", "u1"),  # place in TIERS
         ("approval_valid_ms", "<i8"),
         ("prior_elasticity", "<f4"),
         ("prior_elasticity_sd", "<f4"),
@@ -277,6 +283,7 @@ def policy_row(policy: Policy) -> np.ndarray:
     row["objective"] = OBJECTIVES.index(policy.objective)
     row["manual"] = policy.approval == "manual"
     row["publish"] = policy.publish
+    row["tier"] = TIERS.index(policy.tier)
     for name in (
         "left_digit_bias",
         "kvi_brake_ms",

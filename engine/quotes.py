@@ -80,7 +80,7 @@ def quote_rows(memory: Memory, looked: Looked, seq: int, now_ms: int) -> Quoted:
         sight.inputs["floor_minor"],
         exempt,
         looked.kind == Cause.REPRICE,
-        _paced(sight),
+        _paced(sight) | (looked.kind == Cause.HOUR),
         now_ms,
     )
     if len(numbers):

@@ -49,6 +49,7 @@ from engine.errors import NotSupported, RejectedInput
 from engine.experiment_days import close_days
 from engine.facts import apply_facts, without_skipped
 from engine.features import features_of, named
+from engine.hourly import defer, looked_at, take
 from engine.learning import close_periods, redecide
 from engine.memory import Memory, Work
 from engine.microbatch import (
@@ -59,6 +60,7 @@ from engine.microbatch import (
     facts_of,
 )
 from engine.quotes import Looked, is_removed, quote_rows, removed_quotes, stock_of
+from engine.ranking import rank
 from engine.replay import Agreement, agreement, chained
 from engine.telling import told_listing, told_retailer
 from kernels import reasons
@@ -121,8 +123,12 @@ class Shard:
         return memory.backlog.rows + memory.learnt.closing + memory.experiments.walking
 
     def due(self, now_ms: int) -> bool:
-        """Return whether there is work without any delta: rows due or in the backlog."""
-        return self.backlog > 0 or self._memory.timers.any_due(now_ms)
+        """Return whether there is work without any delta: rows due or in the backlog.
+
+        A ranking is none: it is in no hurry, and goes on with whatever microbatch comes.
+        """
+        memory = self._memory
+        return self.backlog > 0 or memory.timers.any_due(now_ms) or memory.tiers.due(now_ms)
 
     # ----- deciding ------------------------------------------------------------------------------
 
@@ -148,6 +154,8 @@ class Shard:
         if memory.learnt.any:
             redecide(memory, work)
             close_periods(memory, work)
+        if memory.tiers.next_ms:
+            rank(memory, work)
         seq = self.seq + 1
         quotes, state = self._quote(work, seq)
         self.pending = Decided(
@@ -453,7 +461,8 @@ class Shard:
             offsets[gone],
             indices[gone],
         )
-        kept = np.flatnonzero(~gone)
+        memory.tiers.turn(work.now_ms)
+        kept = np.flatnonzero(~gone & ~defer(memory, work, rows))
         if len(kept) > ROWS_PER_DECISION_MAX - len(removed.rows):
             late = kept[ROWS_PER_DECISION_MAX - len(removed.rows) :]
             memory.mark(rows[late])
@@ -466,17 +475,23 @@ class Shard:
         # A touched row is priced once, so its timer must not bring it in again.
         memory.unmark(touched)
         memory.timers.pause(touched)
+        looked_at(memory, touched)
         due = memory.timers.due(work.now_ms, min(DUE_ROWS_MAX, room))
         memory.unmark(due)
-        dirty = memory.backlog.take(room - len(due), self._revenue)
+        looked_at(memory, due)
+        hourly = take(memory, room - len(due))
+        memory.unmark(hourly)
+        looked_at(memory, hourly)
+        dirty = memory.backlog.take(room - len(due) - len(hourly), self._revenue)
         memory.unmark(dirty)
-        extra = len(due) + len(dirty)
+        looked_at(memory, dirty)
+        extra = len(due) + len(hourly) + len(dirty)
         kinds = np.repeat(
-            np.array([Cause.DELTA, Cause.TIMER, Cause.REPRICE], dtype=np.uint8),
-            [len(touched), len(due), len(dirty)],
+            np.array([Cause.DELTA, Cause.TIMER, Cause.HOUR, Cause.REPRICE], dtype=np.uint8),
+            [len(touched), len(due), len(hourly), len(dirty)],
         )
         looked = Looked(
-            np.concatenate([touched, due, dirty]),
+            np.concatenate([touched, due, hourly, dirty]),
             kinds,
             np.concatenate([lanes[kept], np.zeros(extra, dtype=np.uint8)]),
             np.concatenate([offsets[kept], np.full(extra, -1, dtype=np.int64)]),

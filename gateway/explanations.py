@@ -54,9 +54,9 @@ class BindingRule(Struct, frozen=True, kw_only=True):
 
 
 class CauseOfQuote(Struct, frozen=True, kw_only=True):
-    """Why the listing was looked at: a delta, a timer, or big work such as a policy change."""
+    """Why the listing was looked at: a delta, a timer, its full hour, or big work."""
 
-    kind: Literal["delta", "timer", "reprice"]
+    kind: Literal["delta", "timer", "reprice", "hour"]
     lane: Lane | None
     offset: int | None
     index: int | None
@@ -174,10 +174,11 @@ def _positive(minor: int, currency: str) -> Money | None:
     return money(minor, currency) if minor > 0 else None
 
 
-_CAUSES: dict[int, Literal["delta", "timer", "reprice"]] = {
+_CAUSES: dict[int, Literal["delta", "timer", "reprice", "hour"]] = {
     Cause.DELTA: "delta",
     Cause.TIMER: "timer",
     Cause.REPRICE: "reprice",
+    Cause.HOUR: "hour",
 }
 
 

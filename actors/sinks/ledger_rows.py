@@ -181,7 +181,8 @@ class Rows:
         new = list(zip(*columns, strict=True))
         self._history += new
         lanes, kinds = quotes["cause_lane"], quotes["cause_kind"]
-        if bool(((lanes == LANES.index("commands")) & (kinds != Cause.TIMER)).any()):
+        caused = np.isin(kinds, (Cause.DELTA, Cause.REPRICE))
+        if bool(((lanes == LANES.index("commands")) & caused).any()):
             self._caused_by_command.append(seq)
         for row in new:
             quote = dict(zip(HISTORY_COLUMNS, row, strict=True))

@@ -74,7 +74,7 @@ async def test_a_fork_refuses_what_the_shard_would_refuse(tmp_path: Path) -> Non
             answer = await forks.ask(question(changes=wrong), 60_000)
             assert answer["problem"]["pointer"] == "/changes/0/fields/min_margn"
             assert answer["problem"]["kind"] == "rejected"
-            later = (ScopeChange(fields={"tier": 1}),)
+            later = (ScopeChange(fields={"experiments": 1}),)
             answer = await forks.ask(question(changes=later), 60_000)
             assert answer["problem"]["kind"] == "not_supported"
             answer = await forks.ask(question(retailer="nobody"), 60_000)

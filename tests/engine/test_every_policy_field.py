@@ -159,6 +159,10 @@ def stands_at(step: int, price_minor: int) -> Shows:
     return lambda story: story[step].quotes["in_force_minor"].tolist() == [price_minor]
 
 
+def nothing_at_once(story: list[Decided]) -> bool:
+    return not len(story[1].quotes)
+
+
 def target_below(price_minor: int) -> Shows:
     return lambda story: int(story[0].quotes["target_minor"][0]) < price_minor
 
@@ -201,6 +205,8 @@ ROWS: dict[str, tuple[Any, Story, Shows, dict[str, Any]]] = {
     "approval": ("manual", one_listing, state(State.PENDING), {}),
     "approval_valid_ms": (HOUR, waits, state(State.PENDING), {}),
     "publish": (False, one_listing, reason(reasons.UNPUBLISHED), {}),
+    "tier": ("hourly", rival, nothing_at_once, {}),
+    "realtime_share": (0.0, rival, nothing_at_once, {}),
     "prior_elasticity": (-8.0, one_listing, target_below(1750), {}),
     "prior_elasticity_sd": (0.05, one_listing, sd_below(0.1), {}),
     "status_quo_sigma": (0.01, one_listing, sd_below(0.1), {}),

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from engine.decided import QUOTE_DTYPE, State
+from engine.decided import QUOTE_DTYPE, Cause, State
 from engine.explanation import DIGITS, SETTING, ListingFacts, explain, money, percent
 from engine.policy import FIELDS, PolicyBook
 from kernels import reasons
@@ -449,3 +449,71 @@ def test_learnt_demand_says_where_it_comes_from() -> None:
     plain = explain(quote(), listing())
     assert "learnt" not in plain.text
     assert "dither" not in {driver.name for driver in plain.drivers}
+
+
+def of_tier(fields: dict[str, object], **own: object) -> ListingFacts:
+    """Return a listing whose retailer, and whose category, say this of tiers."""
+    book = PolicyBook()
+    book.change("r", "retailer", "", fields)
+    if own:
+        book.change("r", "category", "juice", own)
+    return listing(policy=book.winners("r", "shop", "juice", (), "shop\x1fA1"))
+
+
+MOVES = "what rivals ask and what is sold moves it at each full hour."
+
+
+@pytest.mark.parametrize(
+    ("fields", "own", "cause", "said"),
+    [
+        (
+            {},
+            {"tier": "hourly"},
+            Cause.DELTA,
+            f"It is looked at hourly, set by the policy of category juice: {MOVES}",
+        ),
+        (
+            {"tier": "hourly"},
+            {},
+            Cause.HOUR,
+            f"It is looked at hourly, set by the retailer's policy: {MOVES}",
+        ),
+        (
+            {"realtime_share": 0.2},
+            {},
+            Cause.HOUR,
+            "It is looked at hourly, because by revenue it is not among the first 20 % of its"
+            f" retailer's listings, which are priced in real time: {MOVES}",
+        ),
+        (
+            {"realtime_share": 0.2},
+            {},
+            Cause.DELTA,
+            "By revenue, the first 20 % of its retailer's listings are priced in real time and the"
+            " others hourly.",
+        ),
+        (
+            {"realtime_share": 0.0},
+            {},
+            Cause.DELTA,
+            f"It is looked at hourly, like all of its retailer's listings: {MOVES}",
+        ),
+        ({}, {}, Cause.HOUR, "It was looked at hourly then."),
+    ],
+)
+def test_it_says_that_a_listing_is_hourly_and_why(
+    fields: dict[str, object], own: dict[str, object], cause: Cause, said: str
+) -> None:
+    text = explain(quote(cause_kind=cause), of_tier(fields, **own)).text
+    assert f" {said} " in f"{text} "
+    assert len(re.findall("hourly", text)) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "own"),
+    [({}, {}), ({"tier": "realtime"}, {}), ({"realtime_share": 0.2}, {"tier": "realtime"})],
+)
+def test_of_a_listing_in_real_time_nothing_is_said(
+    fields: dict[str, object], own: dict[str, object]
+) -> None:
+    assert "hourly" not in explain(quote(cause_kind=Cause.DELTA), of_tier(fields, **own)).text

@@ -234,7 +234,7 @@ def test_a_plan_is_set_whole_or_not_at_all() -> None:
 
 @pytest.mark.parametrize(
     ("fields", "error"),
-    [({"min_margn": 0.3}, RejectedInput), ({"tier": 1}, NotSupported)],
+    [({"min_margn": 0.3}, RejectedInput), ({"experiments": 1}, NotSupported)],
 )
 def test_what_the_shard_would_refuse_cannot_be_planned(
     fields: dict[str, object], error: type[Exception]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.decided import State
+from engine.decided import CatalogueChange, Cause, State
 from engine.microbatch import Position, Refusal
 from gateway.app import OPENAPI, PREFIX, PREFIXES, ROUTES
 from gateway.console import FOLDER
@@ -262,6 +262,19 @@ async def test_an_explanation_is_the_receipt_in_words() -> None:
         assert receipt == body
         status, _ = await place.get("/api/v1/products/A-3/explanation")
         assert status == 404
+
+
+async def test_a_receipt_says_that_the_full_hour_caused_it_and_who_made_it_hourly() -> None:
+    async with market() as place:
+        await open_shops(place)
+        fields = {"scope": "retailer", "key": "", "priority": 0, "fields": {"tier": "hourly"}}
+        told = CatalogueChange(Position(0, 90, 0), "policy", "acme", fields)
+        quote = quoted("acme", "shop", "A-1", 1850, cause_kind=Cause.HOUR, cause_lane=0)
+        await place.owner("acme").decide(quotes=[quote], catalogue=[told])
+        await place.caught_up()
+        _, body = await place.get("/api/v1/products/A-1/explanation")
+        assert body["cause"] == {"kind": "hour", "lane": None, "offset": None, "index": None}
+        assert "looked at hourly, set by the retailer's policy" in body["text"]
 
 
 async def test_a_quote_is_found_while_it_is_kept_and_only_by_its_retailer() -> None:

@@ -100,7 +100,7 @@ async def test_verbs_become_deltas() -> None:
         ({"experiment": "e", "price_ratio": 7}, 400, "/price_ratio"),
         ({"experiment": "e", "treatment": {"min_margni": 1}}, 400, "/treatment/min_margni"),
         ({"experiment": "e", "treatment": {"min_margin": 7}}, 400, "/treatment/min_margin"),
-        ({"experiment": "e", "treatment": {"tier": "fast"}}, 422, "/treatment/tier"),
+        ({"experiment": "e", "treatment": {"markdown": 1}}, 422, "/treatment/markdown"),
         ({"experiment": "e", "visitors": 1}, 400, None),
     ],
 )

@@ -147,7 +147,7 @@ async def test_a_plan_warns_of_what_no_shard_has() -> None:
         ({"fields": {"min_margn": 0.3}}, 400, "/fields/min_margn"),
         ({"fields": {"min_margin": "a lot"}}, 400, "/fields/min_margin"),
         ({"fields": {"min_margn": None}}, 400, "/fields/min_margn"),
-        ({"fields": {"tier": 1}}, 422, "/fields/tier"),
+        ({"fields": {"experiments": 1}}, 422, "/fields/experiments"),
         (
             {"scope": "category", "key": "food", "fields": {"learning": True}},
             400,
