@@ -1,4 +1,4 @@
-"""``price``, ``explain``, ``features``, ``learning``, ``tail``, ``replay``: what was decided, and why."""
+"""``price``, ``explain``, ``features``, ``learning`` and more: what was decided, and why."""
 
 import asyncio
 import os
