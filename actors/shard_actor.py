@@ -355,6 +355,7 @@ class ShardActor:
             "decision_offset": self._reader.offset,
             "waiting_commands": self._inbox.commands.waiting(),
             "waiting_deltas": self._inbox.deltas.waiting(),
+            "backlog": self._shard.backlog,
         }
         if self._reign is not None:
             status |= {

@@ -117,6 +117,7 @@ def owner_samples(status: Mapping[str, Any]) -> Iterator[Sample]:
         "lag_ms": ("log_lag_seconds", "age of the oldest delta not yet decided", 1000.0),
         "waiting_commands": ("waiting_commands", "commands fetched and not yet decided", 1.0),
         "waiting_deltas": ("waiting_deltas", "delta records fetched and not yet decided", 1.0),
+        "backlog": ("backlog_rows", "listings and closes of periods that wait their turn", 1.0),
         "different": ("replay_divergence_total", "replayed decisions that differ", 1.0),
         "doubts": ("appends_in_doubt_total", "appends whose acknowledgement did not come", 1.0),
         "skipped": ("skipped_records_total", "records isolated because they killed owners", 1.0),

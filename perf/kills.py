@@ -6,7 +6,9 @@ The heir is what a successor begins as: a ``standby`` that follows the log, a ``
 has everything loaded (the default of ``repricer up``), or ``cold``, a new process. Facts flow and
 prices are read at a steady rate, in open loops. Told are the seconds from each SIGKILL or SIGSTOP
 to the first decision of a successor by the log's own times, how many reads were answered, and how
-many of them were older than two seconds without saying so.
+many of them were older than two seconds without saying so. Before the first strike all listings are
+priced anew because of a policy that changes no price: that takes how long, and an owner how many
+bytes a listing.
 """
 
 import argparse
@@ -21,13 +23,20 @@ from typing import Any
 import aiohttp
 import numpy as np
 
+from actors.starts import Launched
+from cluster.assembly import make_logs
+from cluster.control import ControlClient, control_token
+from cluster.feeding import Feed, Router
+from cluster.launching import living_owners
+from cluster.settings import Settings
 from cluster.tree import make_keys, role_card
+from engine.deltas import PolicyChanged
 from perf.chaos.documents import unix_ms
 from perf.chaos_rows import audit, strike, until_all_live
-from perf.flood import RETAILER, SPREAD, Flood, fill, recorded
+from perf.flood import RETAILER, SPREAD, Flood, fill, now_ms, recorded
 from perf.measuring import Progress, arguments_of, run_command, significant
 from perf.real_stack import EngineUnderTest, on_engine
-from perf.soak import Reads
+from perf.soak import Reads, figures_of_process
 from perf.spike import until_consumed
 
 COMMAND = "kills"
@@ -66,6 +75,45 @@ def told(seconds: Sequence[float]) -> dict[str, Any]:
     }
 
 
+async def repriced_s(under_test: EngineUnderTest) -> float:
+    """Change a policy so that no price changes; return the seconds until all are priced anew."""
+    settings = under_test.settings
+    logs = make_logs(settings)
+    sender = Feed(logs, Router(settings.shards.count, settings.shards.spreads))
+    policy = PolicyChanged(
+        retailer=RETAILER,
+        scope="retailer",
+        fields={"approval_valid_ms": 7_200_000},
+        observed_ms=now_ms(),
+    )
+    async with aiohttp.ClientSession() as session:
+        control = ControlClient(session, control_token(settings.run_folder))
+
+        async def told() -> list[dict[str, Any]]:
+            return [await control.status(each.address) for each in owners_of(settings)]
+
+        before = [each["last_delta"] for each in await told()]
+        began = time.monotonic()
+        await sender.send([policy])  # to each shard of the retailer
+        while any(
+            each["backlog"] or each["last_delta"] == last
+            for each, last in zip(await told(), before, strict=True)
+        ):
+            await asyncio.sleep(0.05)
+    seconds = time.monotonic() - began
+    await sender.close()
+    await logs.close()
+    return seconds
+
+
+def owners_of(settings: Settings) -> list[Launched]:
+    """Return the oldest living owner of each shard: who decides, where others stand by."""
+    first: dict[int, Launched] = {}
+    for card in sorted(living_owners(settings.run_folder), key=lambda card: card.start.number):
+        first.setdefault(card.start.shard, card)
+    return list(first.values())
+
+
 async def struck(
     under_test: EngineUnderTest, kinds: Sequence[str], say: Progress
 ) -> dict[str, list[float]]:
@@ -92,6 +140,9 @@ async def measure(under_test: EngineUnderTest, options: Any, say: Progress) -> d
     began = time.monotonic()
     await fill(under_test, options.listings)
     filled_s = time.monotonic() - began
+    say("pricing all of them anew")
+    full_s = await repriced_s(under_test)
+    resident_mb = sum(figures_of_process(each.pid)["rss_mb"] for each in owners_of(settings))
     card = role_card(settings, "gateway")
     assert card is not None
     flood = Flood(settings, options.listings)
@@ -119,6 +170,10 @@ async def measure(under_test: EngineUnderTest, options: Any, say: Progress) -> d
         "listings": options.listings,
         "heir": options.heir,
         "filled_s": significant(filled_s),
+        "full_reprice_s": significant(full_s),
+        "full_reprice_per_s": significant(options.listings / full_s),
+        "owners_rss_mb": significant(resident_mb),
+        "rss_bytes_a_listing": significant(resident_mb * 2**20 / options.listings),
         "kills": told(seconds.get("kill", [])),
         "hangs": told(hangs),
         "hangs_late": sum(each > HANGS_LATE_S for each in hangs),
