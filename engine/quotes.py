@@ -95,7 +95,7 @@ def quote_rows(memory: Memory, looked: Looked, seq: int, now_ms: int) -> Quoted:
 
 def _paced(sight: _Sight) -> np.ndarray:
     """Return which rows move by a calendar: their number at once says nothing of a fault."""
-    paced = sight.inputs["learnt_minor"] > 0
+    paced = sight.inputs["asked_minor"] > 0
     return np.asarray(paced if sight.arms is None else paced | sight.arms.drawn)
 
 
@@ -138,14 +138,14 @@ def _look(memory: Memory, rows: np.ndarray, now_ms: int) -> _Sight:
     held = None if arms is None else arms.held_minor
     wishes = learnt_wishes(memory, rows, listings, held)
     if wishes is not None:
-        inputs["learnt_minor"][wishes.at] = wishes.minor
-        inputs["learnt_minor"][wishes.waiting] = listings["in_force_minor"][wishes.waiting]
+        inputs["asked_minor"][wishes.at] = wishes.minor
+        inputs["asked_minor"][wishes.waiting] = listings["in_force_minor"][wishes.waiting]
         # What was learnt holds the prior and the status quo already.
         inputs["status_quo_minor"][wishes.at] = 0
         inputs["prior_elasticity"][wishes.at] = wishes.elasticity
         inputs["prior_elasticity_sd"][wishes.at] = wishes.elasticity_sd
     if held is not None:
-        inputs["learnt_minor"][held > 0] = held[held > 0]
+        inputs["asked_minor"][held > 0] = held[held > 0]
     # Column by column: a retailer's record is a thousand bytes, of which these are three.
     retailers, number = memory.retailers.table, listings["retailer"]
     halted = (retailers["halted"][number] | retailers["tripped"][number]) != 0
