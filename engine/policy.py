@@ -50,7 +50,7 @@ TIERS = ("auto", "realtime", "hourly")
 Ratio01 = Annotated[float, Meta(ge=0.0, le=1.0)]
 Margin = Annotated[float, Meta(ge=0.0, le=0.95)]
 RivalRatio = Annotated[float, Meta(gt=0.0, le=2.0)]
-Position = Annotated[float, Meta(ge=0.0, le=2.0)]
+RivalPosition = Annotated[float, Meta(ge=0.0, le=2.0)]
 Damping = Annotated[float, Meta(ge=0.0, le=0.95)]
 Money = Annotated[int, Meta(gt=0, le=PRICE_MINOR_MAX)]
 Duration = Annotated[int, Meta(gt=0, le=366 * 86_400_000)]
@@ -77,7 +77,7 @@ class PolicyFields(
     endings: Endings | UnsetType = UNSET
     left_digit_bias: Annotated[float, Meta(ge=0.0, le=0.5)] | UnsetType = UNSET
     # where a listing stands among its rivals
-    rival_position: Position | UnsetType = UNSET
+    rival_position: RivalPosition | UnsetType = UNSET
     rival_damping: Damping | UnsetType = UNSET
     # publishing
     objective: Literal["profit", "revenue", "units", "sell_through"] | UnsetType = UNSET

@@ -79,22 +79,25 @@ def positions_of(
     at = np.flatnonzero(asked & (rival_minor > 0))
     if not len(at):
         return None
-    rows, terms = listings.take(at), policy.take(at)
-    price = rows["in_force_minor"].astype(np.float64)
-    unbraked = limit_minor(rival_minor[at], terms["rival_position_bp"]).astype(np.float64)
+    price = listings["in_force_minor"][at].astype(np.float64)
+    unbraked = limit_minor(rival_minor[at], policy["rival_position_bp"][at]).astype(np.float64)
     goal = np.maximum(unbraked, braked_minor[at])
-    doubted = (rows["own"] == 0) & (price > 0)
-    stays = doubted | _lately(rows, now_ms)
-    return Positions(
-        at=at,
-        goal_minor=goal,
-        asked_minor=np.where(stays, price, stepped(price, goal, terms)),
-        unbraked_minor=np.where(stays, price, stepped(price, unbraked, terms)),
-        doubted=doubted & under_way(price, goal, terms["endings"]),
-    )
+    damping, endings = policy["rival_damping_bp"][at] / BASIS_POINTS, policy["endings"][at]
+    doubted = listings["own"][at] == 0
+    unknown = np.flatnonzero(doubted)
+    doubted[unknown] = under_way(price[unknown], goal[unknown], endings[unknown])
+    stays = doubted | _lately(listings, at, now_ms)
+    to = np.where(stays, price, stepped(price, goal, damping, endings))
+    free = to.copy()
+    braked = np.flatnonzero((goal > unbraked) & ~stays)
+    if len(braked):
+        free[braked] = stepped(price[braked], unbraked[braked], damping[braked], endings[braked])
+    return Positions(at, goal, to, free, doubted)
 
 
-def stepped(price: np.ndarray, goal: np.ndarray, policy: np.ndarray) -> np.ndarray:
+def stepped(
+    price: np.ndarray, goal: np.ndarray, damping: np.ndarray, endings: np.ndarray
+) -> np.ndarray:
     """Return float64[rows], where one step leads that leaves a share of the gap.
 
     A step is never so small that rounding undoes it, and takes along what would not be worth
@@ -103,33 +106,44 @@ def stepped(price: np.ndarray, goal: np.ndarray, policy: np.ndarray) -> np.ndarr
     Args:
         price: float64[rows], the price in force, 0: none.
         goal: float64[rows].
-        policy: POLICY_DTYPE[rows].
+        damping: float64[rows].
+        endings: int32[rows, endings], codes of ``engine.policy``.
     """
-    first, endings = price <= 0.0, policy["endings"]
-    before = np.where(first, goal, price)
-    left = policy["rival_damping_bp"] / BASIS_POINTS * np.log(before / goal)
-    to = goal * np.exp(left)
-    lands = (np.abs(left) <= REST_LOG) | (np.abs(to - goal) <= UNIT)
-    to = np.where(lands, goal, to)
+    asked = np.where(price > 0.0, price, goal)
+    at = np.flatnonzero(under_way(price, goal, endings))
+    before, aim, ends = price[at], goal[at], endings[at]
+    left = damping[at] * np.log(before / aim)
+    to = aim * np.exp(left)
+    lands = (np.abs(left) <= REST_LOG) | (np.abs(to - aim) <= UNIT)
+    to = np.where(lands, aim, to)
     # The least that is a move at all, where a step is rounded to the price in force.
-    down, up = neighbours(before - 1.0, endings)[0], neighbours(before, endings)[1]
-    small = nearest(to, endings) == before
-    to = np.where(small, np.where(goal < before, np.maximum(down, 1.0), up), to)
-    return np.where(under_way(before, goal, endings), to, before)
+    small = np.flatnonzero(nearest(to, ends) == before)
+    if len(small):
+        here, ends = before[small], ends[small]
+        down, up = neighbours(here - 1.0, ends)[0], neighbours(here, ends)[1]
+        to[small] = np.where(aim[small] < here, np.maximum(down, 1.0), up)
+    asked[at] = to
+    return asked
 
 
 def under_way(price: np.ndarray, goal: np.ndarray, endings: np.ndarray) -> np.ndarray:
     """Return bool[rows], whether a price has still some way to go that rounding does not undo."""
     far = np.abs(np.log(np.maximum(price, 1.0) / goal)) > REST_LOG
-    return np.asarray(far & (nearest(goal, endings) != price) & (price > 0.0))
+    at = np.flatnonzero(far & (price > 0.0))
+    found = np.zeros(len(price), dtype=bool)
+    found[at] = nearest(goal[at], endings[at]) != price[at]
+    return found
 
 
 def nearest(price: np.ndarray, endings: np.ndarray) -> np.ndarray:
     """Return float64[rows], the legal price nearest to another; of two equally near the lower."""
-    below, above = neighbours(np.rint(price), endings)
-    return np.where(
-        (below > 0.0) & (np.rint(price) - below <= above - np.rint(price)), below, above
-    )
+    legal = np.maximum(np.rint(price), 1.0)
+    at = np.flatnonzero((endings > 0).any(axis=1))
+    if len(at):
+        asked = legal[at]
+        below, above = neighbours(asked, endings[at])
+        legal[at] = np.where((below > 0.0) & (asked - below <= above - asked), below, above)
+    return np.asarray(legal)
 
 
 def next_step_ms(
@@ -143,27 +157,28 @@ def next_step_ms(
         listings: LISTING_DTYPE[rows], with the price that is in force now.
         policy: POLICY_DTYPE[rows].
     """
-    rows, endings = listings.take(positions.at), policy["endings"].take(positions.at, axis=0)
-    price = rows["in_force_minor"].astype(np.float64)
-    waits = _lately(rows, now_ms) & (rows["own"] != 0)
-    waits &= under_way(price, positions.goal_minor, endings)
-    return np.where(waits, np.minimum(rows["price_ms"] + SLOT_MS, _counted_out_ms(rows)), NEVER)
+    due_ms = np.full(len(positions.at), NEVER)
+    waits = _lately(listings, positions.at, now_ms) & (listings["own"][positions.at] != 0)
+    which = np.flatnonzero(waits)
+    at = positions.at[which]
+    price = listings["in_force_minor"][at].astype(np.float64)
+    goes = under_way(price, positions.goal_minor[which], policy["endings"][at])
+    # From then on no change is in the running slot or the one before it.
+    slots = np.where(listings["changes"][at, 0] > 0, 2, 1)
+    counted_out_ms = (listings["change_slot"][at].astype(np.int64) + slots) * SLOT_MS
+    next_ms = np.minimum(listings["price_ms"][at] + SLOT_MS, counted_out_ms)
+    due_ms[which] = np.where(goes, next_ms, NEVER)
+    return due_ms
 
 
-def _lately(listings: np.ndarray, now_ms: int) -> np.ndarray:
-    """Return bool[rows], whose price we changed within ten minutes.
+def _lately(listings: np.ndarray, at: np.ndarray, now_ms: int) -> np.ndarray:
+    """Return bool[of ``at``], whose price we changed within ten minutes.
 
     By the newest word on the price, as long as our change is in the running slot or the one before
     it: a channel that confirms prices all the time must not keep them from ever moving.
     """
-    changed = (listings["changes"][:, 0] > 0) | (listings["changes"][:, 1] > 0)
-    return np.asarray(changed & (now_ms - listings["price_ms"] < SLOT_MS))
-
-
-def _counted_out_ms(listings: np.ndarray) -> np.ndarray:
-    """Return int64[rows], when no change is in the running slot or the one before it any more."""
-    slots = np.where(listings["changes"][:, 0] > 0, 2, 1)
-    return np.asarray((listings["change_slot"].astype(np.int64) + slots) * SLOT_MS)
+    changed = (listings["changes"][at, 0] > 0) | (listings["changes"][at, 1] > 0)
+    return np.asarray(changed & (now_ms - listings["price_ms"][at] < SLOT_MS))
 
 
 def note_brake(inputs: np.ndarray, priced: np.ndarray, positions: Positions) -> None:

@@ -68,18 +68,19 @@ def test_steps_lead_to_the_goal_and_stay_there(
     """From any price to any other: never past it, each step a move, and a rest at the end."""
     policy = policy_row(Policy(rival_damping=damping, endings=endings)).reshape(1)
     assert policy.dtype == POLICY_DTYPE
+    terms = policy["rival_damping_bp"] / 10_000, policy["endings"]
     codes, goal = policy["endings"], np.array([max(float(round(price * ratio)), 1.0)])
     now = nearest(np.array([float(price)]), codes)
     aim, gaps = nearest(goal, codes), []
     while under_way(now, goal, codes)[0]:
         gaps.append(abs(float(np.log(aim[0] / now[0]))))
-        step = stepped(now, goal, policy)
+        step = stepped(now, goal, *terms)
         assert min(now[0], goal[0], aim[0]) <= step[0] <= max(now[0], goal[0], aim[0])
         after = nearest(step, codes)
         assert after != now, "a step that rounding undoes"
         now = after
         assert len(gaps) < 400
-    assert stepped(now, goal, policy) == now
+    assert stepped(now, goal, *terms) == now
     assert now == aim or abs(np.log(now / goal))[0] <= REST_LOG
     assert all(np.diff(gaps) < 0)
 
@@ -91,8 +92,9 @@ def test_steps_lead_to_the_goal_and_stay_there(
 )
 def test_a_step_leaves_its_share_of_the_gap(price: int, ratio: float, damping: float) -> None:
     policy = policy_row(Policy(rival_damping=damping)).reshape(1)
+    terms = policy["rival_damping_bp"] / 10_000, policy["endings"]
     now, goal = np.array([float(price)]), np.array([price * ratio])
-    left = np.log(stepped(now, goal, policy) / goal)[0]
+    left = np.log(stepped(now, goal, *terms) / goal)[0]
     whole = np.log(now / goal)[0]
     if abs(whole) <= REST_LOG:
         assert left == pytest.approx(whole, abs=1e-12)
@@ -114,7 +116,9 @@ def test_the_listings_own_timer_brings_the_next_step() -> None:
 
 def test_at_its_position_nobody_looks_at_it() -> None:
     world = positioned()
-    met(world, 1800)
+    world.send(world.rival(1800))
+    while world.price() != 1800:
+        world.send(after_ms=MINUTE)
     due = world.shard._memory.timers.due_ms[0]
     assert due >= world.now_ms + 20 * HOUR  # when the rival goes stale
     kept = positioned(floor_minor=1850)
