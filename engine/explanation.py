@@ -40,9 +40,6 @@ SETTING: Mapping[str, str] = {
 """The policy field behind each rule and the brake; MAP is the listing's own."""
 
 
-KVI_BIT = 1 << reasons.KVI
-
-
 class ListingFacts(Struct, frozen=True, kw_only=True):
     """What the catalogue knows of a listing, as far as an explanation needs it."""
 
@@ -131,13 +128,18 @@ def explain(quote: np.void, listing: ListingFacts) -> Explanation:
         floor_minor=int(quote["floor_minor"]),
         ceiling_minor=int(quote["ceiling_minor"]),
         binding=binding,
-        moved_by=tuple(rule for k, rule in enumerate(RULES) if mask & 1 << k),
+        moved_by=rules_of(quote),
         reasons=reasons.names(mask),
         confidence=float(quote["confidence"]),
         profit_change_minor=float(quote["profit_change"]),
         drivers=drivers,
         text=" ".join(sentences),
     )
+
+
+def rules_of(quote: np.void) -> tuple[str, ...]:
+    """Return every rule that moved the price, strongest first."""
+    return tuple(rule for k, rule in enumerate(RULES) if int(quote["reasons"]) & 1 << k)
 
 
 def money(minor: int, currency: str) -> str:
@@ -213,7 +215,7 @@ def _binding_sentence(binding: Binding, quote: np.void, listing: ListingFacts) -
             share = "" if value is None else f" {percent(value)} of"
             rival = f"its rival's {money(int(quote['rival_minor']), currency)}{by}"
             said = f"As a key value item it may cost at most{share} {rival} which {moved}"
-        case "brake" if _position(quote, listing) is not None and not quote["reasons"] & KVI_BIT:
+        case "brake" if _position(quote, listing) is not None and "kvi" not in rules_of(quote):
             back = "a part" if value is None else f"up to {percent(value)}"
             rival = money(int(quote["rival_minor"]), currency)
             said = (
