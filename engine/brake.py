@@ -1,10 +1,11 @@
-"""A brake on spirals: a key value item (KVI) whose rival answers every cut does not follow to ruin.
+"""A brake on spirals: a listing whose rival answers every cut does not follow him to ruin.
 
-The rule for KVIs follows a rival wherever he goes, and a rival's bot that always asks one percent
-less than we do goes where we go: together they fall to the floor. Three things tell such a rival
-from one who is merely cheap. A *war*: we followed him down, he cut again, we followed, again and
-again, and he never regained where his last cut had found us. A *fall*: twice is enough where the
-cuts are deep. *Oscillation*: deep cuts that are taken back and made again.
+The rule for key value items (KVIs) follows a rival wherever he goes, and so does a position
+(``engine.rival_position``; what is said of the rule here holds for both). A rival's bot that always
+asks one percent less than we do goes where we go: together they fall to the floor. Three things
+tell such a rival from one who is merely cheap. A *war*: we followed him down, he cut again, we
+followed, again and again, and he never regained where his last cut had found us. A *fall*: twice is
+enough where the cuts are deep. *Oscillation*: deep cuts that are taken back and made again.
 
 Then the brake is on for a while: the rule gives back a share of its way from what it allows to the
 price at which the war began, never more. A rival who stays one percent below us draws us one
@@ -44,31 +45,32 @@ TURNS, TURN = 4, 1.05
 
 def braked_minor(
     listings: np.ndarray,
-    kvi: np.ndarray,
+    pull_bp: np.ndarray,
     rival_minor: np.ndarray,
     policy: np.ndarray,
     now_ms: int,
 ) -> np.ndarray:
-    """Return int32[rows], up to which price a brake lets a KVI go, whatever its rival asks; 0: off.
+    """Return int32[rows], up to which price a brake lets a row go, whatever its rival asks; 0: off.
 
     Brings what ``listings`` remember of wars up to now.
 
     Args:
         listings: LISTING_DTYPE[rows].
-        kvi: boolean[rows].
+        pull_bp: int64[rows], the ratio of its rival's price at which the rule puts a row, 0: none.
         rival_minor: int32[rows], the reference rival, 0: none.
         policy: POLICY_DTYPE[rows].
     """
     braked = np.zeros(len(listings), dtype=np.int32)
     remembered = (listings["war_slot"] > 0) | (listings["brake_slot"] > 0)
-    at = np.flatnonzero(remembered & kvi & (policy["kvi_brake_bp"] > 0))
+    at = np.flatnonzero(remembered & (pull_bp > 0) & (policy["kvi_brake_bp"] > 0))
     if not len(at):
         return braked
     war, terms, slot = listings.take(at), policy.take(at), slot_of(now_ms)
-    limit = _limit(rival_minor[at], terms)
+    pull = pull_bp[at]
+    limit = limit_minor(rival_minor[at], pull)
     told = limit > 0
     _forget(war, slot - war["war_slot"] > WINDOW_SLOTS)
-    _regain(war, terms, told & (limit >= war["war_before_minor"]))
+    _regain(war, pull, told & (limit >= war["war_before_minor"]))
     lasts = np.maximum(terms["kvi_brake_ms"] // SLOT_MS, 1)
     grip = _grip(war, lasts, slot)
     pressed = told & (limit < war["in_force_minor"])
@@ -99,7 +101,7 @@ def note_follows(
     Several steps towards one price of his are one cut.
 
     Args:
-        followed: boolean[rows], whether the rule for KVIs has just lowered the price in force.
+        followed: boolean[rows], whether a rival has just lowered the price in force.
         before_minor, after_minor: int32[rows], the price in force before and after.
     """
     slot = slot_of(now_ms)
@@ -166,10 +168,10 @@ def _was_braked(war: np.ndarray, slot: int) -> np.ndarray:
     return np.asarray((war["brake_slot"] > 0) & (slot - war["brake_slot"] <= WINDOW_SLOTS))
 
 
-def _regain(war: np.ndarray, terms: np.ndarray, regained: np.ndarray) -> None:
+def _regain(war: np.ndarray, pull_bp: np.ndarray, regained: np.ndarray) -> None:
     """End the count where the rule allows again what it allowed before its last cut."""
     regained = regained & (war["war_rounds"] > 0)
-    cut_to = np.maximum(_limit(war["war_rival_minor"], terms), 1)
+    cut_to = np.maximum(limit_minor(war["war_rival_minor"], pull_bp), 1)
     deep = regained & (war["war_before_minor"] >= TURN * cut_to)
     war["war_turns"] = np.minimum(war["war_turns"].astype(np.int64) + deep, 255)
     for name in ("war_rounds", "war_fall", "war_before_minor", "war_rival_minor"):
@@ -193,8 +195,8 @@ WAR = (
 """What a listing remembers of a war's cuts; its brake and where it began outlive them."""
 
 
-def _limit(rival_minor: np.ndarray, terms: np.ndarray) -> np.ndarray:
-    """Return int64[rows], what the rule for KVIs allows without a brake; 0: it allows all."""
-    limit = rival_minor.astype(np.int64) * terms["kvi_rival_ratio_bp"] // BASIS_POINTS
+def limit_minor(rival_minor: np.ndarray, pull_bp: np.ndarray) -> np.ndarray:
+    """Return int64[rows], what the rule asks for without a brake; 0: nothing, there is no rival."""
+    limit = rival_minor.astype(np.int64) * pull_bp // BASIS_POINTS
     limit = np.clip(limit, 1, PRICE_MINOR_MAX)
     return np.asarray(np.where(rival_minor > 0, limit, 0))

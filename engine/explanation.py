@@ -68,7 +68,7 @@ class Binding(Struct, frozen=True, kw_only=True):
 class Driver(Struct, frozen=True, kw_only=True):
     """One thing that the model looked at."""
 
-    name: str  # cost, elasticity, cannibalisation, dither, experiment, holdout, ...
+    name: str  # cost, elasticity, cannibalisation, dither, experiment, holdout, position, ...
     value: float | int | None
     text: str
 
@@ -108,11 +108,15 @@ def explain(quote: np.void, listing: ListingFacts) -> Explanation:
     if binding is not None:
         sentences.append(_binding_sentence(binding, quote, listing))
     elif int(quote["proposed_minor"]) > 0 and not mask & reasons.MODEL_INVALID:
-        of = "that the last decision asks" if mask & reasons.LEARNT else AT_PEAK
-        sentences.append(f"No rule moved it: it is the price {of}.")
+        wish = AT_PEAK
+        if mask & reasons.LEARNT:
+            wish = "that the last decision asks"
+        elif _position(quote, listing) is not None:
+            wish = "to which its position takes it for now"
+        sentences.append(f"No rule moved it: it is the price {wish}.")
     if mask & reasons.OVERRIDDEN:
         sentences.append("Not every rule could be met; the stronger went before the weaker.")
-    sentences += _remarks(quote, mask)
+    sentences += _remarks(quote, mask, _position(quote, listing) is not None)
     sentences += _tier(quote, listing)
     sentences += [driver.text for driver in drivers]
     return Explanation(
@@ -124,13 +128,18 @@ def explain(quote: np.void, listing: ListingFacts) -> Explanation:
         floor_minor=int(quote["floor_minor"]),
         ceiling_minor=int(quote["ceiling_minor"]),
         binding=binding,
-        moved_by=tuple(rule for k, rule in enumerate(RULES) if mask & 1 << k),
+        moved_by=rules_of(quote),
         reasons=reasons.names(mask),
         confidence=float(quote["confidence"]),
         profit_change_minor=float(quote["profit_change"]),
         drivers=drivers,
         text=" ".join(sentences),
     )
+
+
+def rules_of(quote: np.void) -> tuple[str, ...]:
+    """Return every rule that moved the price, strongest first."""
+    return tuple(rule for k, rule in enumerate(RULES) if int(quote["reasons"]) & 1 << k)
 
 
 def money(minor: int, currency: str) -> str:
@@ -206,6 +215,14 @@ def _binding_sentence(binding: Binding, quote: np.void, listing: ListingFacts) -
             share = "" if value is None else f" {percent(value)} of"
             rival = f"its rival's {money(int(quote['rival_minor']), currency)}{by}"
             said = f"As a key value item it may cost at most{share} {rival} which {moved}"
+        case "brake" if _position(quote, listing) is not None and "kvi" not in rules_of(quote):
+            back = "a part" if value is None else f"up to {percent(value)}"
+            rival = money(int(quote["rival_minor"]), currency)
+            said = (
+                f"Its rival answers its cuts, so for now a brake{by} gives back {back} of the way"
+                f" to where its position asks it to stand because of {rival}, and leaves it at"
+                f" {price}"
+            )
         case "brake":
             rival = money(int(quote["rival_minor"]), currency)
             back = "a part" if value is None else f"up to {percent(value)}"
@@ -291,9 +308,11 @@ def _missing(mask: int) -> str:
     return "Nothing could be decided"
 
 
-def _remarks(quote: np.void, mask: int) -> list[str]:
+def _remarks(quote: np.void, mask: int, positioned: bool) -> list[str]:
     """Say what else happened, a sentence each."""
     state = State(int(quote["state"]))
+    # A KVI is kept from falling only; a position goes neither way.
+    doubted = "moved towards its rival" if positioned else "lowered"
     said = [
         text
         for bit, text in (
@@ -303,7 +322,7 @@ def _remarks(quote: np.void, mask: int) -> list[str]:
             (reasons.REJECTED, "A person rejected the proposal."),
             (
                 reasons.UNKNOWN_OWN_IDENTITY,
-                "It was not lowered, because a rival may be ourselves under another name.",
+                f"It was not {doubted}, because a rival may be ourselves under another name.",
             ),
             (reasons.CLAMPED, "The engine corrected the kernel's figure, which is worth an alarm."),
         )
@@ -342,6 +361,32 @@ def _tier(quote: np.void, listing: ListingFacts) -> list[str]:
     return []
 
 
+# ----- where it asks to stand --------------------------------------------------------------------
+
+
+def _position(quote: np.void, listing: ListingFacts) -> Winner | None:
+    """Return the position that the price follows, ``None`` where none holds it.
+
+    As the policy says now: no bit of the quote tells it. One that holds leaves learning no say, and
+    an arm leaves a position none.
+    """
+    winner = listing.policy.get("rival_position")
+    others = reasons.LEARNT | reasons.HELD_OUT
+    holds = int(quote["rival_minor"]) > 0 and not int(quote["reasons"]) & others
+    return winner if winner is not None and winner.value and holds else None
+
+
+def _position_sentence(winner: Winner, quote: np.void, listing: ListingFacts) -> str:
+    rival = money(int(quote["rival_minor"]), listing.currency)
+    damping = listing.policy.get("rival_damping")
+    part = "a part" if damping is None else percent(1.0 - damping.value)
+    part = {"100 %": "all", "50 %": "half"}.get(part, part)
+    return (
+        f"It asks to stand at {percent(winner.value)} of its reference rival ({rival}), {part} of"
+        f" the way at a step: {winner}."
+    )
+
+
 # ----- what the model looked at ------------------------------------------------------------------
 
 
@@ -367,6 +412,7 @@ def _drivers(quote: np.void, listing: ListingFacts) -> tuple[Driver, ...]:
     currency = listing.currency
     cost, elasticity = int(quote["cost_minor"]), float(quote["elasticity"])
     sd, target = float(quote["elasticity_sd"]), int(quote["target_minor"])
+    position = _position(quote, listing)
     rival, rivals = int(quote["rival_minor"]), int(quote["rivals"])
     stock = int(quote["stock"])
     drivers = [
@@ -379,8 +425,10 @@ def _drivers(quote: np.void, listing: ListingFacts) -> tuple[Driver, ...]:
     if target > 0:
         text = (
             f"With an elasticity of {elasticity:.2f} (give or take {sd:.2f}), one percent dearer"
-            f" sells about {-elasticity:.1f} % less, and profit peaks at {money(target, currency)}."
+            f" sells about {-elasticity:.1f} % less"
         )
+        # What a position asks for is no optimum.
+        text += "." if position else f", and profit peaks at {money(target, currency)}."
         if int(quote["reasons"]) & reasons.LEARNT:
             text = (
                 f"With an elasticity of {elasticity:.2f} (give or take {sd:.2f}), learnt from what"
@@ -410,6 +458,9 @@ def _drivers(quote: np.void, listing: ListingFacts) -> tuple[Driver, ...]:
         many = "one rival" if rivals == 1 else f"{rivals} rivals"
         text = f"The reference of {many} stands at {money(rival, currency)}."
         drivers.append(Driver(name="rival", value=rival, text=text))
+    if position is not None:
+        text = _position_sentence(position, quote, listing)
+        drivers.append(Driver(name="position", value=position.value, text=text))
     if int(quote["binding"]) == reasons.BRAKE:
         text = "Cuts in turns with its rivals were seen: by the clock, the brake eases and ends."
         drivers.append(Driver(name="brake", value=None, text=text))

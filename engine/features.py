@@ -14,9 +14,9 @@ from msgspec import Struct
 
 from engine.evidence import learns
 from engine.learnt import new_learnt
-from engine.listing_table import CHANGE_SLOTS, SALES_KEPT
+from engine.listing_table import CHANGE_SLOTS, SALES_KEPT, SLOT_MS
 from engine.memory import Memory
-from engine.quotes import SLOT_MS, stock_of
+from engine.quotes import stock_of
 from engine.rivals import (
     OFFER_UNPROVEN,
     OFFER_USED,

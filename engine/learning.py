@@ -206,6 +206,7 @@ class _Period(Struct, frozen=True, eq=False):
     belief: Belief
     counted: np.ndarray
     clears: np.ndarray  # bool: its prices follow what sold, and teach nothing of elasticities
+    positioned: np.ndarray  # bool: its policy names a position among its rivals
 
 
 def _period(memory: Memory, work: Work, held: RetailerLearning, rows: np.ndarray) -> _Period:
@@ -229,7 +230,19 @@ def _period(memory: Memory, work: Work, held: RetailerLearning, rows: np.ndarray
     foreseen = foresee(level, belief, seen, held.period_days, level_sd)
     counted = (level.days >= 3) & ~seen.sold_out & ~seen.absent
     category = categories_of(memory, held, listings)
-    return _Period(learnt, listings, category, seen, level, foreseen, belief, counted, clears)
+    positioned = policies_of(memory, rows, listings)["rival_position_bp"] > 0
+    return _Period(
+        learnt,
+        listings,
+        category,
+        seen,
+        level,
+        foreseen,
+        belief,
+        counted,
+        clears,
+        positioned,
+    )
 
 
 def _seen(
@@ -400,10 +413,13 @@ def _explored(held: RetailerLearning, period: _Period, own: np.ndarray) -> np.nd
 
 
 def _is_own(memory: Memory, period: _Period) -> np.ndarray:
-    """Return which rows sold at the price that the engine asked: nobody chose it by their sales."""
+    """Return which rows sold at the price that the engine asked: nobody chose it by their sales.
+
+    Where a position may have set the price, rivals did, and they may know what sells.
+    """
     learnt = period.learnt
     asked = learnt["anchor"].astype(np.float64) + learnt["dither"]
-    own = (learnt["turns"] > 0) & (period.listings["state"] == State.LIVE)
+    own = (learnt["turns"] > 0) & (period.listings["state"] == State.LIVE) & ~period.positioned
     return np.asarray(own & (np.abs(period.seen.price_log - asked) < ASKED_LOG))
 
 

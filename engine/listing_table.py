@@ -22,8 +22,11 @@ from engine.texts import Texts
 SALES_KEPT = 4
 """Newest sales a row remembers one by one, to subtract them again from a count that comes late."""
 
+SLOT_MS = 600_000
+"""Price changes are counted in slots of ten minutes."""
+
 CHANGE_SLOTS = 8
-"""Ten-minute slots in which a row counts its changes: an hour, the running one, and a spare."""
+"""Slots in which a row counts its changes: an hour, the running one, and a spare."""
 
 REMOVED, KVI, RELEASED, PLANNED, BEHIND, WAITS = 1, 2, 4, 8, 16, 32
 """Bits of ``flags``. RELEASED: a person resumed after the breaker had held ``held_minor``. PLANNED:

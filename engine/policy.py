@@ -38,6 +38,9 @@ CHANGES_MAX = 255
 SCOPES_PER_RETAILER_MAX = 200_000
 """Most scopes that may hold fields for one retailer: one more is refused."""
 
+POSITION_MIN = 0.5
+"""Least share of its rival's price at which a listing may be asked to stand; 0 asks for nothing."""
+
 BASIS_POINTS = 10_000
 """Parts of one: a ratio of 0.15 is 1,500 basis points, exactly."""
 
@@ -47,6 +50,8 @@ TIERS = ("auto", "realtime", "hourly")
 Ratio01 = Annotated[float, Meta(ge=0.0, le=1.0)]
 Margin = Annotated[float, Meta(ge=0.0, le=0.95)]
 RivalRatio = Annotated[float, Meta(gt=0.0, le=2.0)]
+RivalPosition = Annotated[float, Meta(ge=0.0, le=2.0)]
+Damping = Annotated[float, Meta(ge=0.0, le=0.95)]
 Money = Annotated[int, Meta(gt=0, le=PRICE_MINOR_MAX)]
 Duration = Annotated[int, Meta(gt=0, le=366 * 86_400_000)]
 Ending = Annotated[str, Meta(pattern="^[0-9]{1,4}$(?!\\n)")]
@@ -71,6 +76,9 @@ class PolicyFields(
     kvi_brake_ms: Duration | UnsetType = UNSET
     endings: Endings | UnsetType = UNSET
     left_digit_bias: Annotated[float, Meta(ge=0.0, le=0.5)] | UnsetType = UNSET
+    # where a listing stands among its rivals
+    rival_position: RivalPosition | UnsetType = UNSET
+    rival_damping: Damping | UnsetType = UNSET
     # publishing
     objective: Literal["profit", "revenue", "units", "sell_through"] | UnsetType = UNSET
     approval: Literal["auto", "manual"] | UnsetType = UNSET
@@ -131,6 +139,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     kvi_brake_ms: int = 7 * 86_400_000
     endings: tuple[str, ...] = ()
     left_digit_bias: float = 0.0
+    rival_position: float = 0.0
+    rival_damping: float = 0.5
     objective: str = "profit"
     approval: str = "auto"
     approval_valid_ms: int = 86_400_000
@@ -193,6 +203,8 @@ RATIOS: frozenset[str] = frozenset(
         "step_max",
         "kvi_rival_ratio_max",
         "kvi_brake",
+        "rival_position",
+        "rival_damping",
         "screening_sources_move",
     }
 )
@@ -200,8 +212,6 @@ RATIOS: frozenset[str] = frozenset(
 
 NOT_YET: Mapping[str, str] = {
     "strategy": "use objective: profit, revenue, units or sell_through within the guardrails",
-    "rival_position": "use kvi_rival_ratio_max to bound a KVI against its rivals",
-    "rival_damping": "use kvi_brake: a KVI is damped where its rival answers every cut",
     "endings_by_demand": "use left_digit_bias, with endings for the list to choose from",
     "exploration_budget": "use exploration_budget_minor, money a day for the whole retailer",
     "experiments": "send ExperimentStarted: an experiment is an event and no field",
@@ -226,6 +236,8 @@ POLICY_DTYPE = np.dtype(
         ("endings", "<i4", (ENDINGS_MAX,)),  # ending_code, 0: none
         ("left_digit_bias", "<f4"),
         ("objective", "u1"),  # index into engine.objectives.OBJECTIVES
+        ("rival_position_bp", "<i4"),  # 0: none
+        ("rival_damping_bp", "<i4"),
         ("manual", "u1"),  # 1: approval is manual
         ("publish", "u1"),
         ("tier", "u1"),  # place in TIERS
@@ -281,6 +293,8 @@ def policy_row(policy: Policy) -> np.ndarray:
     codes = [ending_code(ending) for ending in policy.endings]
     row["endings"] = codes + [0] * (ENDINGS_MAX - len(codes))
     row["objective"] = OBJECTIVES.index(policy.objective)
+    row["rival_position_bp"] = basis_points(policy.rival_position)
+    row["rival_damping_bp"] = basis_points(policy.rival_damping)
     row["manual"] = policy.approval == "manual"
     row["publish"] = policy.publish
     row["tier"] = TIERS.index(policy.tier)
@@ -373,6 +387,13 @@ def _check_together(fields: PolicyFields) -> None:
     if floor is not UNSET and ceiling is not UNSET and floor > ceiling:
         raise RejectedInput(
             "/fields/floor_minor", f"{floor} lies above ceiling_minor {ceiling}", "lower it"
+        )
+    position = fields.rival_position
+    if position is not UNSET and 0.0 < position < POSITION_MIN:
+        raise RejectedInput(
+            "/fields/rival_position",
+            f"{position!r} is below {POSITION_MIN}",
+            f"use {POSITION_MIN} to 2, 1 to match a rival, or 0 for no position",
         )
 
 

@@ -47,7 +47,7 @@ PRICING_INPUT_DTYPE = np.dtype(
         ("prior_elasticity", "<f4"),
         ("prior_elasticity_sd", "<f4"),
         ("status_quo_sigma", "<f4"),
-        ("learnt_minor", "<f4"),  # engine.learning, 0: none
+        ("asked_minor", "<f4"),  # by learnt demand or an arm instead of the model, 0: nothing
     ]
 )
 """What one listing is priced from."""

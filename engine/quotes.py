@@ -7,23 +7,30 @@ person, is held by the breaker, or stays away because publishing is halted.
 import numpy as np
 from msgspec import Struct
 
-from engine import breaker, pricing
+from engine import breaker, pricing, rival_position
 from engine.arms import Arms, arms_in, policies_of
 from engine.brake import brake_ends_ms, braked_minor, note_follows
 from engine.decided import QUOTE_DTYPE, Cause, State
 from engine.evidence import Wishes, learnt_wishes
 from engine.floors import floor_minor
 from engine.leash import leashed, moor
-from engine.listing_table import CHANGE_SLOTS, KVI, NEVER, PLANNED, RELEASED, REMOVED, put
+from engine.listing_table import (
+    CHANGE_SLOTS,
+    KVI,
+    NEVER,
+    PLANNED,
+    RELEASED,
+    REMOVED,
+    SLOT_MS,
+    put,
+)
 from engine.memory import Memory
 from engine.narrow import sum_in_row
 from engine.pricing import PRICING_INPUT_DTYPE, PRICING_POLICY_FIELDS
+from engine.rival_position import Positions
 from engine.rivals import Reference, converted, reference
 from kernels import reasons
 from kernels.limits import PRICE_MINOR_MAX
-
-SLOT_MS = 600_000
-"""Price changes are counted in slots of ten minutes."""
 
 
 class Looked(Struct, frozen=True, eq=False):
@@ -57,12 +64,23 @@ class _Sight(Struct, frozen=True, eq=False):
     halted: np.ndarray
     wishes: Wishes | None  # what learnt demand asks for
     arms: Arms | None  # how the rows stand in experiments
+    asked: np.ndarray  # bool: the policy names a position, and no arm holds the price
+    positions: Positions | None  # of the rows that one holds
+
+    def positioned(self) -> np.ndarray:
+        """Return bool[rows], which rows a position holds."""
+        rows = np.zeros(len(self.listings), dtype=bool)
+        if self.positions is not None:
+            rows[self.positions.at] = True
+        return rows
 
 
 def quote_rows(memory: Memory, looked: Looked, seq: int, now_ms: int) -> Quoted:
     """Price rows, decide what happens to each, and remember it."""
     sight = _look(memory, looked.rows, now_ms)
     priced = pricing.price(sight.inputs)
+    if sight.positions is not None:
+        rival_position.note_brake(sight.inputs, priced, sight.positions)
     listings = sight.listings
     before_minor = listings["in_force_minor"].copy()
     mask, wanted, state = _decide(sight, priced, now_ms)
@@ -94,8 +112,11 @@ def quote_rows(memory: Memory, looked: Looked, seq: int, now_ms: int) -> Quoted:
 
 
 def _paced(sight: _Sight) -> np.ndarray:
-    """Return which rows move by a calendar: their number at once says nothing of a fault."""
-    paced = sight.inputs["learnt_minor"] > 0
+    """Return which rows move by a calendar: their number at once says nothing of a fault.
+
+    A position moves by what rivals do, and a feed that goes wrong moves all of them at once.
+    """
+    paced = (sight.inputs["asked_minor"] > 0) & ~sight.positioned()
     return np.asarray(paced if sight.arms is None else paced | sight.arms.drawn)
 
 
@@ -132,20 +153,18 @@ def _look(memory: Memory, rows: np.ndarray, now_ms: int) -> _Sight:
     inputs["stock"] = stock_of(listings)
     kvi = (listings["flags"] & KVI) != 0
     inputs["kvi"] = kvi
-    inputs["braked_minor"] = braked_minor(listings, kvi, seen.landed_minor, policy, now_ms)
-    inputs["changes_last_hour"] = _shift_changes(listings, now_ms)
     arms = arms_in(memory, rows, listings)
     held = None if arms is None else arms.held_minor
+    asked = rival_position.asks(policy, held)
+    pull_bp = rival_position.pull_bp(asked, kvi, policy)
+    braked = braked_minor(listings, pull_bp, seen.landed_minor, policy, now_ms)
+    inputs["braked_minor"] = braked
+    inputs["changes_last_hour"] = _shift_changes(listings, now_ms)
     wishes = learnt_wishes(memory, rows, listings, held)
-    if wishes is not None:
-        inputs["learnt_minor"][wishes.at] = wishes.minor
-        inputs["learnt_minor"][wishes.waiting] = listings["in_force_minor"][wishes.waiting]
-        # What was learnt holds the prior and the status quo already.
-        inputs["status_quo_minor"][wishes.at] = 0
-        inputs["prior_elasticity"][wishes.at] = wishes.elasticity
-        inputs["prior_elasticity_sd"][wishes.at] = wishes.elasticity_sd
-    if held is not None:
-        inputs["learnt_minor"][held > 0] = held[held > 0]
+    positions = rival_position.positions_of(
+        listings, policy, asked, seen.landed_minor, braked, now_ms
+    )
+    _ask(inputs, wishes, held, positions)
     # Column by column: a retailer's record is a thousand bytes, of which these are three.
     retailers, number = memory.retailers.table, listings["retailer"]
     halted = (retailers["halted"][number] | retailers["tripped"][number]) != 0
@@ -160,7 +179,34 @@ def _look(memory: Memory, rows: np.ndarray, now_ms: int) -> _Sight:
         halted=halted | memory.retailers.halted_channels[group["channel"]],
         wishes=wishes,
         arms=arms,
+        asked=asked,
+        positions=positions,
     )
+
+
+def _ask(
+    inputs: np.ndarray,
+    wishes: Wishes | None,
+    held_minor: np.ndarray | None,
+    positions: Positions | None,
+) -> None:
+    """Write into ``inputs`` what is asked for instead of the model's wish.
+
+    A position goes before what was learnt, and an arm that holds a price before both: it holds a
+    position off already.
+    """
+    asked = inputs["asked_minor"]
+    if wishes is not None:
+        asked[wishes.at] = wishes.minor
+        asked[wishes.waiting] = inputs["in_force_minor"][wishes.waiting]
+        # What was learnt holds the prior and the status quo already.
+        inputs["status_quo_minor"][wishes.at] = 0
+        inputs["prior_elasticity"][wishes.at] = wishes.elasticity
+        inputs["prior_elasticity_sd"][wishes.at] = wishes.elasticity_sd
+    if held_minor is not None:
+        asked[held_minor > 0] = held_minor[held_minor > 0]
+    if positions is not None:
+        asked[positions.at] = positions.asked_minor
 
 
 def reference_of(
@@ -222,13 +268,18 @@ def _decide(
     if sight.wishes is not None:
         mask[sight.wishes.at] |= reasons.LEARNT
         mask[sight.wishes.at[sight.wishes.dithered]] |= reasons.DITHERED
+        # What was learnt tells the elasticity still; the price comes from the position.
+        mask[sight.positioned()] &= ~np.uint32(reasons.LEARNT | reasons.DITHERED)
     if sight.arms is not None:
         mask[sight.arms.treated] |= reasons.TREATED
         mask[sight.arms.held_out] |= reasons.HELD_OUT
+    if sight.positions is not None:
+        doubted = sight.positions.at[sight.positions.doubted]
+        mask[doubted] |= reasons.UNKNOWN_OWN_IDENTITY
 
     _never_lower_below_ourselves(sight, proposed, mask)
-    # Only a KVI is bound by its rivals; no other listing needs their currencies' rates.
-    stale_rate = seen.stale_rate & (inputs["kvi"] != 0)
+    # Only a KVI and a position go by rivals; no other listing needs their currencies' rates.
+    stale_rate = seen.stale_rate & ((inputs["kvi"] != 0) | sight.asked)
     unpublishable = (priced["unpublishable"] != 0) | stale_rate
     unpublishable |= (mask & reasons.MODEL_INVALID) != 0
     mask[stale_rate] |= reasons.STALE_RATE
@@ -344,7 +395,7 @@ def _exempt(
     by_rate &= (currency != 0) & (currency == listings["basis_currency"])
     # A rate acts through the rival alone: it binds the price now, or bound it until now.
     bound = mask | memory.listings.quotes["reasons"][rows]
-    by_rate &= (bound & (1 << reasons.KVI)) != 0
+    by_rate &= ((bound & (1 << reasons.KVI)) != 0) | sight.positioned()[which]
     planned = (listings["flags"] & PLANNED) != 0
     return np.asarray((in_force == 0) | said | planned | released | by_cost | by_rate)
 
@@ -378,8 +429,8 @@ def _finish(
     last = memory.listings.quotes.take(rows)
     changed = listings["in_force_minor"] != in_force
     _note_basis(sight, unit, changed, in_force, mask)
-    followed = changed & (in_force < listings["in_force_minor"])
-    followed &= (mask & (1 << reasons.KVI)) != 0
+    followed = ((mask & (1 << reasons.KVI)) != 0) | _lowered_by_position(sight)
+    followed &= changed & (in_force < listings["in_force_minor"])
     note_follows(
         listings,
         followed,
@@ -442,6 +493,15 @@ def _finish(
     return Quoted(news_quotes, tripped, (listings, due_ms))
 
 
+def _lowered_by_position(sight: _Sight) -> np.ndarray:
+    """Return bool[rows], which rows their position asks to be cheaper than they are."""
+    lowered = np.zeros(len(sight.listings), dtype=bool)
+    if sight.positions is not None:
+        at = sight.positions.at
+        lowered[at] = sight.positions.asked_minor < sight.inputs["in_force_minor"][at]
+    return lowered
+
+
 def _note_changes(
     sight: _Sight, changed: np.ndarray, in_force: np.ndarray, state: np.ndarray, now_ms: int
 ) -> None:
@@ -490,6 +550,10 @@ def _due(sight: _Sight, mask: np.ndarray, state: np.ndarray, now_ms: int) -> np.
     # A slot of changes leaves the hour when the next begins; then a price on its way steps on, too.
     limited = (mask & (1 << reasons.RATE | 1 << reasons.STEP)) != 0
     due = np.where(limited, np.minimum(due, (now_ms // SLOT_MS + 1) * SLOT_MS), due)
+    if sight.positions is not None:
+        at = sight.positions.at
+        step_ms = rival_position.next_step_ms(sight.positions, listings, sight.policy, now_ms)
+        due[at] = np.minimum(due[at], step_ms)
     return np.asarray(np.maximum(due, now_ms + 1))
 
 

@@ -188,7 +188,7 @@ def _treatment(replica: Replica, listing: Listing) -> dict[str, Winner]:
     shard = replica.shard_of_key(listing.key)
     told = replica.retailers[listing.retailer].experiments.get((shard, "experiment"), {})
     name = told.get("experiment", "")
-    return {
-        field: Winner(field, value, "experiment", name)
-        for field, value in told.get("treatment", {}).items()
-    }
+    tried = dict(told.get("treatment", {}))
+    if "price_ratio" in told:
+        tried["rival_position"] = 0.0  # a price that is tried leaves a position no say
+    return {field: Winner(field, value, "experiment", name) for field, value in tried.items()}

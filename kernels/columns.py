@@ -56,7 +56,7 @@ class Floats(NamedTuple):
     prior_elasticity: jax.Array
     prior_elasticity_sd: jax.Array
     status_quo_sigma: jax.Array
-    learnt_minor: jax.Array  # what learnt demand asks for, 0: no word of it
+    asked_minor: jax.Array  # what is asked for instead of the model's wish, 0: nothing
 
 
 class PricedIntegers(NamedTuple):

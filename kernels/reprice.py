@@ -45,8 +45,8 @@ def reprice(integers: jax.Array, floats: jax.Array) -> tuple[jax.Array, jax.Arra
     sale = _sale(columns, ratios)
     state = model.update(model.init(_evidence(columns, ratios, sale)))
     wish = model.propose(state, sale)
-    # Learnt demand decides in days, not by the delta; its wish stands until it decides again.
-    wish = jnp.where(ratios.learnt_minor > 0.0, ratios.learnt_minor, wish)
+    # Who knows better than the model says so: learnt demand, or an arm that holds the price.
+    wish = jnp.where(ratios.asked_minor > 0.0, ratios.asked_minor, wish)
     valid = jnp.isfinite(wish) & (wish > 0) & jnp.isfinite(state.elasticity_sd)
     # Clamp before the cast, which is undefined beyond int32; the rules clamp again in integers.
     bounded = jnp.clip(jnp.where(valid, wish, 1.0), 1.0, PRICE_MINOR_MAX)

@@ -67,7 +67,7 @@ class Brain:
         wish = best_log(belief, self.place, 0.5 * self.alike, 0.1 * self.alike)
         noise = np.exp(-self.level.level) + 0.1
         dither = dither_size(mean, variance, noise, 0.5 * self.alike, 0.06 * self.alike)
-        self.inputs["learnt_minor"] = self.inputs["status_quo_minor"] * np.exp(wish + dither)
+        self.inputs["asked_minor"] = self.inputs["status_quo_minor"] * np.exp(wish + dither)
         return pricing.price(self.inputs)
 
     def learn(self) -> whitening.Whitened:

@@ -49,6 +49,19 @@ def braked(at: int) -> Shows:
     return lambda story: any(q["binding"] == reasons.BRAKE for d in story[at:] for q in d.quotes)
 
 
+def meets(world: World) -> list[Decided]:
+    """A rival whom no rule binds us to, and the time of a few steps."""
+    decided = [world.send(world.listing(own_rival_names=("us",)))]
+    world.now_ms += HOUR
+    decided.append(world.send(world.rival(1900)))
+    return [*decided, *(world.send(after_ms=10 * MINUTE) for _ in range(6))]
+
+
+def comes_to(price_minor: int) -> Shows:
+    """Whether the newest price is that."""
+    return lambda story: [q["in_force_minor"] for d in story for q in d.quotes][-1] == price_minor
+
+
 def rival_low(world: World) -> list[Decided]:
     return [*one_listing(world), world.send(world.rival(900))]
 
@@ -202,6 +215,8 @@ ROWS: dict[str, tuple[Any, Story, Shows, dict[str, Any]]] = {
     "kvi_brake": (0.5, spiral, braked(-3), {"kvi_rival_ratio_max": 1.0}),
     "kvi_brake_ms": (12 * HOUR, spiral, not_(braked(-1)), BRAKED),
     "endings": (["99"], one_listing, reason(1 << reasons.ENDING), {}),
+    "rival_position": (0.9, meets, comes_to(1710), {}),
+    "rival_damping": (0.0, meets, stands_at(1, 1710), {"rival_position": 0.9}),
     "approval": ("manual", one_listing, state(State.PENDING), {}),
     "approval_valid_ms": (HOUR, waits, state(State.PENDING), {}),
     "publish": (False, one_listing, reason(reasons.UNPUBLISHED), {}),

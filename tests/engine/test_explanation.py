@@ -367,6 +367,41 @@ def test_a_remark_is_made_where_it_applies_and_only_there(
         assert said not in explain(quote(), listing()).text
 
 
+def positioned(**fields: object) -> ListingFacts:
+    book = PolicyBook()
+    book.change("r", "category", "shoes", {"rival_position": 0.99, **fields})
+    return listing(policy=book.winners("r", "shop", "shoes", (), "shop\x1fA1"))
+
+
+@pytest.mark.parametrize(
+    ("damping", "part"),
+    [(None, "half of the way at a step"), (0.0, "all of the way"), (0.75, "25 % of the way")],
+)
+def test_a_position_is_told_with_figure_and_scope(damping: float | None, part: str) -> None:
+    facts = positioned() if damping is None else positioned(rival_damping=damping)
+    followed = quote(rival_minor=1950, rivals=2)
+    found = explain(followed, facts)
+    asks = f"It asks to stand at 99 % of its reference rival (19.50 EUR), {part}"
+    assert asks in found.text and found.text.count(": the policy of category shoes.") == 1
+    assert [each.value for each in found.drivers if each.name == "position"] == [0.99]
+    # What it asks for is nobody's optimum.
+    assert "profit peaks" not in found.text and "expects most profit" not in found.text
+    assert "one percent dearer sells about 3.0 % less." in found.text
+    doubted = quote(rival_minor=1950, rivals=2, reasons=reasons.UNKNOWN_OWN_IDENTITY)
+    assert "It was not moved towards its rival, because" in explain(doubted, facts).text
+
+
+@pytest.mark.parametrize(
+    ("rival", "mask"), [(0, 0), (1950, reasons.HELD_OUT), (1950, reasons.LEARNT)]
+)
+def test_a_position_that_does_not_hold_is_not_told(rival: int, mask: int) -> None:
+    found = explain(quote(rival_minor=rival, rivals=rival > 0, reasons=mask), positioned())
+    assert "asks to stand" not in found.text
+    assert "position" not in [driver.name for driver in found.drivers]
+    none = explain(quote(rival_minor=1950, rivals=1), positioned(rival_position=0.0))
+    assert "asks to stand" not in none.text
+
+
 def test_what_the_state_says_is_not_said_twice() -> None:
     halted = explain(quote(state=State.HALTED, reasons=reasons.HALTED), listing()).text
     assert halted.count("halted") == 1

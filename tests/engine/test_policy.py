@@ -145,6 +145,11 @@ def test_the_state_restores_the_book() -> None:
         ({"endings": ["9,9"]}, "/fields/endings/0", "regex"),
         ({"endings": ["99"] * (ENDINGS_MAX + 1)}, "/fields/endings", "8"),
         ({"approval": "later"}, "/fields/approval", "later"),
+        ({"rival_position": 0.4999}, "/fields/rival_position", "below 0.5"),
+        ({"rival_position": 2.0001}, "/fields/rival_position", "2.0"),
+        ({"rival_position": -0.99}, "/fields/rival_position", "0.0"),
+        ({"rival_position": 0.99999}, "/fields/rival_position", "four decimals"),
+        ({"rival_damping": 0.96}, "/fields/rival_damping", "0.95"),
         ({"prior_elasticity": 2.6}, "/fields/prior_elasticity", "-1.05"),
         ({"min_margin": True}, "/fields/min_margin", "float"),
     ],
@@ -196,6 +201,13 @@ def test_every_default_is_a_value_that_a_retailer_could_write() -> None:
         "floor_minor": UNSET,
         "ceiling_minor": UNSET,
     }
+
+
+@pytest.mark.parametrize("position", [0, 0.5, 0.9999, 1, 2])
+def test_a_position_is_none_or_half_to_double(position: float) -> None:
+    assert decode_fields({"rival_position": position}).rival_position == position
+    row = policy_row(Policy(rival_position=position, rival_damping=0.35))
+    assert (row["rival_position_bp"], row["rival_damping_bp"]) == (round(position * 10_000), 3500)
 
 
 def test_a_row_holds_the_policy_exactly() -> None:

@@ -127,6 +127,7 @@ async def test_what_an_experiment_treats_follows_the_experiment() -> None:
         "kind": "experiment",
         "experiment": "dearer",
         "treatment": {"min_margin": 0.4},
+        "price_ratio": 1.1,
     }
     async with market() as place:
         await set_up(place)
@@ -137,6 +138,9 @@ async def test_what_an_experiment_treats_follows_the_experiment() -> None:
         await place.caught_up()
         _, treated = await place.get("/api/v1/products/A-1/policy")
         _, control = await place.get("/api/v1/products/A-2/policy")
+        # A price that is tried leaves a position no say.
+        won = {"value": 0.0, "scope": "experiment", "key": "dearer"}
+        assert treated["fields"]["rival_position"] == won
         won = {"value": 0.4, "scope": "experiment", "key": "dearer"}
         assert treated["fields"]["min_margin"] == won
         assert control["fields"]["min_margin"]["scope"] == "retailer"
