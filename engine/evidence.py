@@ -252,28 +252,29 @@ def _history_sound(held: RetailerLearning, learnt: np.ndarray) -> bool:
         return False
     columns = SUMS.index("xx"), SUMS.index("bx")
     own, before = (learnt[of].astype(np.float64)[:, columns] for of in ("own", "history"))
-    apart = hausman(own, before)
-    return apart is None or abs(apart) <= ALARM_SD
+    apart = float(hausman(own, before, np.zeros(len(own), dtype=np.int64))[0])
+    return not abs(apart) > ALARM_SD  # NaN is no alarm
 
 
-def hausman(own: np.ndarray, before: np.ndarray) -> float | None:
-    """Return by how many standard deviations history's elasticities are above our own prices'.
+def hausman(own: np.ndarray, before: np.ndarray, part: np.ndarray, parts: int = 1) -> np.ndarray:
+    """Return float64[parts], by how many standard deviations history's elasticities lie above ours.
 
     Prices drawn by lot are followed by nobody; where people's prices say something else, they
-    followed demand (Hausman 1978). ``None`` where no listing has both.
+    followed demand (Hausman 1978). NaN where no listing of a part has both.
 
     Args:
         own: float64[rows, 2], sums of squares of price innovations and of their products with sales
             (``SUMS`` xx and bx), from prices that the engine drew.
         before: float64[rows, 2], the same from prices that people set.
+        part: int64[rows], such as each row's category.
     """
     both = (own[:, 0] > TOLD_LEAST) & (before[:, 0] > TOLD_LEAST)
-    if not both.any():
-        return None
-    own, before = own[both], before[both]
+    own, before, part = own[both], before[both], part[both]
     apart = before[:, 1] / before[:, 0] - own[:, 1] / own[:, 0]
     weight = 1.0 / (1.0 / own[:, 0] + 1.0 / before[:, 0])
-    return float((apart * weight).sum() / np.sqrt(weight.sum()))
+    summed = np.bincount(part, weights=apart * weight, minlength=parts)
+    weights = np.bincount(part, weights=weight, minlength=parts)
+    return np.where(weights > 0.0, summed / np.sqrt(np.maximum(weights, 1e-300)), np.nan)
 
 
 def _piled(markup: np.ndarray, category: np.ndarray) -> float:

@@ -152,33 +152,39 @@ def told_categories(memory: Memory, number: int) -> list[dict[str, Any]]:
     used = memory.listings.listings[: memory.listings.rows]
     rows = np.flatnonzero((used["retailer"] == number) & (used["flags"] & REMOVED == 0))
     groups, inverse = np.unique(used["group"][rows], return_inverse=True)
-    names = sorted({memory.groups.category_of(group) for group in groups.tolist()})
-    places = np.array([names.index(memory.groups.category_of(of)) for of in groups.tolist()], int)
-    category = places[inverse]
-    x, b = SUMS.index("xx"), SUMS.index("bx")
-    learnt = memory.learnt.rows
+    called = [memory.groups.category_of(group) for group in groups.tolist()]
+    names = {name: at for at, name in enumerate(sorted(set(called)))}
+    category = np.array([names[name] for name in called], dtype=np.int64)[inverse]
+    columns, count = (SUMS.index("xx"), SUMS.index("bx")), len(names)
     # Two columns of each: a whole record is nearly two hundred bytes, of every listing.
-    history, own = (learnt[name][:, (x, b)][rows].astype(np.float64) for name in ("history", "own"))
-    told = []
-    for at, name in enumerate(names):
-        mine = np.flatnonzero(category == at)
-        apart = hausman(own[mine], history[mine])
-        told.append(
-            {
-                "category": name,
-                "listings": len(mine),
-                "from_history": _slope(history[mine]),
-                "from_own_prices": _slope(own[mine]),
-                "apart_sd": apart,
-                "alarm": apart is not None and abs(apart) > CATEGORY_ALARM_SD,
-            }
-        )
-    return told
+    learnt = memory.learnt.rows
+    own, history = (learnt[of][:, columns][rows].astype(np.float64) for of in ("own", "history"))
+    apart = hausman(own, history, category, count).tolist()
+    by_own, by_history = _slopes(own, category, count), _slopes(history, category, count)
+    listings = np.bincount(category, minlength=count).tolist()
+    return [
+        {
+            "category": name,
+            "listings": listings[at],
+            "from_history": by_history[at],
+            "from_own_prices": by_own[at],
+            "apart_sd": None if np.isnan(apart[at]) else apart[at],
+            "alarm": abs(apart[at]) > CATEGORY_ALARM_SD,  # false of NaN
+        }
+        for name, at in names.items()
+    ]
 
 
-def _slope(sums: np.ndarray) -> dict[str, float] | None:
-    """Return the elasticity that rows' sums of squares and products say, ``None`` for nothing."""
-    square, product = sums.sum(axis=0).tolist()
-    if square <= TOLD_LEAST:
-        return None
-    return {"elasticity": product / square, "sd": float(1.0 / np.sqrt(square))}
+def _slopes(sums: np.ndarray, category: np.ndarray, count: int) -> list[dict[str, float] | None]:
+    """Return the elasticity that each category's sums say, ``None`` for nothing.
+
+    Args:
+        sums: float64[rows, 2], of squares and of products.
+    """
+    square, product = (
+        np.bincount(category, weights=sums[:, at], minlength=count).tolist() for at in (0, 1)
+    )
+    return [
+        {"elasticity": b / x, "sd": float(1.0 / np.sqrt(x))} if x > TOLD_LEAST else None
+        for x, b in zip(square, product, strict=True)
+    ]
