@@ -24,6 +24,10 @@ def exam(
     arena: Annotated[bool, Parameter(help="sell against bots, and against ourselves")] = True,
     poisoning: Annotated[bool, Parameter(help="let rivals' feeds lie, in many ways")] = True,
     experiments: Annotated[bool, Parameter(help="judge the tests of experiments, too")] = True,
+    policy: Annotated[
+        Path | None,
+        Parameter(help="JSON object of policy fields, over the exam's own, for all worlds"),
+    ] = None,
     oj: Annotated[
         Path | None, Parameter(help="Dominick's orange juice, a Parquet file: the real-data half")
     ] = None,
@@ -46,18 +50,20 @@ def exam(
     from training.exam import experiments as trying
     from training.exam import orange_juice, seasonal, simulated, standings
     from training.exam import poisoning as lying
+    from training.exam.driving import POLICY
 
     voice = Voice(common)
     try:
         named = simulated.worlds_named(scenarios.split(","))
     except KeyError as error:
         raise RejectedInput("/scenarios", f"{error} is no world", "see docs/exam.md") from None
+    terms = None if policy is None else {**POLICY, **_fields(policy)}
     chosen = range(first_seed, first_seed + seeds)
     rows = []
     with progress_of(voice) as progress:
         task = progress.add_task("exam", total=len(named) * seeds * days)
         for row in simulated.examine(
-            named, chosen, listings, days, told=lambda: progress.advance(task)
+            named, chosen, listings, days, terms, told=lambda: progress.advance(task)
         ):
             rows.append(row)
             voice.say("  ".join(simulated.cells(row)))
@@ -109,6 +115,9 @@ def exam(
             parts["peers"] = _peers(voice, juice, kept, prophet_series)
     heading = f"Exam: {seeds} seeds, {listings} listings, {days} days"
     whole = {**simulated.plain(rows), **parts}
+    if terms is not None:
+        heading += f", policy {msgspec.json.encode(terms).decode()}"
+        whole["policy"] = terms
     whole["goals"] = [{"goal": goal, "reached": reached} for goal, reached in judged]
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -124,6 +133,25 @@ def exam(
         goals.add_row("reached" if reached else "MISSED", goal)
     voice.answer(whole, shown, *tables, goals)
     return OK if all(reached for _, reached in judged) else FAILURE
+
+
+def _fields(path: Path) -> dict[str, object]:
+    """Return a retailer's policy fields from a file.
+
+    Raises:
+        RejectedInput: it is no file, no JSON object, or holds what is no policy field.
+    """
+    from engine.policy import decode_fields
+
+    try:
+        fields = msgspec.json.decode(path.read_bytes(), type=dict[str, object])
+    except OSError as error:
+        raise RejectedInput("/policy", f"{path}: {error.strerror}", "name a file") from None
+    except msgspec.MsgspecError as error:
+        problem = f"{path} is no JSON object: {error}"
+        raise RejectedInput("/policy", problem, 'write {"endings": ["99"]}') from None
+    decode_fields(fields)
+    return fields
 
 
 def _peers(
