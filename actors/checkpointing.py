@@ -15,6 +15,12 @@ from engine.errors import CorruptCheckpoint, FailedDependency
 from persistence.checkpoints import CheckpointFiles, Increment, stem_of
 from persistence.decision_records import LogPosition
 
+APPLIED_MS_LONG = 3_000
+"""What took longer to decide takes a successor too long to replay: the next round need not wait."""
+
+HASTY = 10
+"""But it waits for one part of so many of the usual interval."""
+
 
 class Checkpointing:
     """One owner's rounds of checkpoints, one at a time."""
@@ -38,6 +44,8 @@ class Checkpointing:
         self._interval_ms = interval_ms
         self._slice_rows = slice_rows
         self._next_ms = begun_ms + interval_ms
+        self._hasty_ms = begun_ms + interval_ms // HASTY
+        self._applied_ms = 0  # of decisions that no round holds yet
         self._parts: list[bytes] = []
         self.copying = False  # a round began whose rows are not all copied
         self._saving: asyncio.Task[str] | None = None
@@ -50,6 +58,10 @@ class Checkpointing:
         self._asked.append(answer)
         return answer
 
+    def note(self, applied_ms: int) -> None:
+        """Note how long deciding one more microbatch took."""
+        self._applied_ms += applied_ms
+
     def hasten(self) -> None:
         """Let the next round begin at once: what the newest checkpoint leaves to replay is long."""
         self._next_ms = 0
@@ -59,9 +71,11 @@ class Checkpointing:
         if self._saving is not None:
             return
         if not self.copying:
-            if now_ms < self._next_ms and not self._asked:
+            much = self._applied_ms >= APPLIED_MS_LONG and now_ms >= self._hasty_ms
+            if now_ms < self._next_ms and not much and not self._asked:
                 return
             self.copying = True
+            self._applied_ms = 0
             self._waiting, self._asked = self._asked, []
         part = shard.checkpoint_slice(self._slice_rows)
         if part is not None:
@@ -83,6 +97,7 @@ class Checkpointing:
         self._parts = []
         self.copying = False
         self._next_ms = now_ms + self._interval_ms
+        self._hasty_ms = now_ms + self._interval_ms // HASTY
         self._saving = asyncio.create_task(self._save(increment))
 
     def finished(self, shard: OwnedShard) -> bool:

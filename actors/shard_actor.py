@@ -62,6 +62,9 @@ decides for a third of the time, however crowded the machine is."""
 GATHER_MS_MAX = 30
 """But no longer than this after it began."""
 
+OUTRUN = 2
+"""A round copies so many rows at least for each one that a microbatch touched."""
+
 COPIED = 4
 """Behind a microbatch one part of so many of what it took may be spent on a checkpoint."""
 
@@ -222,13 +225,15 @@ class ShardActor:
         self._gate.close()
         decided = self._shard.apply(batch, now_ms, given)
         applied_ms = self._clock.monotonic_ms() - self._begun_ms
+        self._rounds.note(applied_ms)
         recorded = await self._reign.append(decided)
         self._shard.record(decided)
         self._gate.open()
         self._position = recorded.position
         self._last_mark_ms = self._clock.monotonic_ms()
         self._answer_strong_reads()
-        await self._checkpoint_between(applied_ms // COPIED)
+        touched = batch.deltas + len(decided.quotes)
+        await self._checkpoint_between(applied_ms // COPIED, OUTRUN * touched)
         self._took_ms = self._clock.monotonic_ms() - self._begun_ms
         if self._cautious:
             self._leave_caution()
@@ -586,16 +591,19 @@ class ShardActor:
         if self._shard.backlog == 0:
             self._cautious = False
 
-    async def _checkpoint_between(self, spare_ms: int) -> None:
-        """Copy a slice of a round that is due, and more for so long.
+    async def _checkpoint_between(self, spare_ms: int, rows: int) -> None:
+        """Copy a slice of a round that is due, and more for so long or until so many rows are.
 
         One slice to each of the long microbatches in which a million listings are fed would leave
-        a successor minutes to replay.
+        a successor minutes to replay. And a round that copies fewer rows than are touched
+        meanwhile, and must be copied again, would never end.
         """
         assert self._reign is not None
         until_ms = self._clock.monotonic_ms() + spare_ms
-        while self._advance_round() < until_ms and self._rounds.copying:
-            pass
+        while self._advance_round() < until_ms or rows > 0:
+            if not self._rounds.copying:
+                break
+            rows -= self._settings.checkpoint_slice_rows
         if self._rounds.finished(self._shard):
             await self._reign.repeat_start()
 

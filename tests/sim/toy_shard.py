@@ -174,9 +174,10 @@ class ToyShard:
 
     def checkpoint_slice(self, rows_max: int = 2048) -> bytes | None:
         assert self.pending is None
-        if not self._dirty:
+        rows_max = max(rows_max // 512, 1)
+        if len(self._dirty) <= rows_max:
             return None
-        keys = sorted(self._dirty)[: max(rows_max // 512, 1)]
+        keys = sorted(self._dirty)[:rows_max]
         self._dirty.difference_update(keys)
         return msgspec.msgpack.encode(Part({key: self._rows[key] for key in keys}))
 
