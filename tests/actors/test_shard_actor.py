@@ -1,6 +1,7 @@
 """The life of an owner: start, decide, answer, checkpoint, stand by, fall, be replaced."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,11 @@ class Slow:
         return part
 
 
+def slow(clock: Turned) -> Callable[[Any], Slow]:
+    """Return what makes a shard slow by a clock."""
+    return lambda shard: Slow(shard, clock)
+
+
 def murderous(shard: Any) -> Watched:
     """Return a shard that dies of one listing."""
     return Watched(
@@ -170,9 +176,7 @@ async def test_a_long_microbatch_is_followed_by_as_many_slices_as_a_quarter_of_i
     clock = Turned()
     place = Home(tmp_path, clock.wall_ms)
     await place.create()
-    owner = place.owner(
-        shard=lambda toy: Slow(toy, clock), machine=clock, checkpoint_slice_rows=SLICE_OF_ONE
-    )
+    owner = place.owner(shard=slow(clock), machine=clock, checkpoint_slice_rows=SLICE_OF_ONE)
     await place.send(*(count(sku, 5, number) for number, sku in enumerate(KEYS, start=1)))
     await live(owner)
     asked = owner._rounds.ask()
@@ -191,7 +195,7 @@ async def test_what_took_long_to_decide_need_not_be_replayed_by_a_successor(
         place = Home(tmp_path / str(interval_ms), clock.wall_ms)
         await place.create()
         owner = place.owner(
-            shard=lambda toy, clock=clock: Slow(toy, clock),  # type: ignore[misc]
+            shard=slow(clock),
             machine=clock,
             checkpoint_interval_ms=interval_ms,
         )
