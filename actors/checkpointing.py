@@ -15,8 +15,12 @@ from engine.errors import CorruptCheckpoint, FailedDependency
 from persistence.checkpoints import CheckpointFiles, Increment, stem_of
 from persistence.decision_records import LogPosition
 
-APPLIED_MS_LONG = 3_000
-"""What took longer to decide takes a successor too long to replay: the next round need not wait."""
+APPLIED_MS_LONG = 20_000
+"""What took longer to decide takes a successor too long to replay: the next round need not wait.
+
+Not less: a round takes processors for half a second, which under a flood is felt in every p99 that
+it falls into (docs/decisions/0100).
+"""
 
 HASTY = 10
 """But it waits for one part of so many of the usual interval."""
