@@ -15,7 +15,7 @@ from engine.experiments import (
     holdout_terms,
 )
 from engine.learnt import DAY_MS
-from engine.listing_table import REMOVED, put
+from engine.listing_table import put
 from engine.memory import Memory, Work
 from kernels.assignment import CONTROL, TREATED
 
@@ -165,7 +165,7 @@ def set_holdout(memory: Memory, work: Work, number: int) -> None:
     before = 0.0 if held is None else 1.0 - held.terms.share
     if abs(share - before) < 1e-9:
         return
-    rows = rows_of(memory, number)
+    rows = memory.rows_of(number)
     memory.experiments.of.pop((HOLDOUT, number), None)
     memory.experiments.forget(rows, (HOLDOUT,))
     if share > 0.0:
@@ -173,9 +173,3 @@ def set_holdout(memory: Memory, work: Work, number: int) -> None:
         memory.experiments.begin((HOLDOUT, number), begun, memory.listings.capacity)
     memory.mark(rows)
     memory.unsaved[rows] = True
-
-
-def rows_of(memory: Memory, number: int) -> np.ndarray:
-    """Return a retailer's rows."""
-    used = memory.listings.listings[: memory.listings.rows]
-    return np.flatnonzero((used["retailer"] == number) & (used["flags"] & REMOVED == 0))

@@ -322,7 +322,7 @@ def change_rate(memory: Memory, work: Work, position: Position, delta: RateChang
     change = memory.currencies.change(retailer, here, there, delta.rate, delta.observed_ms)
     if change not in (0.0, 1.0):
         memory.retailers.table[retailer]["rate_ms"] = work.now_ms
-    rows = _rows_of(memory, retailer)
+    rows = memory.rows_of(retailer)
     memory.mark(rows[memory.rivals.known(rows)])
     fields = {"currency": delta.currency, "into": delta.into, "rate": delta.rate}
     tell(work, position, "rate", delta.retailer, fields)
@@ -335,11 +335,6 @@ def _currency(memory: Memory, retailer: int, currency: str) -> int:
     if number == NO_ROOM:
         raise Refused("rejected", currencies_used_up())
     return number
-
-
-def _rows_of(memory: Memory, retailer: int) -> np.ndarray:
-    used = memory.listings.listings[: memory.listings.rows]
-    return np.flatnonzero((used["retailer"] == retailer) & (used["flags"] & REMOVED == 0))
 
 
 def _reprice_groups(memory: Memory, groups: np.ndarray) -> None:
@@ -400,7 +395,7 @@ def change_mode(memory: Memory, work: Work, position: Position, delta: ModeChang
     if delta.observed_ms < row["mode_ms"]:
         raise not_newer(delta.observed_ms, int(row["mode_ms"]))
     row["mode_ms"], row["live"] = delta.observed_ms, delta.mode == "live"
-    memory.mark(_rows_of(memory, number))
+    memory.mark(memory.rows_of(number))
     tell(work, position, "mode", delta.retailer, {"mode": delta.mode})
     return Answer()
 
@@ -438,7 +433,7 @@ def _switch_learning(memory: Memory, work: Work, number: int) -> None:
     on = memory.groups.book.retailer_policy(memory.retailers.ids[number]).learning
     if on == (number in memory.learnt.retailers):
         return
-    rows = _rows_of(memory, number)
+    rows = memory.rows_of(number)
     if on:
         memory.learnt.retailers[number] = RetailerLearning(work.now_ms, DAY_MS)
         memory.learnt.fit(memory.listings.capacity)
@@ -483,7 +478,7 @@ def resume(memory: Memory, work: Work, position: Position, delta: PublishingResu
     _set_halted(memory, number, delta.channel, False, delta.observed_ms)
     if delta.channel is None:
         breaker.reset(memory, number, work.now_ms)
-        rows = _rows_of(memory, number)
+        rows = memory.rows_of(number)
         listings = memory.listings.listings
         held = rows[listings["held_minor"][rows] > 0]
         # The word covers what is still wanted; of the rest it says nothing.
@@ -513,7 +508,7 @@ def _set_halted(
             for (of, _), place in retailers.channels.items():
                 if of == number:
                     retailers.halted_channels[place] = False
-        rows = _rows_of(memory, number)
+        rows = memory.rows_of(number)
     else:
         known = retailers.channels.get((number, channel))
         if known is None:
@@ -525,7 +520,7 @@ def _set_halted(
             raise not_newer(observed_ms, retailers.channel_halt_ms[place])
         retailers.channel_halt_ms[place] = observed_ms
         retailers.halted_channels[place] = halted
-        rows = _rows_of(memory, number)
+        rows = memory.rows_of(number)
         groups = memory.listings.listings["group"][rows]
         rows = rows[memory.groups.table["channel"][groups] == place]
     memory.mark(rows)

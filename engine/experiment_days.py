@@ -9,7 +9,6 @@ in a pair of blocks, a pair of blocks.
 
 import numpy as np
 
-from engine.arms import rows_of
 from engine.decided import CatalogueChange, State
 from engine.experiments import (
     BASELINE,
@@ -84,7 +83,7 @@ def _begin_walk(memory: Memory, each: Experiment, number: int, now_ms: int) -> N
     each.cursor, each.partial, each.together = 0, no_totals(), np.zeros(SUMS)
     if each.status == BASELINE:
         each.baseline_days += crossed
-        arm = memory.experiments.rows["arm"][each.kind][rows_of(memory, number)]
+        arm = memory.experiments.rows["arm"][each.kind][memory.rows_of(number)]
         each.before_days += int(np.count_nonzero(arm)) * crossed
         each.mean = each.before / max(each.before_days, 1)
     if each.kind == HOLDOUT:
@@ -95,7 +94,7 @@ def _begin_walk(memory: Memory, each: Experiment, number: int, now_ms: int) -> N
 
 
 def _walk(memory: Memory, work: Work, each: Experiment, number: int, seq: int) -> None:
-    mine = rows_of(memory, number)
+    mine = memory.rows_of(number)
     rows = mine[mine >= each.cursor][:SLICE_ROWS]
     if len(rows):
         _slice(memory, work, each, rows)
@@ -214,7 +213,7 @@ def _end_walk(memory: Memory, work: Work, each: Experiment, number: int, seq: in
         each.status = BASELINE
     if each.parts:
         each.status, each.parts = RUNNING, False
-        rows, differs = rows_of(memory, number), CONTROL if each.kind == HOLDOUT else TREATED
+        rows, differs = memory.rows_of(number), CONTROL if each.kind == HOLDOUT else TREATED
         memory.mark(rows[memory.experiments.rows["arm"][each.kind][rows] == differs])
     in_block = each.run_days % each.terms.block_days if each.paired else each.terms.washout_days
     each.counting = each.status == RUNNING and in_block >= each.terms.washout_days
@@ -230,7 +229,7 @@ def _end_walk(memory: Memory, work: Work, each: Experiment, number: int, seq: in
 
 def end(memory: Memory, each: Experiment, number: int) -> None:
     """Let every listing of an experiment that is over be priced as all others."""
-    rows = rows_of(memory, number)
+    rows = memory.rows_of(number)
     each.counting, each.cursor = False, -1
     memory.mark(rows[memory.experiments.rows["arm"][each.kind][rows] > 0])
 

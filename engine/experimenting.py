@@ -1,6 +1,5 @@
 """``ExperimentStarted`` and ``ExperimentStopped``: somebody begins an experiment, or ends it."""
 
-from engine.arms import rows_of
 from engine.catalogue import Answer, Refused, not_newer, retailer_number
 from engine.deltas import ExperimentStarted, ExperimentStopped
 from engine.experiment_days import end, tell
@@ -33,7 +32,7 @@ def start(memory: Memory, work: Work, position: Position, delta: ExperimentStart
     begun = Experiment(EXPERIMENT, delta.retailer, terms, work.now_ms, DAY_MS)
     begun.observed_ms = delta.observed_ms
     memory.experiments.begin((EXPERIMENT, number), begun, memory.listings.capacity)
-    memory.experiments.forget(rows_of(memory, number), (EXPERIMENT,))
+    memory.experiments.forget(memory.rows_of(number), (EXPERIMENT,))
     work.changed.append(repr(begun.state()).encode())
     tell(memory, work, begun, number, position)
     return Answer("its listings are drawn at the next midnight (UTC)")

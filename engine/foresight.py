@@ -15,7 +15,7 @@ from engine.deltas import PlanApplied, Planned, ScopeChange
 from engine.errors import NotSupported, RejectedInput
 from engine.facts import set_cost
 from engine.learning import redecide
-from engine.listing_table import PLANNED, REMOVED
+from engine.listing_table import PLANNED
 from engine.memory import Memory, Work
 from engine.microbatch import Microbatch, ObjectDelta, Position
 from engine.plans import next_ms
@@ -58,7 +58,7 @@ def plan(fork: Shard, retailer: str, changes: tuple[ScopeChange, ...]) -> Forese
     memory = fork._memory
     number = retailer_number(memory, retailer)
     settle(fork)
-    rows = _rows_of(memory, number)
+    rows = memory.rows_of(number)
     before = memory.listings.quotes.take(rows)
     concerned = [_concerned(memory, retailer, rows, change) for change in changes]
     place = _place_of(fork)
@@ -120,7 +120,7 @@ def settle(fork: Shard) -> list[np.ndarray]:
 
 def selected(memory: Memory, number: int, selection: Selection) -> np.ndarray:
     """Return the rows that a selection names, ascending."""
-    rows = _rows_of(memory, number)
+    rows = memory.rows_of(number)
     wanted = (selection.channel, selection.category, selection.tag, selection.skus)
     if any(each is not None for each in wanted):
         skus = None if selection.skus is None else frozenset(selection.skus)
@@ -243,11 +243,6 @@ def _place_of(fork: Shard, place: Planned | None = None, exact_until_ms: int = 0
         planned_ms=place.planned_ms,
         exact_until_ms=until_ms,
     )
-
-
-def _rows_of(memory: Memory, number: int) -> np.ndarray:
-    used = memory.listings.listings[: memory.listings.rows]
-    return np.flatnonzero((used["retailer"] == number) & (used["flags"] & REMOVED == 0))
 
 
 def _concerned(memory: Memory, retailer: str, rows: np.ndarray, change: ScopeChange) -> np.ndarray:

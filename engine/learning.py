@@ -145,8 +145,7 @@ def _begin_close(held: RetailerLearning, now_ms: int) -> None:
 
 def _go_on(memory: Memory, work: Work, number: int, held: RetailerLearning) -> None:
     """Walk as far as one microbatch may, phase by phase."""
-    used = memory.listings.listings[: memory.listings.rows]
-    mine = np.flatnonzero((used["retailer"] == number) & (used["flags"] & REMOVED == 0))
+    mine = memory.rows_of(number)
     follows = {SUMMING: UPDATING, UPDATING: DECIDING, DECIDING: IDLE}
     left, room = 3 * SLICE_ROWS, DECIDED_ROWS
     while held.phase != IDLE and left > 0 and room > 0:

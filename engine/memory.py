@@ -119,6 +119,11 @@ class Memory:
             self.groups.free(np.unique(used["group"][used["flags"] & REMOVED == 0]))
         return self.groups.number(retailer, text)
 
+    def rows_of(self, retailer: int) -> np.ndarray:
+        """Return int64[n], the rows of a retailer's listings, ascending, tombstones left out."""
+        used = self.listings.listings[: self.listings.rows]
+        return np.flatnonzero((used["retailer"] == retailer) & (used["flags"] & REMOVED == 0))
+
     def mark(self, rows: np.ndarray) -> None:
         """Put rows into the backlog."""
         rows = rows[~self.backlog.dirty[rows]]

@@ -115,7 +115,7 @@ def _rows_of(
 
 def _set_aside(memory: Memory, work: Work, number: int, places: tuple[str, ...]) -> None:
     """Take models out of their places, and let the rows that they served decide anew."""
-    rows = retailer_rows(memory, number)
+    rows = memory.rows_of(number)
     for place in places:
         served = memory.serving.of(number).get(place)
         if served is None:
@@ -130,12 +130,6 @@ def _set_aside(memory: Memory, work: Work, number: int, places: tuple[str, ...])
         if held is not None:
             memory.learnt.rows["due_day"][mine] = held.day
         work.changed.append(mine.tobytes())
-
-
-def retailer_rows(memory: Memory, number: int) -> np.ndarray:
-    """Return the rows of a retailer's listings."""
-    used = memory.listings.listings[: memory.listings.rows]
-    return np.flatnonzero((used["retailer"] == number) & (used["flags"] & REMOVED == 0))
 
 
 # ----- what a model says -------------------------------------------------------------------------
@@ -317,7 +311,7 @@ def judge(memory: Memory, work: Work, number: int, days: float) -> None:
 
 
 def _crown(memory: Memory, work: Work, number: int, served: Served) -> None:
-    rows = retailer_rows(memory, number)
+    rows = memory.rows_of(number)
     predictions = memory.serving.take(CANARY, rows)
     memory.serving.write(CHAMPION, rows, predictions, memory.listings.capacity)
     memory.serving.clear(CANARY, rows)

@@ -10,7 +10,6 @@ import math
 
 import numpy as np
 
-from engine.arms import rows_of
 from engine.hourly import AUTO, tiers_of
 from engine.listing_table import BEHIND
 from engine.memory import Memory, Work
@@ -31,7 +30,7 @@ def set_share(memory: Memory, work: Work, number: int) -> None:
     if _share(memory, number) < 1.0:
         tiers.next_ms[number] = work.now_ms
         return
-    rows = rows_of(memory, number)
+    rows = memory.rows_of(number)
     _tell(memory, work, rows, np.zeros(len(rows), dtype=bool))
 
 
@@ -44,7 +43,7 @@ def rank(memory: Memory, work: Work) -> None:
             return
         number = min(due)
         tiers.next_ms[number] = (work.now_ms // DAY_MS + 1) * DAY_MS
-        tiers.walk = _begun(rows_of(memory, number), number, work.now_ms)
+        tiers.walk = _begun(memory.rows_of(number), number, work.now_ms)
     walk, room = tiers.walk, RANKED_ROWS_MAX
     if walk.taken < len(walk.rows):
         room -= _take_revenue(memory, walk, room)

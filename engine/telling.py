@@ -20,7 +20,6 @@ from engine.evidence import (
 )
 from engine.forms import form_of, told_forms
 from engine.learnt import RetailerLearning, sums_of
-from engine.listing_table import REMOVED
 from engine.memory import Memory
 from engine.promotion import told_model
 from engine.stated import own_word, stated_of
@@ -51,7 +50,7 @@ def beliefs_of(memory: Memory, number: int) -> Beliefs | None:
     """
     held = memory.learnt.retailers[number]
     used = memory.listings.listings[: memory.listings.rows]
-    rows = np.flatnonzero((used["retailer"] == number) & (used["flags"] & REMOVED == 0))
+    rows = memory.rows_of(number)
     if not len(rows):
         return None
     listings = used[rows]
@@ -150,7 +149,7 @@ def told_categories(memory: Memory, number: int) -> list[dict[str, Any]]:
     comes from is told here, from Hausman's test of each (:func:`engine.evidence.hausman`).
     """
     used = memory.listings.listings[: memory.listings.rows]
-    rows = np.flatnonzero((used["retailer"] == number) & (used["flags"] & REMOVED == 0))
+    rows = memory.rows_of(number)
     groups, inverse = np.unique(used["group"][rows], return_inverse=True)
     called = [memory.groups.category_of(group) for group in groups.tolist()]
     names = {name: at for at, name in enumerate(sorted(set(called)))}
