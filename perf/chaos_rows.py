@@ -25,11 +25,11 @@ from cluster.launching import living_owners
 from cluster.settings import Settings
 from engine.decided import Decided
 from engine.errors import FailedDependency, LogFault
+from perf.comparison import compare_stores
 from perf.real_input import POLICY, feed_words
 from perf.real_stack import (
     EngineUnderTest,
     NotReached,
-    compare_stores,
     end_verb,
     engine,
     machine,

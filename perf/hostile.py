@@ -25,7 +25,8 @@ from cluster.launching import living_owners
 from cluster.settings import Settings
 from engine.deltas import AnyDelta, CostChanged, ListingChanged, RetailerAdded, UnitsSold
 from engine.routing import partition_of
-from perf.real_stack import EngineUnderTest, compare_stores, decisions, engine, machine, print_line
+from perf.comparison import compare_stores
+from perf.real_stack import EngineUnderTest, decisions, engine, machine, print_line
 from persistence.frames import FRAME
 from persistence.ports import DELTAS
 from persistence.wire import JSON

@@ -22,10 +22,10 @@ import numpy as np
 
 from engine.decided import State
 from kernels.reasons import REASONS
+from perf.comparison import compare_stores
 from perf.real_stack import (
     ROOT,
     EngineUnderTest,
-    compare_stores,
     decisions,
     end_verb,
     engine,

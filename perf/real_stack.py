@@ -13,18 +13,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from msgspec import Struct
-
-from actors.sinks.delta_lanes import DeltaLanes
-from actors.sinks.log_summary import LogSummary, summarize_log
-from cluster.assembly import make_logs, make_sinks
+from cluster.assembly import make_logs
 from cluster.commands.living import gather_status
 from cluster.processes import leftovers, tree_mark
 from cluster.servers.kafka import Kafka
@@ -315,78 +310,6 @@ async def last_seqs(settings: Settings) -> dict[int, int]:
         found[shard] = 0
         async for accepted in decisions(settings, shard):
             found[shard] = accepted.position.seq
-    return found
-
-
-class Comparison(Struct, frozen=True, kw_only=True):
-    """Whether every store holds what the log says, by count and checksum."""
-
-    equal: bool
-    prices: int
-    facts: dict[str, int]
-    letters: int
-    by_verdict: dict[str, int]
-    unequal: list[str]
-
-
-async def compare_stores(settings: Settings) -> Comparison:
-    """Compare Postgres, QuestDB and the dead letters with the decision log, shard by shard."""
-    logs = make_logs(settings)
-    stores, sinks = make_sinks(settings, logs)
-    prices, letters = 0, 0
-    facts: Counter[str] = Counter()
-    verdicts: Counter[str] = Counter()
-    unequal: list[str] = []
-    async with AsyncExitStack() as opened:
-        opened.push_async_callback(logs.close)
-        opened.push_async_callback(stores.close)
-        for shard in range(settings.shards.count):
-            log = await logs.open(DECISIONS, shard)
-            lanes = DeltaLanes(logs)
-            opened.push_async_callback(log.close)
-            opened.push_async_callback(lanes.close)
-            for name, sink in sinks.items():
-                if name == "cache":
-                    continue
-                held = await sink.summary(shard)
-                seq = getattr(held, "seq", None)
-                told = await _told(log, lanes if name == "history" else None, shard, settings, seq)
-                unequal += [f"shard {shard}: {each}" for each in differences(name, held, told)]
-                if name == "history":
-                    prices += told.prices.rows
-                    facts.update({table: tally.rows for table, tally in told.facts.items()})
-                if name == "dead_letters":
-                    letters += told.letters.rows
-                    verdicts.update(told.by_verdict)
-    return Comparison(
-        equal=not unequal,
-        prices=prices,
-        facts=dict(facts),
-        letters=letters,
-        by_verdict=dict(verdicts),
-        unequal=unequal,
-    )
-
-
-async def _told(
-    log: Any, lanes: DeltaLanes | None, shard: int, settings: Settings, seq: int | None
-) -> LogSummary:
-    return await summarize_log(
-        log, lanes, shard=shard, generation=settings.shards.generation, through_seq=seq
-    )
-
-
-def differences(name: str, held: Any, told: LogSummary) -> list[str]:
-    """Return in what a sink differs from the log."""
-    found = []
-    if hasattr(held, "prices") and held.prices != told.prices:
-        found.append(f"{name}: prices {held.prices}, the log {told.prices}")
-    if hasattr(held, "facts"):
-        for table, tally in told.facts.items():
-            if held.facts.get(table) != tally:
-                found.append(f"{name}: {table} {held.facts.get(table)}, the log {tally}")
-    if hasattr(held, "letters") and held.letters != told.letters:
-        found.append(f"{name}: {held.letters}, the log {told.letters}")
     return found
 
 

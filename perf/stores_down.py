@@ -19,10 +19,10 @@ import aiohttp
 from cluster.launching import living_owners
 from cluster.tree import make_keys, role_card
 from perf.chaos_rows import audit
+from perf.comparison import compare_stores
 from perf.real_input import POLICY, feed_words
 from perf.real_stack import (
     EngineUnderTest,
-    compare_stores,
     end_verb,
     machine,
     print_line,

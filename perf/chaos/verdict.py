@@ -7,7 +7,8 @@ from typing import Any, Final, Protocol
 from engine.errors import PricingError
 from perf.chaos.checker import Checker
 from perf.chaos.site import Site
-from perf.real_stack import NotReached, compare_stores
+from perf.comparison import compare_stores
+from perf.real_stack import NotReached
 
 REPLAY_S = 600.0
 
@@ -88,6 +89,7 @@ async def judge_whole(checker: Checker, site: Site) -> dict[str, Any]:
         judge_stores(checker, compared.unequal)
         found |= {
             "stores_equal": compared.equal,
+            "stores_counted_again": compared.counted_again,
             "prices_stored": compared.prices,
             "facts_stored": compared.facts,
             "letters": compared.letters,
