@@ -7,6 +7,7 @@ gateway can read the catalogue of a checkpoint.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from hashlib import blake2b
 from typing import Any
 
@@ -33,6 +34,9 @@ FORMAT = 2
 
 1 was of no release: its ids of sales cannot be divided among retailers, so it is not read.
 """
+
+Encoded = bytes | memoryview
+"""A part, or a view of it in the file that it was read from."""
 
 ROWS, CLOSE = "rows", "close"
 MERGED_ROWS = 4096
@@ -98,8 +102,13 @@ def layout() -> bytes:
 
 
 def _layout(listing: np.dtype[np.void]) -> bytes:
+    return _layout_of(listing, Part.__struct_fields__, Small.__struct_fields__)
+
+
+@cache  # it is asked for at every part
+def _layout_of(listing: np.dtype[np.void], *fields: tuple[str, ...]) -> bytes:
     described = [repr(dtype.descr) for dtype in (listing, *_DTYPES)]
-    described += [repr(fields) for fields in (Part.__struct_fields__, Small.__struct_fields__)]
+    described += [repr(names) for names in fields]
     return blake2b("\n".join(described).encode(), digest_size=8).digest()
 
 
@@ -172,7 +181,7 @@ def _part(
     )
 
 
-def read_parts(parts: Iterable[bytes]) -> tuple[Memory, dict[str, int]]:
+def read_parts(parts: Iterable[Encoded]) -> tuple[Memory, dict[str, int]]:
     """Return the memory that a base and its increments describe, and the last mark.
 
     Raises:
@@ -181,6 +190,8 @@ def read_parts(parts: Iterable[bytes]) -> tuple[Memory, dict[str, int]]:
     """
     memory, last, mark = Memory(), None, {}
     events: list[tuple[int, int, list[int]]] = []
+    parts = tuple(parts)
+    _reserve(memory, _rows_of(parts))
     for encoded in parts:
         part = _decoded(encoded)
         _fill(memory, part)
@@ -210,7 +221,7 @@ def read_parts(parts: Iterable[bytes]) -> tuple[Memory, dict[str, int]]:
     return memory, mark
 
 
-def check_part(encoded: bytes) -> None:
+def check_part(encoded: Encoded) -> None:
     """Find out whether this version reads the part, without its rows.
 
     Raises:
@@ -227,12 +238,23 @@ def check_part(encoded: bytes) -> None:
         raise IncompatibleCheckpoint(found=found, wanted=wanted)
 
 
-def _decoded(encoded: bytes) -> Part:
+def _decoded(encoded: Encoded) -> Part:
     check_part(encoded)
     try:
         return _DECODER.decode(encoded)
     except msgspec.DecodeError as error:
         raise CorruptCheckpoint(f"a part cannot be read: {error}") from None
+
+
+def _rows_of(parts: Sequence[Encoded]) -> int:
+    """Return how many rows there will be, so that no table is copied as it fills."""
+    small = _decoded(parts[-1]).small if parts else None
+    return 0 if small is None else small.rows
+
+
+def _reserve(memory: Memory, rows: int) -> None:
+    memory.listings.reserve(rows)
+    memory.fit(rows)
 
 
 def _fill(memory: Memory, part: Part) -> None:
@@ -241,16 +263,16 @@ def _fill(memory: Memory, part: Part) -> None:
     if not len(rows):
         return
     used = int(rows.max()) + 1
-    memory.listings.reserve(used)
-    memory.fit(used)
+    _reserve(memory, used)
+    capacity = memory.listings.capacity
     put(memory.listings.listings, rows, listings_of(part.listings, len(rows)))
     put(memory.listings.quotes, rows, np.frombuffer(part.quotes, dtype=QUOTE_DTYPE))
     if part.learnt:
-        memory.learnt.fill(rows, learnt_of(part.learnt, len(rows)))
+        memory.learnt.fill(rows, learnt_of(part.learnt, len(rows)), capacity)
     if part.arms:
-        memory.experiments.fill(rows, part.arms)
+        memory.experiments.fill(rows, part.arms, capacity)
     if part.predicted:
-        memory.serving.fill(rows, part.predicted, memory.listings.capacity)
+        memory.serving.fill(rows, part.predicted, capacity)
     memory.timers.due_ms[rows] = np.frombuffer(part.due_ms, dtype=np.int64)
     memory.listings.texts.put(rows, part.texts)
     memory.rivals.fill(
@@ -260,7 +282,7 @@ def _fill(memory: Memory, part: Part) -> None:
     )
 
 
-def merge_parts(parts: Iterable[bytes]) -> list[bytes]:
+def merge_parts(parts: Iterable[Encoded]) -> list[bytes]:
     """Return the parts of one base that says what a base and its increments say."""
     return whole_parts(*read_parts(parts))
 
@@ -307,7 +329,7 @@ class Catalogue(Struct, frozen=True):
     fees: tuple[Sequence[Any], ...]  # retailer, channel, category, observed_ms, vat, ...
 
 
-def read_catalogue(parts: Iterable[bytes]) -> Catalogue:
+def read_catalogue(parts: Iterable[Encoded]) -> Catalogue:
     """Return listings, quotes, retailers and policies of a checkpoint, without jax."""
     memory, mark = read_parts(parts)
     table, retailers = memory.listings, memory.retailers

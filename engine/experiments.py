@@ -255,9 +255,9 @@ class Experiments:
         """Return rows as bytes, for a checkpoint; nothing where there is no experiment."""
         return b"" if not self.any else self.rows.take(rows, axis=1).tobytes()
 
-    def fill(self, rows: np.ndarray, taken: bytes) -> None:
-        """Take rows from a checkpoint."""
-        self._grow(int(rows.max()) + 1)
+    def fill(self, rows: np.ndarray, taken: bytes, capacity: int) -> None:
+        """Take rows from a checkpoint, making room for all that will come."""
+        self._grow(capacity)
         held = np.frombuffer(taken, dtype=ARM_DTYPE).reshape(2, -1)
         for kind in (HOLDOUT, EXPERIMENT):
             put(self.rows[kind], rows, held[kind].copy())

@@ -249,9 +249,9 @@ class Learnt:
         """Return what the retailers share, as plain values."""
         return {str(number): held.state() for number, held in sorted(self.retailers.items())}
 
-    def fill(self, rows: np.ndarray, learnt: np.ndarray) -> None:
-        """Take rows from a checkpoint."""
-        self._grow(int(rows.max()) + 1)
+    def fill(self, rows: np.ndarray, learnt: np.ndarray, capacity: int) -> None:
+        """Take rows from a checkpoint, making room for all that will come."""
+        self._grow(capacity)
         put(self.rows, rows, learnt)
 
     def restore(self, state: dict[str, Any], capacity: int) -> None:

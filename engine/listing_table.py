@@ -266,7 +266,7 @@ class ListingTable:
             self.index.forget(int(self.listings["key"][row]))
         else:
             if self.rows == self.capacity:
-                self._grow()
+                self.reserve(self.rows + 1)
             row = self.rows
             self.rows += 1
         put(self.listings, np.array([row]), self._new_row)
@@ -320,14 +320,11 @@ class ListingTable:
 
     def reserve(self, rows: int) -> None:
         """Make room for ``rows`` rows."""
-        while self.capacity < rows:
-            self._grow()
-
-    def _grow(self) -> None:
-        self.listings = grown(self.listings)
-        self.index.keys = self.listings["key"]
-        self.quotes = grown(self.quotes)
-        self.texts.fit(self.capacity)
+        if self.capacity < rows:
+            self.listings = grown(self.listings, rows)
+            self.index.keys = self.listings["key"]
+            self.quotes = grown(self.quotes, rows)
+            self.texts.fit(self.capacity)
 
 
 def records_of(encoded: bytes, rows: int, dtype: np.dtype, before: np.dtype) -> np.ndarray:

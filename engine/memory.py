@@ -109,8 +109,7 @@ class Memory:
         self.learnt.fit(rows)
         self.experiments.fit(rows)
         self.serving.fit(rows)
-        while len(self.unsaved) < rows:
-            self.unsaved = grown(self.unsaved)
+        self.unsaved = grown(self.unsaved, rows)
 
     def group_of(self, retailer: int, text: ListingText) -> int:
         """Return the number of the group that a listing belongs to, making one if needed."""

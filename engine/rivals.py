@@ -97,8 +97,8 @@ class RivalTable:
 
     def fit(self, rows: int) -> None:
         """Make room for ``rows`` listings."""
-        while len(self._places[0]) < rows:
-            self._places = [grown(blocks) for blocks in self._places]
+        if len(self._places[0]) < rows:
+            self._places = [grown(blocks, rows) for blocks in self._places]
 
     def known(self, rows: np.ndarray) -> np.ndarray:
         """Return boolean[rows], whether any offer of a listing was ever told."""
@@ -251,8 +251,8 @@ class RivalTable:
         """Return the numbers of so many blocks that were free or never used, all of them empty."""
         reused = [self._free.pop() for _ in range(min(count, len(self._free)))]
         fresh = count - len(reused)
-        while self._next + fresh > len(self.offers):
-            self.offers = grown(self.offers)
+        if self._next + fresh > len(self.offers):
+            self.offers = grown(self.offers, self._next + fresh)
         self._next += fresh
         return np.array([*reused, *range(self._next - fresh, self._next)], dtype=np.int32)
 

@@ -43,8 +43,14 @@ def room(shape: int | tuple[int, ...], dtype: Any, full: int = 0) -> np.ndarray:
     return np.frombuffer(mapped, dtype=dtype).reshape(shape)
 
 
-def grown(array: np.ndarray) -> np.ndarray:
-    """Return ``array`` twice as long; new cells are zero."""
-    longer = room((2 * len(array), *array.shape[1:]), array.dtype, full=len(array))
-    longer[: len(array)] = array
-    return longer
+def grown(array: np.ndarray, rows: int = 0) -> np.ndarray:
+    """Return ``array`` twice as long, or as often as ``rows`` need; new cells are zero.
+
+    At once: a table that is restored would else be copied at each doubling.
+    """
+    longer = 2 * len(array)
+    while longer < rows:
+        longer *= 2
+    more = room((longer, *array.shape[1:]), array.dtype, full=max(len(array), rows))
+    more[: len(array)] = array
+    return more

@@ -29,10 +29,10 @@ class Texts:
 
     def fit(self, rows: int) -> None:
         """Make room for ``rows`` rows."""
-        while len(self._begins) < rows:
-            self._begins = grown(self._begins)
-            self._sizes = grown(self._sizes)
-            self._rooms = grown(self._rooms)
+        if len(self._begins) < rows:
+            self._begins = grown(self._begins, rows)
+            self._sizes = grown(self._sizes, rows)
+            self._rooms = grown(self._rooms, rows)
 
     def __getitem__(self, row: int) -> bytes:
         begin, size = int(self._begins[row]), int(self._sizes[row])

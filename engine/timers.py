@@ -32,8 +32,8 @@ class Timers:
         """Let ``rows`` rows have a time, which does not come until it is set."""
         if rows <= self._ready:
             return
-        while len(self.due_ms) < rows:
-            self.due_ms = grown(self.due_ms)
+        if len(self.due_ms) < rows:
+            self.due_ms = grown(self.due_ms, rows)
         ready = -(-rows // BLOCK_ROWS) * BLOCK_ROWS
         self.due_ms[self._ready : ready] = NEVER
         self._ready = ready
@@ -86,8 +86,8 @@ class Backlog:
 
     def fit(self, rows: int) -> None:
         """Make room for ``rows`` rows."""
-        while len(self.dirty) < rows:
-            self.dirty = grown(self.dirty)
+        if len(self.dirty) < rows:
+            self.dirty = grown(self.dirty, rows)
 
     def mark(self, rows: np.ndarray) -> None:
         """Mark rows for pricing."""

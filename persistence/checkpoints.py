@@ -15,8 +15,10 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from hashlib import blake2b
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import IO, Protocol, TypeVar
 
@@ -39,6 +41,9 @@ LOGGER = logging.getLogger("repricer.checkpoints")
 MAGIC = b"RPCK"
 FORMAT_VERSION = 1
 DIGEST_BYTES = 16
+TOGETHER_BYTES_MIN = 1 << 24
+"""Less than this is hashed before threads have begun."""
+
 SUFFIX = ".checkpoint"
 STANDS_WAIT_MS = 2_000
 DAY_MS = 86_400_000
@@ -46,6 +51,9 @@ LOCK_DEADLINE_S = 30.0
 """How long the folder's lock is waited for: another writes a file meanwhile, or hangs doing it."""
 
 LOCK_AGAIN_S = 0.02
+Content = bytes | memoryview
+"""What a part holds. A view of its file where it was read: a base is as large as its shard."""
+
 CHAIN_MAX = 10_000
 """Longest chain that is followed; a longer one is a loop or a base that was never merged."""
 
@@ -62,7 +70,7 @@ class Increment(Struct, frozen=True, kw_only=True):
     digest: int  # the shard's, at the mark
     replay_domain: str
     parent: str  # stem of the mark that this one adds to; "" for a base
-    parts: tuple[bytes, ...]
+    parts: tuple[Content, ...]
 
 
 class Header(Struct, frozen=True, kw_only=True):
@@ -77,17 +85,17 @@ class Header(Struct, frozen=True, kw_only=True):
     digest: int
     replay_domain: str
     parent: str
-    sizes: tuple[int, ...]
-    digests: tuple[bytes, ...]
+    sizes: tuple[int, ...] = ()
+    digests: tuple[bytes, ...] = ()
 
 
 class Chain(Struct, frozen=True, kw_only=True):
-    """A verified chain: all parts, base first, and the header of its newest file."""
+    """A verified chain: all parts, base first, and the newest file's header but for its parts."""
 
     name: str  # of the newest file
     names: tuple[str, ...]  # base first
     header: Header
-    parts: tuple[bytes, ...]
+    parts: tuple[Content, ...]
 
     @property
     def position(self) -> LogPosition:
@@ -108,7 +116,7 @@ class Folder(Protocol):
     async def read(self, name: str) -> bytes: ...
 
     async def write(
-        self, name: str, pieces: Sequence[bytes], admit: Callable[[Sequence[str]], None]
+        self, name: str, pieces: Sequence[Content], admit: Callable[[Sequence[str]], None]
     ) -> None:
         """Write a file whole or not at all, durably.
 
@@ -133,7 +141,7 @@ class LocalFolder:
         return await asyncio.to_thread((self._path / name).read_bytes)
 
     async def write(
-        self, name: str, pieces: Sequence[bytes], admit: Callable[[Sequence[str]], None]
+        self, name: str, pieces: Sequence[Content], admit: Callable[[Sequence[str]], None]
     ) -> None:
         await asyncio.to_thread(self._write, name, pieces, admit)
 
@@ -146,7 +154,7 @@ class LocalFolder:
         return sorted(entry.name for entry in self._path.iterdir())
 
     def _write(
-        self, name: str, pieces: Sequence[bytes], admit: Callable[[Sequence[str]], None]
+        self, name: str, pieces: Sequence[Content], admit: Callable[[Sequence[str]], None]
     ) -> None:
         self._path.mkdir(parents=True, exist_ok=True, mode=0o700)
         with open(self._path / ".lock", "wb") as lock:
@@ -193,7 +201,7 @@ class CheckpointFiles:
     """
 
     def __init__(
-        self, folder: Path | Folder, check_part: Callable[[bytes], None] | None = None
+        self, folder: Path | Folder, check_part: Callable[[Content], None] | None = None
     ) -> None:
         self._folder: Folder = LocalFolder(folder) if isinstance(folder, Path) else folder
         self._check_part = check_part
@@ -309,7 +317,7 @@ class CheckpointFiles:
             pass  # torn or lost
         return None
 
-    async def load(self) -> tuple[tuple[bytes, ...], LogPosition] | None:
+    async def load(self) -> tuple[tuple[Content, ...], LogPosition] | None:
         """Return the parts and the mark of the newest chain that verifies."""
         async for chain in self.candidates():
             return chain.parts, chain.position
@@ -457,7 +465,7 @@ def epoch_of(name: str) -> int:
 
 
 def header_of(increment: Increment) -> Header:
-    """Return the header that stands before an increment's parts."""
+    """Return an increment's header but for its parts, which were verified when it was read."""
     return Header(
         shard=increment.shard,
         generation=increment.generation,
@@ -468,14 +476,17 @@ def header_of(increment: Increment) -> Header:
         digest=increment.digest,
         replay_domain=increment.replay_domain,
         parent=increment.parent,
-        sizes=tuple(len(part) for part in increment.parts),
-        digests=tuple(_digest(part) for part in increment.parts),
     )
 
 
-def encode_increment(increment: Increment) -> list[bytes]:
+def encode_increment(increment: Increment) -> list[Content]:
     """Return the file's bytes in pieces: magic, version, header and its digest, then the parts."""
-    header = msgspec.msgpack.encode(header_of(increment))
+    described = msgspec.structs.replace(
+        header_of(increment),
+        sizes=tuple(len(part) for part in increment.parts),
+        digests=_digests(increment.parts),
+    )
+    header = msgspec.msgpack.encode(described)
     lead = MAGIC + FORMAT_VERSION.to_bytes(2, "little") + len(header).to_bytes(4, "little")
     return [lead, header, _digest(lead + header), *increment.parts]
 
@@ -523,7 +534,7 @@ def decode_increment(content: bytes) -> Increment:
 
 def merge_base(
     files: CheckpointFiles,
-    merge: Callable[[Sequence[bytes]], Iterable[bytes]],
+    merge: Callable[[Sequence[Content]], Iterable[bytes]],
     *,
     keep: int = 2,
     pinned_days: int = 0,
@@ -539,7 +550,7 @@ def merge_base(
 
 async def _merge_base(
     files: CheckpointFiles,
-    merge: Callable[[Sequence[bytes]], Iterable[bytes]],
+    merge: Callable[[Sequence[Content]], Iterable[bytes]],
     keep: int,
     pinned_days: int,
 ) -> str | None:
@@ -566,18 +577,25 @@ async def _merge_base(
     return None
 
 
-def _verified_parts(header: Header, content: bytes, begin: int) -> tuple[bytes, ...]:
+def _verified_parts(header: Header, content: bytes, begin: int) -> tuple[Content, ...]:
     if len(content) != begin + sum(header.sizes) or len(header.sizes) != len(header.digests):
         raise CorruptCheckpoint("checkpoint: its length is not what the header says")
-    parts = []
-    for size, digest in zip(header.sizes, header.digests, strict=True):
-        part = content[begin : begin + size]
-        if _digest(part) != digest:
-            raise CorruptCheckpoint(f"checkpoint: the part at byte {begin} is torn or changed")
-        parts.append(part)
-        begin += size
-    return tuple(parts)
+    begins = tuple(accumulate(header.sizes, initial=begin))
+    whole = memoryview(content)
+    parts = tuple(whole[at:end] for at, end in pairwise(begins))
+    for at, found, digest in zip(begins, _digests(parts), header.digests, strict=False):
+        if found != digest:
+            raise CorruptCheckpoint(f"checkpoint: the part at byte {at} is torn or changed")
+    return parts
 
 
-def _digest(content: bytes) -> bytes:
+def _digests(parts: Sequence[Content]) -> tuple[bytes, ...]:
+    """Return the digest of each part, of many bytes on all processors at once."""
+    if sum(map(len, parts)) < TOGETHER_BYTES_MIN:
+        return tuple(map(_digest, parts))
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing lets go of the interpreter
+        return tuple(threads.map(_digest, parts))
+
+
+def _digest(content: Content) -> bytes:
     return blake2b(content, digest_size=DIGEST_BYTES).digest()

@@ -53,3 +53,12 @@ def test_room_grows_by_rows_and_keeps_them() -> None:
         assert (longer[:rows] == array).all()
         assert not longer[rows:].any()
         longer[-1] = 1
+
+
+def test_room_grows_at_once_to_what_is_needed() -> None:
+    array = np.arange(256, dtype=np.int32)
+    for rows, length in ((0, 512), (512, 512), (513, 1024), (100_000, 131_072)):
+        longer = grown(array, rows)
+        assert len(longer) == length
+        assert (longer[:256] == array).all()
+        assert not longer[256:].any()
