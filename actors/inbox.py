@@ -78,6 +78,10 @@ class Lane:
         """Return how many records are at hand."""
         return len(self._buffer) - self._next
 
+    def oldest_ms(self) -> int | None:
+        """Return when the oldest record at hand was appended, ``None`` where none is."""
+        return self._buffer[self._next].appended_ms if self.waiting() else None
+
     def waiting_bytes(self) -> int:
         """Return how many bytes are at hand."""
         return self._buffered_bytes
@@ -173,6 +177,14 @@ class Inbox:
         """Make :meth:`read` return at once, with what there is."""
         self._woken = True
         self._grown.set()
+
+    def lag_ms(self, now_ms: int) -> int:
+        """Return the age of the oldest record at hand, 0 where none is.
+
+        The broker wrote its time, and may be ahead of this machine.
+        """
+        lanes = (self.commands.oldest_ms(), self.deltas.oldest_ms())
+        return max([0, *(now_ms - each for each in lanes if each is not None)])
 
     def is_quiet(self) -> bool:
         """Whether :meth:`read` would have to wait: nothing is at hand and nobody woke us."""

@@ -361,6 +361,8 @@ class ShardActor:
             "waiting_commands": self._inbox.commands.waiting(),
             "waiting_deltas": self._inbox.deltas.waiting(),
             "backlog": self._shard.backlog,
+            "listings": self._shard.listings,
+            "lag_ms": self._inbox.lag_ms(self._clock.wall_ms()),
         }
         if self._reign is not None:
             status |= {

@@ -105,25 +105,29 @@ def make_registry(role: str, samples: Callable[[], Iterable[Sample]]) -> Collect
     return registry
 
 
+OWNER_METRICS: Final = {
+    "last_mark_age_ms": ("last_mark_age_seconds", "since the last acknowledged mark", 1000.0),
+    "epoch": ("epoch", "the reign of this owner", 1.0),
+    "seq": ("decisions_total", "decisions of this shard since its beginning", 1.0),
+    "listings": ("listings", "listings in memory", 1.0),
+    "lag_ms": ("log_lag_seconds", "age of the oldest record fetched, not yet decided", 1000.0),
+    "waiting_commands": ("waiting_commands", "commands fetched and not yet decided", 1.0),
+    "waiting_deltas": ("waiting_deltas", "delta records fetched and not yet decided", 1.0),
+    "backlog": ("backlog_rows", "listings and closes of periods that wait their turn", 1.0),
+    "different": ("replay_divergence_total", "replayed decisions that differ", 1.0),
+    "doubts": ("appends_in_doubt_total", "appends whose acknowledgement did not come", 1.0),
+    "skipped": ("skipped_records_total", "records isolated because they killed owners", 1.0),
+    "checkpoints": ("checkpoints_total", "checkpoints written by this owner", 1.0),
+}
+"""What an owner's state holds -> the metric's name, its meaning, and how many of the one are one of
+the other."""
+
+
 def owner_samples(status: Mapping[str, Any]) -> Iterator[Sample]:
     """Yield an owner's metrics out of its state."""
     shard = {"shard": str(status["shard"])}
     yield "owner_live", "1 while the owner decides", shard, float(status["phase"] == "live")
-    names = {
-        "last_mark_age_ms": ("last_mark_age_seconds", "since the last acknowledged mark", 1000.0),
-        "epoch": ("epoch", "the reign of this owner", 1.0),
-        "seq": ("decisions_total", "decisions of this shard since its beginning", 1.0),
-        "rows": ("listings", "listings in memory", 1.0),
-        "lag_ms": ("log_lag_seconds", "age of the oldest delta not yet decided", 1000.0),
-        "waiting_commands": ("waiting_commands", "commands fetched and not yet decided", 1.0),
-        "waiting_deltas": ("waiting_deltas", "delta records fetched and not yet decided", 1.0),
-        "backlog": ("backlog_rows", "listings and closes of periods that wait their turn", 1.0),
-        "different": ("replay_divergence_total", "replayed decisions that differ", 1.0),
-        "doubts": ("appends_in_doubt_total", "appends whose acknowledgement did not come", 1.0),
-        "skipped": ("skipped_records_total", "records isolated because they killed owners", 1.0),
-        "checkpoints": ("checkpoints_total", "checkpoints written by this owner", 1.0),
-    }
-    for key, (name, meaning, unit) in names.items():
+    for key, (name, meaning, unit) in OWNER_METRICS.items():
         if status.get(key) is not None:
             yield name, meaning, shard, float(status[key]) / unit
 

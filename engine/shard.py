@@ -122,6 +122,11 @@ class Shard:
         memory = self._memory
         return memory.backlog.rows + memory.learnt.closing + memory.experiments.walking
 
+    @property
+    def listings(self) -> int:
+        """Return how many listings there are, those taken off left out."""
+        return self._memory.listings.live
+
     def due(self, now_ms: int) -> bool:
         """Return whether there is work without any delta: rows due or in the backlog.
 

@@ -11,6 +11,7 @@ from actors.attempts import NARROWER
 from actors.clock import WallClock
 from actors.reign import Recorded
 from actors.shard_actor import COPIED, DEATHS_BEFORE_SKIP, GATHER_MS_MAX, ShardActor
+from cluster.telemetry import OWNER_METRICS
 from engine.decided import Decided
 from engine.deltas import ModeChanged, PricePinned
 from engine.errors import (
@@ -287,6 +288,22 @@ async def test_an_owner_that_does_nothing_still_marks(place: Home) -> None:
     decided = [one for one in await place.accepted() if one.decided]
     assert len(decided) == 4
     assert owner.status()["seq"] == 4
+
+
+async def test_a_live_owner_says_all_that_is_measured(place: Home) -> None:
+    owner = await live(place.owner(), 1)
+    status = owner.status()
+    assert set(OWNER_METRICS) <= set(status), "a metric that never is"
+    assert status["listings"] == 0
+    assert status["lag_ms"] == 0
+    await place.send(count("a", 5, 1))
+    while not owner.status()["waiting_deltas"]:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.06)
+    assert owner.status()["lag_ms"] >= 50
+    await owner.step()
+    status = owner.status()
+    assert (status["lag_ms"], status["listings"]) == (0, 1)
 
 
 async def test_nobody_reads_between_apply_and_record(place: Home) -> None:

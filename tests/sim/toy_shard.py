@@ -99,6 +99,10 @@ class ToyShard:
     def backlog(self) -> int:
         return len(self._backlog)
 
+    @property
+    def listings(self) -> int:
+        return len(self._rows)
+
     def warm(self) -> None:
         pass
 
