@@ -78,9 +78,12 @@ class Lane:
         """Return how many records are at hand."""
         return len(self._buffer) - self._next
 
-    def oldest_ms(self) -> int | None:
-        """Return when the oldest record at hand was appended, ``None`` where none is."""
-        return self._buffer[self._next].appended_ms if self.waiting() else None
+    def age_ms(self, now_ms: int) -> int:
+        """Return the age of the oldest record at hand, 0 where none is.
+
+        The broker wrote its time, and may be ahead of this machine.
+        """
+        return max(0, now_ms - self._buffer[self._next].appended_ms) if self.waiting() else 0
 
     def waiting_bytes(self) -> int:
         """Return how many bytes are at hand."""
@@ -179,12 +182,8 @@ class Inbox:
         self._grown.set()
 
     def lag_ms(self, now_ms: int) -> int:
-        """Return the age of the oldest record at hand, 0 where none is.
-
-        The broker wrote its time, and may be ahead of this machine.
-        """
-        lanes = (self.commands.oldest_ms(), self.deltas.oldest_ms())
-        return max([0, *(now_ms - each for each in lanes if each is not None)])
+        """Return the age of the oldest record at hand, 0 where none is, be it for want of a log."""
+        return max(self.commands.age_ms(now_ms), self.deltas.age_ms(now_ms))
 
     def is_quiet(self) -> bool:
         """Whether :meth:`read` would have to wait: nothing is at hand and nobody woke us."""

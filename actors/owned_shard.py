@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from engine.artefact import Artefact
-from engine.checkpoint import Encoded
+from engine.checkpoint import PartBytes
 from engine.decided import Decided, Given
 from engine.microbatch import Microbatch
 from engine.replay import Agreement
@@ -81,4 +81,4 @@ class OwnedShard(Protocol):
 
 
 NewShard = Callable[[], OwnedShard]
-RestoreShard = Callable[[Iterable[Encoded]], OwnedShard]
+RestoreShard = Callable[[Iterable[PartBytes]], OwnedShard]

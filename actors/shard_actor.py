@@ -362,10 +362,10 @@ class ShardActor:
             "waiting_deltas": self._inbox.deltas.waiting(),
             "backlog": self._shard.backlog,
             "listings": self._shard.listings,
-            "lag_ms": self._inbox.lag_ms(self._clock.wall_ms()),
         }
         if self._reign is not None:
             status |= {
+                "lag_ms": self._inbox.lag_ms(self._clock.wall_ms()),
                 "doubts": self._reign.doubts,
                 "gaps": self._reign.gaps,
                 "checkpoints": self._rounds.saved,

@@ -9,6 +9,7 @@ gateway can read the catalogue of a checkpoint.
 from collections.abc import Iterable, Sequence
 from functools import cache
 from hashlib import blake2b
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -35,7 +36,7 @@ FORMAT = 2
 1 was of no release: its ids of sales cannot be divided among retailers, so it is not read.
 """
 
-Encoded = bytes | memoryview
+PartBytes = bytes | memoryview
 """A part, or a view of it in the file that it was read from."""
 
 ROWS, CLOSE = "rows", "close"
@@ -105,7 +106,7 @@ def _layout(listing: np.dtype[np.void]) -> bytes:
     return _layout_of(listing, Part.__struct_fields__, Small.__struct_fields__)
 
 
-@cache  # it is asked for at every part
+@cache  # it is asked for at every part; a build with other fields has another
 def _layout_of(listing: np.dtype[np.void], *fields: tuple[str, ...]) -> bytes:
     described = [repr(dtype.descr) for dtype in (listing, *_DTYPES)]
     described += [repr(names) for names in fields]
@@ -181,7 +182,7 @@ def _part(
     )
 
 
-def read_parts(parts: Iterable[Encoded]) -> tuple[Memory, dict[str, int]]:
+def read_parts(parts: Iterable[PartBytes]) -> tuple[Memory, dict[str, int]]:
     """Return the memory that a base and its increments describe, and the last mark.
 
     Raises:
@@ -190,10 +191,12 @@ def read_parts(parts: Iterable[Encoded]) -> tuple[Memory, dict[str, int]]:
     """
     memory, last, mark = Memory(), None, {}
     events: list[tuple[int, int, list[int]]] = []
-    parts = tuple(parts)
-    _reserve(memory, _rows_of(parts))
-    for encoded in parts:
-        part = _decoded(encoded)
+    encoded = list(parts)
+    # The last part closes the chain and says how many rows there are: room is made at once.
+    closing = [_decoded(encoded.pop())] if encoded else []
+    for part in closing:
+        _reserve(memory, 0 if part.small is None else part.small.rows)
+    for part in chain(map(_decoded, encoded), closing):
         _fill(memory, part)
         if part.kind == CLOSE and part.small is not None:
             last, mark = part.small, part.mark
@@ -221,7 +224,7 @@ def read_parts(parts: Iterable[Encoded]) -> tuple[Memory, dict[str, int]]:
     return memory, mark
 
 
-def check_part(encoded: Encoded) -> None:
+def check_part(encoded: PartBytes) -> None:
     """Find out whether this version reads the part, without its rows.
 
     Raises:
@@ -238,18 +241,12 @@ def check_part(encoded: Encoded) -> None:
         raise IncompatibleCheckpoint(found=found, wanted=wanted)
 
 
-def _decoded(encoded: Encoded) -> Part:
+def _decoded(encoded: PartBytes) -> Part:
     check_part(encoded)
     try:
         return _DECODER.decode(encoded)
     except msgspec.DecodeError as error:
         raise CorruptCheckpoint(f"a part cannot be read: {error}") from None
-
-
-def _rows_of(parts: Sequence[Encoded]) -> int:
-    """Return how many rows there will be, so that no table is copied as it fills."""
-    small = _decoded(parts[-1]).small if parts else None
-    return 0 if small is None else small.rows
 
 
 def _reserve(memory: Memory, rows: int) -> None:
@@ -282,7 +279,7 @@ def _fill(memory: Memory, part: Part) -> None:
     )
 
 
-def merge_parts(parts: Iterable[Encoded]) -> list[bytes]:
+def merge_parts(parts: Iterable[PartBytes]) -> list[bytes]:
     """Return the parts of one base that says what a base and its increments say."""
     return whole_parts(*read_parts(parts))
 
@@ -329,7 +326,7 @@ class Catalogue(Struct, frozen=True):
     fees: tuple[Sequence[Any], ...]  # retailer, channel, category, observed_ms, vat, ...
 
 
-def read_catalogue(parts: Iterable[Encoded]) -> Catalogue:
+def read_catalogue(parts: Iterable[PartBytes]) -> Catalogue:
     """Return listings, quotes, retailers and policies of a checkpoint, without jax."""
     memory, mark = read_parts(parts)
     table, retailers = memory.listings, memory.retailers

@@ -44,13 +44,14 @@ def room(shape: int | tuple[int, ...], dtype: Any, full: int = 0) -> np.ndarray:
 
 
 def grown(array: np.ndarray, rows: int = 0) -> np.ndarray:
-    """Return ``array`` twice as long, or as often as ``rows`` need; new cells are zero.
+    """Return ``array`` twice as long, or doubled as often as ``rows`` need; new cells are zero.
 
     At once: a table that is restored would else be copied at each doubling.
     """
+    assert len(array)
     longer = 2 * len(array)
     while longer < rows:
         longer *= 2
-    more = room((longer, *array.shape[1:]), array.dtype, full=max(len(array), rows))
+    more = room((longer, *array.shape[1:]), array.dtype, full=len(array))
     more[: len(array)] = array
     return more

@@ -18,7 +18,7 @@ from engine import approvals, catalogue, experimenting, plans, pricing, promotio
 from engine.arms import arms_of
 from engine.artefact import Artefact
 from engine.catalogue import Answer, Refused
-from engine.checkpoint import Encoded, close_part, read_parts, slice_part, whole_parts
+from engine.checkpoint import PartBytes, close_part, read_parts, slice_part, whole_parts
 from engine.decided import CatalogueChange, Cause, Decided, Given, Outcome, State, no_quotes
 from engine.deltas import (
     AnyDelta,
@@ -350,7 +350,7 @@ class Shard:
     @classmethod
     def restore(
         cls,
-        parts: Iterable[Encoded],
+        parts: Iterable[PartBytes],
         settings: ShardSettings = ShardSettings(),  # noqa: B008
     ) -> "Shard":
         """Return the shard that a base and its increments describe."""

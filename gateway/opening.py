@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from msgspec import Struct
 
-from engine.checkpoint import Catalogue, Encoded, read_catalogue
+from engine.checkpoint import Catalogue, PartBytes, read_catalogue
 from engine.decided import CatalogueChange, no_quotes
 from engine.microbatch import Position
 from persistence.checkpoints import CheckpointFiles
@@ -42,7 +42,7 @@ class CheckpointOpenings:
         return await asyncio.to_thread(opening_of, parts, position)
 
 
-def opening_of(parts: Iterable[Encoded], position: LogPosition) -> Opening:
+def opening_of(parts: Iterable[PartBytes], position: LogPosition) -> Opening:
     """Return a checkpoint's parts as changes and quotes."""
     catalogue = read_catalogue(parts)
     priced = [listing for listing in catalogue.listings if listing.quote is not None]

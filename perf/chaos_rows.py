@@ -294,6 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "next_decision_s": times,
             "stores_equal": compared.equal,
             "stores_unequal": compared.unequal,
+            "stores_counted_again": compared.counted_again,
             "replay_differences": replayed["differences"],
             "processes_left": left,
         }

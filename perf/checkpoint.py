@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from engine.checkpoint import Encoded, Part
+from engine.checkpoint import Part, PartBytes
 from engine.microbatch import STOCK_COUNTED
 from engine.shard import Shard
 from perf.filled import RIVALS, SLICE_ROWS, filled, keys_of, parts_of, save
@@ -58,7 +58,7 @@ def slices(shard: Shard) -> tuple[list[bytes], list[float]]:
             return parts, took
 
 
-def dirty_bytes(parts: Sequence[Encoded]) -> tuple[int, int]:
+def dirty_bytes(parts: Sequence[PartBytes]) -> tuple[int, int]:
     """Return how many rows the parts hold, and the bytes of these rows' own columns."""
     rows = total = 0
     for encoded in parts:

@@ -39,7 +39,7 @@ class Counted(Struct, frozen=True, kw_only=True):
 
     told: LogSummary
     unequal: list[str]
-    again: list[str]  # differences that a later count did not see
+    gone: list[str]  # differences that a later count did not see
 
 
 async def compare_stores(settings: Settings) -> Comparison:
@@ -50,7 +50,7 @@ async def compare_stores(settings: Settings) -> Comparison:
     facts: Counter[str] = Counter()
     verdicts: Counter[str] = Counter()
     unequal: list[str] = []
-    again: list[str] = []
+    gone: list[str] = []
     async with AsyncExitStack() as opened:
         opened.push_async_callback(logs.close)
         opened.push_async_callback(stores.close)
@@ -64,9 +64,9 @@ async def compare_stores(settings: Settings) -> Comparison:
                     continue
                 read = lanes if name == "history" else None
                 told = partial(_told, log, read, shard, settings.shards.generation)
-                counted = await count(name, partial(sink.summary, shard), told)
+                counted = await compared(name, partial(sink.summary, shard), told)
                 unequal += [f"shard {shard}: {each}" for each in counted.unequal]
-                again += [f"shard {shard}: {each}" for each in counted.again]
+                gone += [f"shard {shard}: {each}" for each in counted.gone]
                 if name == "history":
                     prices += counted.told.prices.rows
                     facts.update({table: each.rows for table, each in counted.told.facts.items()})
@@ -80,11 +80,11 @@ async def compare_stores(settings: Settings) -> Comparison:
         letters=letters,
         by_verdict=dict(verdicts),
         unequal=unequal,
-        counted_again=again,
+        counted_again=gone,
     )
 
 
-async def count(
+async def compared(
     name: str,
     holds: Callable[[], Awaitable[Any]],
     tells: Callable[[int | None], Awaitable[LogSummary]],
@@ -95,16 +95,16 @@ async def count(
 
     A row that is missing, doubled or another differs however often it is counted.
     """
-    again: list[str] = []
+    gone: list[str] = []
     for number in range(TRIES):
         held = await holds()
         told = await tells(getattr(held, "seq", None))
         found = differences(name, held, told)
         if not found or number == TRIES - 1:
             break
-        again += found
+        gone += found
         await asyncio.sleep(again_s)
-    return Counted(told=told, unequal=found, again=[] if found else again)
+    return Counted(told=told, unequal=found, gone=[] if found else gone)
 
 
 async def _told(

@@ -251,6 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "dead_letters": compared.letters,
             "stores_equal": compared.equal,
             "stores_unequal": compared.unequal,
+            "stores_counted_again": compared.counted_again,
             "unplanned_restarts": unplanned,
             "murder_skipped": skipped,
             "murder_deaths": after[shard] - before[shard],

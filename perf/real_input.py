@@ -265,6 +265,7 @@ def run_once(options: argparse.Namespace, policy: Path | None) -> dict[str, Any]
         "quarantined_share": round(findings.verdicts["quarantined"] / max(facts, 1), 5),
         "stores_equal": compared.equal,
         "stores_unequal": compared.unequal,
+        "stores_counted_again": compared.counted_again,
         "store_rows": {"prices": compared.prices, **compared.facts},
         "checkpoint_after_records": taken_at,
         "replay": {

@@ -164,6 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "lost_deltas": found.lost_deltas,
             "stores_equal": compared.equal,
             "stores_unequal": compared.unequal,
+            "stores_counted_again": compared.counted_again,
             "processes_left": left,
         }
     )

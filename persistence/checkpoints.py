@@ -44,6 +44,8 @@ DIGEST_BYTES = 16
 TOGETHER_BYTES_MIN = 1 << 24
 """Less than this is hashed before threads have begun."""
 
+HASHERS_MAX = 8
+
 SUFFIX = ".checkpoint"
 STANDS_WAIT_MS = 2_000
 DAY_MS = 86_400_000
@@ -51,11 +53,12 @@ LOCK_DEADLINE_S = 30.0
 """How long the folder's lock is waited for: another writes a file meanwhile, or hangs doing it."""
 
 LOCK_AGAIN_S = 0.02
-Content = bytes | memoryview
-"""What a part holds. A view of its file where it was read: a base is as large as its shard."""
-
 CHAIN_MAX = 10_000
 """Longest chain that is followed; a longer one is a loop or a base that was never merged."""
+
+
+PartBytes = bytes | memoryview
+"""A part. A view of its file where it was read: a base is as large as its shard."""
 
 
 class Increment(Struct, frozen=True, kw_only=True):
@@ -70,11 +73,11 @@ class Increment(Struct, frozen=True, kw_only=True):
     digest: int  # the shard's, at the mark
     replay_domain: str
     parent: str  # stem of the mark that this one adds to; "" for a base
-    parts: tuple[Content, ...]
+    parts: tuple[PartBytes, ...]
 
 
 class Header(Struct, frozen=True, kw_only=True):
-    """What stands before the parts."""
+    """What stands before the parts in a file, and what a chain tells of its newest file."""
 
     shard: int
     generation: int
@@ -85,8 +88,8 @@ class Header(Struct, frozen=True, kw_only=True):
     digest: int
     replay_domain: str
     parent: str
-    sizes: tuple[int, ...] = ()
-    digests: tuple[bytes, ...] = ()
+    sizes: tuple[int, ...]  # of the parts, as ``digests``; of no part where a chain tells it
+    digests: tuple[bytes, ...]
 
 
 class Chain(Struct, frozen=True, kw_only=True):
@@ -95,7 +98,7 @@ class Chain(Struct, frozen=True, kw_only=True):
     name: str  # of the newest file
     names: tuple[str, ...]  # base first
     header: Header
-    parts: tuple[Content, ...]
+    parts: tuple[PartBytes, ...]
 
     @property
     def position(self) -> LogPosition:
@@ -116,7 +119,7 @@ class Folder(Protocol):
     async def read(self, name: str) -> bytes: ...
 
     async def write(
-        self, name: str, pieces: Sequence[Content], admit: Callable[[Sequence[str]], None]
+        self, name: str, pieces: Sequence[PartBytes], admit: Callable[[Sequence[str]], None]
     ) -> None:
         """Write a file whole or not at all, durably.
 
@@ -141,7 +144,7 @@ class LocalFolder:
         return await asyncio.to_thread((self._path / name).read_bytes)
 
     async def write(
-        self, name: str, pieces: Sequence[Content], admit: Callable[[Sequence[str]], None]
+        self, name: str, pieces: Sequence[PartBytes], admit: Callable[[Sequence[str]], None]
     ) -> None:
         await asyncio.to_thread(self._write, name, pieces, admit)
 
@@ -154,7 +157,7 @@ class LocalFolder:
         return sorted(entry.name for entry in self._path.iterdir())
 
     def _write(
-        self, name: str, pieces: Sequence[Content], admit: Callable[[Sequence[str]], None]
+        self, name: str, pieces: Sequence[PartBytes], admit: Callable[[Sequence[str]], None]
     ) -> None:
         self._path.mkdir(parents=True, exist_ok=True, mode=0o700)
         with open(self._path / ".lock", "wb") as lock:
@@ -201,7 +204,7 @@ class CheckpointFiles:
     """
 
     def __init__(
-        self, folder: Path | Folder, check_part: Callable[[Content], None] | None = None
+        self, folder: Path | Folder, check_part: Callable[[PartBytes], None] | None = None
     ) -> None:
         self._folder: Folder = LocalFolder(folder) if isinstance(folder, Path) else folder
         self._check_part = check_part
@@ -258,7 +261,7 @@ class CheckpointFiles:
             yield chain
 
     async def heads(self) -> AsyncIterator[Chain]:
-        """Yield the chains that verify, newest first, without their parts and the parts' digests.
+        """Yield the chains that verify, newest first, without their parts.
 
         A file is read once, in however many chains it stands, and let go of at once: a chain of an
         hour may be many times as large as its shard.
@@ -317,7 +320,7 @@ class CheckpointFiles:
             pass  # torn or lost
         return None
 
-    async def load(self) -> tuple[tuple[Content, ...], LogPosition] | None:
+    async def load(self) -> tuple[tuple[PartBytes, ...], LogPosition] | None:
         """Return the parts and the mark of the newest chain that verifies."""
         async for chain in self.candidates():
             return chain.parts, chain.position
@@ -465,7 +468,7 @@ def epoch_of(name: str) -> int:
 
 
 def header_of(increment: Increment) -> Header:
-    """Return an increment's header but for its parts, which were verified when it was read."""
+    """Return an increment's header with nothing of its parts: to hash them is for who writes."""
     return Header(
         shard=increment.shard,
         generation=increment.generation,
@@ -476,10 +479,12 @@ def header_of(increment: Increment) -> Header:
         digest=increment.digest,
         replay_domain=increment.replay_domain,
         parent=increment.parent,
+        sizes=(),
+        digests=(),
     )
 
 
-def encode_increment(increment: Increment) -> list[Content]:
+def encode_increment(increment: Increment) -> list[PartBytes]:
     """Return the file's bytes in pieces: magic, version, header and its digest, then the parts."""
     described = msgspec.structs.replace(
         header_of(increment),
@@ -534,7 +539,7 @@ def decode_increment(content: bytes) -> Increment:
 
 def merge_base(
     files: CheckpointFiles,
-    merge: Callable[[Sequence[Content]], Iterable[bytes]],
+    merge: Callable[[Sequence[PartBytes]], Iterable[bytes]],
     *,
     keep: int = 2,
     pinned_days: int = 0,
@@ -550,7 +555,7 @@ def merge_base(
 
 async def _merge_base(
     files: CheckpointFiles,
-    merge: Callable[[Sequence[Content]], Iterable[bytes]],
+    merge: Callable[[Sequence[PartBytes]], Iterable[bytes]],
     keep: int,
     pinned_days: int,
 ) -> str | None:
@@ -577,7 +582,7 @@ async def _merge_base(
     return None
 
 
-def _verified_parts(header: Header, content: bytes, begin: int) -> tuple[Content, ...]:
+def _verified_parts(header: Header, content: bytes, begin: int) -> tuple[PartBytes, ...]:
     if len(content) != begin + sum(header.sizes) or len(header.sizes) != len(header.digests):
         raise CorruptCheckpoint("checkpoint: its length is not what the header says")
     begins = tuple(accumulate(header.sizes, initial=begin))
@@ -589,13 +594,14 @@ def _verified_parts(header: Header, content: bytes, begin: int) -> tuple[Content
     return parts
 
 
-def _digests(parts: Sequence[Content]) -> tuple[bytes, ...]:
+def _digests(parts: Sequence[PartBytes]) -> tuple[bytes, ...]:
     """Return the digest of each part, of many bytes on all processors at once."""
     if sum(map(len, parts)) < TOGETHER_BYTES_MIN:
         return tuple(map(_digest, parts))
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing lets go of the interpreter
-        return tuple(threads.map(_digest, parts))
+    threads = min(len(os.sched_getaffinity(0)), HASHERS_MAX)
+    with ThreadPoolExecutor(threads) as hashers:  # hashing lets go of the interpreter
+        return tuple(hashers.map(_digest, parts))
 
 
-def _digest(content: Content) -> bytes:
+def _digest(content: PartBytes) -> bytes:
     return blake2b(content, digest_size=DIGEST_BYTES).digest()

@@ -4,13 +4,16 @@ import subprocess
 import sys
 
 import msgspec
+import numpy as np
 import pytest
 
+from engine import listing_table, memory, texts, timers
 from engine.checkpoint import FORMAT, Part, check_part, layout, merge_parts, read_catalogue
 from engine.decided import State
 from engine.deltas import ListingRemoved, PublishingHalted
 from engine.errors import CorruptCheckpoint, IncompatibleCheckpoint
 from engine.replay import Agreement
+from engine.room import grown
 from engine.shard import Shard
 from repricer import batch_of
 from tests.engine.builders import DAY, HOUR, World
@@ -29,6 +32,35 @@ def whole(shard: Shard) -> bytes:
     """Return everything a shard is, as one part."""
     shard.checkpoint_restart()
     return shard.checkpoint_close()
+
+
+def test_listings_are_counted_without_those_taken_off() -> None:
+    shard = busy().shard
+    assert shard.listings == 39
+    assert Shard.restore([whole(shard)]).listings == 39
+
+
+def test_a_restored_table_makes_room_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many parts it comes in."""
+    shard = busy(1100).shard
+    slices = []
+    while (part := shard.checkpoint_slice(rows_max=16)) is not None:
+        slices.append(part)
+    parts = [*slices, shard.checkpoint_close()]
+    assert len(parts) > 60
+    made: list[int] = []
+
+    def counted(array: np.ndarray, rows: int = 0) -> np.ndarray:
+        made.append(rows)
+        return grown(array, rows)
+
+    for module in (listing_table, memory, texts, timers):
+        monkeypatch.setattr(module, "grown", counted)
+    restored = Shard.restore(parts)
+    assert restored.listings == 1099
+    assert made and min(made) >= 1100
+    monkeypatch.undo()
+    assert whole(restored) == whole(shard)
 
 
 def test_slices_hold_only_what_changed_and_close_the_rest() -> None:

@@ -20,11 +20,12 @@ def resident(array: np.ndarray) -> int:
 
 
 @pytest.mark.parametrize("size", [MAPPED_BYTES_MIN, 1 << 20, 6 << 20])
-def test_only_what_is_written_to_takes_memory(size: int) -> None:
+@pytest.mark.parametrize("times", [0, 2])
+def test_only_what_is_written_to_takes_memory(size: int, times: int) -> None:
     used = [np.ones(2 * size, dtype=np.uint8) for _ in range(4)]
     del used[::2]  # what the allocator gives next is not fresh
     half = np.ones(size, dtype=np.uint8)
-    longer = grown(half)
+    longer = grown(half, times * size)
     assert longer[:size].all()
     assert resident(longer) <= size // PAGE + 1
     assert not longer[size:].any()

@@ -7,7 +7,7 @@ from typing import Any
 
 from actors.sinks.history import History
 from actors.sinks.log_summary import LogSummary, summarize_log
-from perf.comparison import TRIES, count
+from perf.comparison import TRIES, compared
 from persistence.ports import DECISIONS
 from persistence.sqlite_series import SqliteSeries
 from tests.actors.sinks.recorded import RecordedShard
@@ -58,9 +58,9 @@ async def test_rows_on_their_way_are_counted_again(tmp_path: Path) -> None:
     rest = partial(writer.write, recorded.shard, accepted[10:], accepted[9].position)
     watched.meanwhile.append(rest)
     holds = partial(reader.summary, recorded.shard)
-    found = await count("history", holds, partial(told_by, recorded), again_s=0)
+    found = await compared("history", holds, partial(told_by, recorded), again_s=0)
     assert not watched.meanwhile
-    assert found.again and all(each.startswith("history: ") for each in found.again)
+    assert found.gone and all(each.startswith("history: ") for each in found.gone)
     assert found.unequal == []
     assert found.told.seq == accepted[-1].position.seq
     await series.close()
@@ -78,8 +78,8 @@ async def test_a_row_too_many_differs_however_often_it_is_counted(tmp_path: Path
         counts.append(await writer.summary(recorded.shard))
         return counts[-1]
 
-    found = await count("history", holds, partial(told_by, recorded), again_s=0)
+    found = await compared("history", holds, partial(told_by, recorded), again_s=0)
     assert len(counts) == TRIES
     assert len(found.unequal) == 1 and "prices" in found.unequal[0]
-    assert found.again == []
+    assert found.gone == []
     await series.close()

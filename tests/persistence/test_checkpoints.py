@@ -2,12 +2,15 @@
 
 import asyncio
 import fcntl
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from hashlib import blake2b
 from multiprocessing import get_context
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -22,9 +25,9 @@ from engine.errors import (
 from persistence import checkpoints
 from persistence.checkpoints import (
     CheckpointFiles,
-    Content,
     Header,
     Increment,
+    PartBytes,
     decode_increment,
     encode_increment,
     merge_base,
@@ -112,17 +115,57 @@ def test_what_is_read_is_not_copied() -> None:
         assert part.obj is content
 
 
-def test_many_bytes_are_verified_on_all_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "TOGETHER_BYTES_MIN", 3)
+def test_many_bytes_are_verified_by_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = [bytes([number]) * number for number in range(1, 40)]
     content = b"".join(encode_increment(increment(1, parts=parts)))
-    monkeypatch.undo()
+    by: set[int] = set()
+
+    def digest(part: PartBytes) -> bytes:
+        by.add(threading.get_ident())
+        return blake2b(part, digest_size=checkpoints.DIGEST_BYTES).digest()
+
+    monkeypatch.setattr(checkpoints, "_digest", digest)
+    monkeypatch.setattr(checkpoints, "TOGETHER_BYTES_MIN", sum(map(len, parts)))
     assert content == b"".join(encode_increment(increment(1, parts=parts)))
-    monkeypatch.setattr(checkpoints, "TOGETHER_BYTES_MIN", 3)
     assert list(decode_increment(content).parts) == parts
+    assert len(by - {threading.get_ident()}) > 0
     torn = content[:-1] + b"\xff"
     with pytest.raises(CorruptCheckpoint, match=f"the part at byte {len(content) - 39} "):
         decode_increment(torn)
+
+
+async def test_what_is_restored_was_hashed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = CheckpointFiles(tmp_path)
+    await chain_of_three(files)
+    hashed: list[bytes] = []
+
+    def digest(part: PartBytes) -> bytes:
+        hashed.append(bytes(part))
+        return blake2b(part, digest_size=checkpoints.DIGEST_BYTES).digest()
+
+    async def counts(name: str, header: Header) -> bool:
+        return True
+
+    monkeypatch.setattr(checkpoints, "_digest", digest)
+    chain = await files.newest(counts)
+    assert chain is not None
+    for part in chain.parts:
+        assert hashed.count(bytes(part)) == 1
+
+
+def test_a_header_that_lacks_a_field_is_of_another_version() -> None:
+    """Its digest is right, so it is named for what it is and not passed over as torn."""
+    whole = b"".join(encode_increment(increment(1, parts=[b"ab"])))
+    end = 10 + int.from_bytes(whole[6:10], "little")
+    fields = msgspec.msgpack.decode(whole[10:end])
+    del fields["digests"]
+    header = msgspec.msgpack.encode(fields)
+    lead = whole[:6] + len(header).to_bytes(4, "little")
+    digest = blake2b(lead + header, digest_size=checkpoints.DIGEST_BYTES).digest()
+    with pytest.raises(IncompatibleCheckpoint, match="another header"):
+        decode_increment(lead + header + digest + b"ab")
 
 
 async def test_a_chain_of_another_version_is_passed_over_and_named(
@@ -130,7 +173,7 @@ async def test_a_chain_of_another_version_is_passed_over_and_named(
 ) -> None:
     """An upgrade meets what an older build left: an older chain that is read takes its place."""
 
-    def check(part: Content) -> None:
+    def check(part: PartBytes) -> None:
         if bytes(part).startswith(b"new"):
             raise IncompatibleCheckpoint(found="format 9", wanted="format 2")
 
