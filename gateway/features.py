@@ -5,18 +5,16 @@ a thousand listings in slices, one after the other, for between two slices he de
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from engine.errors import DeadlinePassed, FailedDependency
+from engine.errors import FailedDependency
 from gateway.call import (
     DEADLINE_MS,
-    RETRY,
     BatchGet,
     Call,
     DeadlineMs,
@@ -31,9 +29,8 @@ from gateway.call import (
     row_of,
 )
 from gateway.documents import Listing
-from gateway.money import rfc3339
-from gateway.problems import DEADLINE, UNAVAILABLE, Problem
-from gateway.shard_view import STALE_MS, Age
+from gateway.owner_answers import aged, owner_problems
+from gateway.shard_view import Age
 from kernels.limits import FEATURES_SLICE_MAX
 
 Consistency = Literal["recorded", "strong"]
@@ -149,24 +146,15 @@ async def _asked(
     routed = gateway.features
     if routed is None:
         raise FailedDependency("this gateway knows no owners")
-    view, clock = gateway.replica.shards[shard], gateway.clock
-    silent = age_of(gateway, (shard,)).stale
-    asked_ms, asked_monotonic_ms = clock.wall_ms(), clock.monotonic_ms()
-    answer = await routed.read(
+    strong = query.consistency == "strong"
+    asking = routed.read(
         shard,
         [listing.key for listing in listings],
         query.deadline_ms,
-        strong=query.consistency == "strong",
-        known_seq=view.position.seq,
+        strong=strong,
+        known_seq=gateway.replica.shards[shard].position.seq,
     )
-    waited_ms = max(clock.wall_ms() - asked_ms, clock.monotonic_ms() - asked_monotonic_ms)
-    if query.consistency == "strong":
-        old = waited_ms > STALE_MS  # he waited for a mark that came after the question
-    elif view.clock == "event":
-        old = silent or waited_ms > STALE_MS  # his time is not ours
-    else:
-        old = max(waited_ms, clock.wall_ms() - answer["decided_ms"]) > STALE_MS
-    age = Age(rfc3339(answer["decided_ms"]), old)
+    age, answer = await aged(gateway, shard, asking, strong=strong)
     return age, [
         None
         if told is None
@@ -180,15 +168,3 @@ async def _asked(
         )
         for listing, told in zip(listings, answer["features"], strict=True)
     ]
-
-
-@contextmanager
-def owner_problems(deadline_ms: int) -> Iterator[None]:
-    """Turn what keeps an owner from answering into the problem that the caller is told."""
-    try:
-        yield
-    except (TimeoutError, DeadlinePassed) as fault:
-        raise Problem(DEADLINE, f"no answer within {deadline_ms} ms", headers=RETRY) from fault
-    except FailedDependency as fault:
-        detail = "the owner cannot be asked now"
-        raise Problem(UNAVAILABLE, detail, headers=RETRY) from fault

@@ -17,13 +17,10 @@ from gateway.call import (
     DeadlineMs,
     Gateway,
     RetailerQuery,
-    age_of,
     known_retailer,
     shards_of,
 )
-from gateway.features import owner_problems
-from gateway.money import rfc3339
-from gateway.shard_view import STALE_MS
+from gateway.owner_answers import aged, owner_problems
 
 
 class LearningQuery(RetailerQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -118,16 +115,13 @@ async def _asked(gateway: Gateway, shard: int, retailer: str, deadline_ms: int) 
     routed = gateway.learning
     if routed is None:
         raise FailedDependency("this gateway knows no owners")
-    silent = age_of(gateway, (shard,)).stale
-    asked_ms = gateway.clock.monotonic_ms()
-    answer = await routed.read(
-        shard, retailer, deadline_ms, known_seq=gateway.replica.shards[shard].position.seq
-    )
-    waited_ms = gateway.clock.monotonic_ms() - asked_ms
+    known_seq = gateway.replica.shards[shard].position.seq
+    asking = routed.read(shard, retailer, deadline_ms, known_seq=known_seq)
+    age, answer = await aged(gateway, shard, asking)
     return ShardLearning(
         shard=shard,
-        as_of=rfc3339(answer["decided_ms"]),
-        stale=silent or waited_ms > STALE_MS,
+        as_of=age.as_of,
+        stale=age.stale,
         seq=answer["seq"],
         learning=msgspec.convert(answer["learning"], Learning | None),
     )
