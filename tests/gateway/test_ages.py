@@ -126,6 +126,20 @@ async def test_features_say_how_old_they_are() -> None:
         assert (body["stale"], body["as_of"], body["not_found"]) == (True, HEARD_AT, ["none"])
 
 
+async def test_what_is_learnt_says_how_old_it_is() -> None:
+    async def learnt(shard: int, retailer: str, deadline_ms: int) -> dict[str, Any]:
+        return {"seq": 10, "decided_ms": 1_800_000_000_000, "learning": None}
+
+    async with market(ask_learning=learnt) as place:
+        await open_shops(place)
+        for waited_ms, stale in ((0, False), (2000, False), (1, True)):
+            place.clock.pass_ms(waited_ms)
+            await place.owner("acme").decide()  # heard, but what he answers is of before
+            await place.caught_up()
+            _, body = await place.get("/api/v1/learning")
+            assert [each["stale"] for each in body["shards"]] == [stale]
+
+
 async def test_features_of_a_shard_at_event_time_are_as_old_as_what_was_heard() -> None:
     async with market(ask_features=told) as place:
         await open_shops(place)
