@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from cluster.launching import living_owners
@@ -20,7 +21,7 @@ from cluster.settings import Settings
 from perf.chaos_rows import audit, strike
 from perf.measuring import Progress
 from perf.real_input import POLICY, feed_words
-from perf.real_stack import EngineUnderTest, engine, machine, print_line
+from perf.real_stack import EngineUnderTest, NotReached, engine, machine, print_line
 
 DELTAS_A_WEEK = 10_000
 """A little less than the synthetic table holds, so that the feed outlasts the watching."""
@@ -80,11 +81,22 @@ async def found_out(settings: Settings, shard: int) -> float:
     return round(time.monotonic() - began, 2)
 
 
-async def stop_one(settings: Settings, shard: int) -> dict[str, float]:
-    """Stop an owner; return when it was found out and when its shard decided again."""
+async def stop_one(settings: Settings, shard: int) -> dict[str, float | None]:
+    """Stop an owner; return when it was found out and when its shard decided again.
+
+    ``None`` stands for what did not come in a minute: its successor is crowded, too, and what was
+    watched before it is not lost for that.
+    """
     gone = asyncio.ensure_future(found_out(settings, shard))
-    blow = await strike(settings, shard, "pause")
-    return {"found_out_s": await gone, "next_decision_s": blow.next_decision_s}
+    next_decision_s: float | None = None
+    with suppress(NotReached):
+        next_decision_s = (await strike(settings, shard, "pause")).next_decision_s
+    with suppress(TimeoutError):
+        return {
+            "found_out_s": await asyncio.wait_for(gone, 1.0),
+            "next_decision_s": next_decision_s,
+        }
+    return {"found_out_s": None, "next_decision_s": next_decision_s}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 loop.start()
             watched = asyncio.run(crowd(under_test, options.seconds, say))
             fed_during = feeding.poll() is None
+            say(f"{watched['false_replacements']} owners replaced")
             stops = []
             for number in range(options.pauses):
                 stops.append(asyncio.run(stop_one(under_test.settings, number % 2)))
@@ -139,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "processes_left": left,
         }
     )
-    late = [stop for stop in stops if stop["found_out_s"] > 5.0]
+    late = [stop for stop in stops if stop["found_out_s"] is None or stop["found_out_s"] > 5.0]
     return 1 if watched["false_replacements"] or late or found.gaps or found.doubled else 0
 
 
