@@ -142,11 +142,28 @@ def start_node(settings: Settings) -> RayNode:
     """Start Ray's head on loopback, and refuse to go on if it lets strangers in.
 
     Raises:
-        RayRefused: it did not start, or its job API answers without a token.
+        RayRefused: it did not start, or its job API answers without a token. Nothing of it is left.
     """
     make_token(settings.run_folder)
     folder = session_folder(settings)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    known = _sessions(folder)
+    try:
+        return _started(settings, folder)
+    except RayRefused:
+        # On a crowded machine most of it is there by then: each try that failed would stay, and
+        # take from the next one what it lacked itself.
+        for session in _sessions(folder) - known:
+            _end_session(settings, session)
+        raise
+
+
+def _sessions(folder: Path) -> set[str]:
+    """Return the names of Ray's sessions in its folder."""
+    return {each.name for each in folder.glob("session_*") if not each.is_symlink()}
+
+
+def _started(settings: Settings, folder: Path) -> RayNode:
     command = [
         *(sys.executable, "-m", "cluster.ray_start", "start", "--head"),
         *("--node-ip-address", LOOPBACK, "--port", "0"),
@@ -249,22 +266,26 @@ def _takes_connections(kind: socket.AddressFamily, address: Any) -> bool:
 
 def end_node(settings: Settings, node: RayNode) -> None:
     """Kill what is left of a node that is of no use; what it started ends with its raylet."""
-    for name in _processes(settings, node):
+    _end_session(settings, Path(node.folder).name)
+
+
+def _end_session(settings: Settings, session: str) -> None:
+    for name in _processes(settings, session):
         kill(name)
 
 
 def runs_any(settings: Settings, node: RayNode, pids: Set[int]) -> bool:
     """Whether one of these processes was started by a node."""
-    return any(pids & set(family(name.pid)) for name in _processes(settings, node))
+    session = Path(node.folder).name
+    return any(pids & set(family(name.pid)) for name in _processes(settings, session))
 
 
-def _processes(settings: Settings, node: RayNode) -> list[ProcessName]:
-    """Return the processes that a node itself is made of."""
-    session = Path(node.folder).name.encode()
+def _processes(settings: Settings, session: str) -> list[ProcessName]:
+    """Return the processes that the node of a session itself is made of."""
     found = []
     for pid in marked(tree_mark(settings.folder)):
         name = name_of(pid)
         with contextlib.suppress(OSError):
-            if name is not None and session in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if name is not None and session.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
                 found.append(name)
     return found
