@@ -136,7 +136,7 @@ MUTANTS = (
     Mutant("the loser stops", (REIGNING,)),
     Mutant("start repeated", (START_REPEATED,)),
     Mutant("checkpoint stands in the log", (STANDS_IN_LOG,)),
-    Mutant("checkpoint checksum", (Patch(FILES, "if _digest(part) != digest:", "if False:"),)),
+    Mutant("checkpoint checksum", (Patch(FILES, "if found != digest:", "if False:"),)),
     Mutant("checkpoint epoch", (Patch(FILES, "if highest > position.epoch:", "if False:"),)),
     Mutant(
         "record checksum",
