@@ -88,15 +88,12 @@ async def stop_one(settings: Settings, shard: int) -> dict[str, float | None]:
     watched before it is not lost for that.
     """
     gone = asyncio.ensure_future(found_out(settings, shard))
-    next_decision_s: float | None = None
+    stopped: dict[str, float | None] = {"found_out_s": None, "next_decision_s": None}
     with suppress(NotReached):
-        next_decision_s = (await strike(settings, shard, "pause")).next_decision_s
+        stopped["next_decision_s"] = (await strike(settings, shard, "pause")).next_decision_s
     with suppress(TimeoutError):
-        return {
-            "found_out_s": await asyncio.wait_for(gone, 1.0),
-            "next_decision_s": next_decision_s,
-        }
-    return {"found_out_s": None, "next_decision_s": next_decision_s}
+        stopped["found_out_s"] = await asyncio.wait_for(gone, 1.0)
+    return stopped
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
