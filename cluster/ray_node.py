@@ -35,6 +35,7 @@ from cluster.processes import (
     write_file,
 )
 from cluster.servers.launch import family
+from cluster.servers.ports import free_ports
 from cluster.settings import Settings
 from cluster.trial import ray_trial
 
@@ -92,6 +93,8 @@ def ray_environment(settings: Settings) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": str(token_file(settings.run_folder)),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_gcs_rpc_server_reconnect_timeout_s": str(HEAD_LOSS_S),
+        # A raylet whose agents come later ends itself; its own default is half a minute.
+        "RAY_agent_register_timeout_ms": str(round(START_DEADLINE_S * 1000)),
         # From uvloop 0.22 on Ray's workers trip over it; our own loop takes it explicitly.
         "RAY_USE_UVLOOP": "0",
         "RAY_worker_niceness": "0",  # an owner is no batch job: Ray would make it yield by 15
@@ -169,7 +172,7 @@ def _started(settings: Settings, folder: Path) -> RayNode:
         *("--node-ip-address", LOOPBACK, "--port", "0"),
         *("--dashboard-host", LOOPBACK, "--dashboard-port", str(settings.ray.dashboard_port)),
         *("--include-dashboard", "true" if settings.ray.dashboard else "false"),
-        *("--dashboard-agent-listen-port", "0"),
+        *_agents_ports(),
         *("--num-cpus", str(os.cpu_count() or 1)),
         *("--object-store-memory", str(OBJECT_STORE_BYTES)),
         *("--temp-dir", str(folder), "--disable-usage-stats", "--log-color", "false"),
@@ -200,6 +203,21 @@ def _started(settings: Settings, folder: Path) -> RayNode:
     if node.dashboard:
         refuse_open_job_api(node)
     return node
+
+
+def _agents_ports() -> list[str]:
+    """Return where Ray's agents are to listen: a raylet waits for ports that it is not told.
+
+    One that is taken meanwhile fails this start, and the next one chooses others.
+    """
+    options = (
+        "--dashboard-agent-listen-port",
+        "--dashboard-agent-grpc-port",
+        "--metrics-export-port",
+        "--runtime-env-agent-port",
+    )
+    ports = map(str, free_ports(len(options)))
+    return [word for pair in zip(options, ports, strict=True) for word in pair]
 
 
 def refuse_open_job_api(node: RayNode) -> None:

@@ -2,7 +2,8 @@
 
 They are taken from below the range the kernel gives to outgoing connections. A port of that range
 may be lent to a client while a killed server is down; worse, a client that reconnects to such a
-port can be given the very same port and connect to itself.
+port can be given the very same port and connect to itself. Nor are they of the range from which
+Ray's workers take theirs, 10002 to 19999.
 """
 
 import random
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 LOOPBACK: Final = "127.0.0.1"
-LOWEST: Final = 15_000
+LOWEST: Final = 20_000
 TRIES: Final = 1_000
 
 

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from cluster.ray_node import (
     KERNELS_VARIABLE,
     RayRefused,
     compiled_kernels,
+    end_node,
     ray_environment,
+    ray_gone,
     start_node,
 )
 from cluster.settings import load
@@ -59,3 +62,26 @@ def test_nothing_is_left_of_a_start_that_failed(
         for process in begun:
             process.kill()
             process.wait(10)
+
+
+SLOW_AGENTS = """
+import sys, time
+if any(word.endswith(("dashboard/agent.py", "agent/main.py")) for word in sys.orig_argv):
+    time.sleep(60)
+"""
+"""Read by every Python that starts: it makes Ray's agents come after all of a raylet's patience."""
+
+
+def test_a_head_does_not_wait_for_its_agents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SLOW_AGENTS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with tempfile.TemporaryDirectory(prefix="ray-") as short:  # a socket's name holds 107 bytes
+        ray = {"folder": short, "dashboard_port": 0}
+        settings = load({"folder": str(tmp_path / "data"), "ray": ray}, environment={})
+        node = start_node(settings)
+        try:
+            assert ray_gone(node) == ""
+        finally:
+            end_node(settings, node)
