@@ -13,6 +13,14 @@ import numpy as np
 from msgspec import Struct
 
 from engine.errors import RejectedInput
+from kernels.hyperparameters import (
+    PREDICTED_ELASTICITY_MAX,
+    PREDICTED_ELASTICITY_MIN,
+    PREDICTED_LEVEL_MAX,
+    PREDICTED_SD_MAX,
+    PREDICTED_SD_MIN,
+    PREDICTED_SEASON_MAX,
+)
 
 PREDICTION_DTYPE = np.dtype(
     [
@@ -28,11 +36,6 @@ PREDICTION_DTYPE = np.dtype(
 
 MAGIC = b"repricer-model-1\n"
 LISTINGS_MAX = 4_000_000
-
-LEVEL_MAX, SEASON_MAX = 16.0, 2.0
-ELASTICITY_MIN, ELASTICITY_MAX = -8.5, -1.02
-SD_MIN, SD_MAX = 0.02, 10.0
-"""A prediction outside of these is none."""
 
 
 class Head(Struct, frozen=True, kw_only=True):
@@ -105,11 +108,11 @@ def sound(predictions: np.ndarray) -> np.ndarray:
     """Return which predictions are possible ones: finite, and within what demand can be."""
     level, elasticity = predictions["level"], predictions["elasticity"]
     # A comparison with NaN is false, so what is not a number is not sound.
-    good = (predictions["reference_minor"] > 0) & (np.abs(level) <= LEVEL_MAX)
-    good &= (elasticity >= ELASTICITY_MIN) & (elasticity <= ELASTICITY_MAX)
+    good = (predictions["reference_minor"] > 0) & (np.abs(level) <= PREDICTED_LEVEL_MAX)
+    good &= (elasticity >= PREDICTED_ELASTICITY_MIN) & (elasticity <= PREDICTED_ELASTICITY_MAX)
     for name in ("level_sd", "elasticity_sd"):
         spread = predictions[name].astype(np.float32)
-        good &= (spread >= SD_MIN) & (spread <= SD_MAX)
+        good &= (spread >= PREDICTED_SD_MIN) & (spread <= PREDICTED_SD_MAX)
     season = predictions["season"].astype(np.float32)
-    good &= (np.abs(season) <= SEASON_MAX).all(axis=1)
+    good &= (np.abs(season) <= PREDICTED_SEASON_MAX).all(axis=1)
     return np.asarray(good)

@@ -19,28 +19,22 @@ import numpy as np
 
 from engine.listing_table import put
 from engine.policy import BASIS_POINTS
+from kernels.hyperparameters import (
+    DEEP_FALL_LOG,
+    DEEP_ROUNDS,
+    TURN,
+    TURNS,
+    WAR_FALL_LOG,
+    WAR_ROUNDS,
+    WAR_WINDOW_SLOTS,
+    WAY,
+)
 from kernels.limits import PRICE_MINOR_MAX
 
 SLOT_MS = 600_000
 """Wars and brakes are timed in slots of ten minutes."""
 
 SLOT_MAX = 2**31 - 1
-
-WINDOW_SLOTS = 28 * 144
-"""Cuts within four weeks count together; so long is a war remembered after its brake."""
-
-ROUNDS, FALL_LOG = 3, 0.008
-"""So many cuts that we followed and that were answered are a war; the first apart, they must have
-taken so much of the price, or else a currency's rate that trembles would make one."""
-
-DEEP_ROUNDS, DEEP_FALL_LOG = 2, 0.08
-"""Where cuts are deep, fewer are enough: three of ten percent would be a fall already."""
-
-WAY = 3.0
-"""A first cut so many times as deep as the second is no part of a war."""
-
-TURNS, TURN = 4, 1.05
-"""So many cuts by this factor that were taken back are an oscillation, and promotions are not."""
 
 
 def braked_minor(
@@ -69,7 +63,7 @@ def braked_minor(
     pull = pull_bp[at]
     limit = limit_minor(rival_minor[at], pull)
     told = limit > 0
-    _forget(war, slot - war["war_slot"] > WINDOW_SLOTS)
+    _forget(war, slot - war["war_slot"] > WAR_WINDOW_SLOTS)
     _regain(war, pull, told & (limit >= war["war_before_minor"]))
     lasts = np.maximum(terms["kvi_brake_ms"] // SLOT_MS, 1)
     grip = _grip(war, lasts, slot)
@@ -154,7 +148,7 @@ def _grip(war: np.ndarray, lasts: np.ndarray, slot: int) -> np.ndarray:
 
 def _is_war(war: np.ndarray, slot: int) -> np.ndarray:
     rounds, fall = war["war_rounds"], war["war_fall"]
-    slow = (rounds >= ROUNDS) & (fall >= FALL_LOG)
+    slow = (rounds >= WAR_ROUNDS) & (fall >= WAR_FALL_LOG)
     deep = (rounds >= DEEP_ROUNDS) & (fall >= DEEP_FALL_LOG)
     return np.asarray(slow | deep | _was_braked(war, slot) & (rounds > 0))
 
@@ -165,7 +159,7 @@ def _is_oscillation(war: np.ndarray, slot: int) -> np.ndarray:
 
 def _was_braked(war: np.ndarray, slot: int) -> np.ndarray:
     """Return which rows' brake is on, or was lately."""
-    return np.asarray((war["brake_slot"] > 0) & (slot - war["brake_slot"] <= WINDOW_SLOTS))
+    return np.asarray((war["brake_slot"] > 0) & (slot - war["brake_slot"] <= WAR_WINDOW_SLOTS))
 
 
 def _regain(war: np.ndarray, pull_bp: np.ndarray, regained: np.ndarray) -> None:

@@ -13,21 +13,10 @@ import numpy as np
 
 from engine.memory import Memory
 from engine.retailers import COUNTS, WINDOW_SLOTS
+from kernels.hyperparameters import COSTS_TRUSTED_MS, EXPLAINED_SLACK_LOG, RELEASE_SLACK, USUAL_GAIN
 
 COUNTED_MOVED, COUNTED_FLOORED = 1, 2
 """Bits of ``window_flags``."""
-
-EXPLAINED_SLACK_LOG = 0.05
-"""How much further than its cause a move may go and still count as explained."""
-
-RELEASE_SLACK = 0.05
-"""How far from what the breaker held a released move may be."""
-
-USUAL_GAIN = 0.2
-"""How fast the usual number of changes a window follows."""
-
-COSTS_TRUSTED_MS = 3_600_000
-"""How long a resume lets large changes of cost pass."""
 
 
 def judge(

@@ -15,10 +15,7 @@ import numpy as np
 from engine.evidence import categories_of, effective_cost_ratio
 from engine.learnt import RetailerLearning
 from engine.memory import Memory
-
-SLOPE_MAX = -1.2
-"""A category as a whole is not taken for less elastic than this: where all of it is dearer and
-few leave it, no price would ever be dear enough."""
+from kernels.hyperparameters import CATEGORY_SLOPE_MAX
 
 
 class _Earned(NamedTuple):
@@ -71,7 +68,7 @@ def gained_elsewhere(
     left = units - own.units
     others = known & (left > 1e-3 * units)
     margin = np.maximum(earned - own.units * own.margin, 0.0) / np.where(others, left, 1.0)
-    most = np.clip(1.0 - SLOPE_MAX / np.minimum(elasticity, SLOPE_MAX), 0.0, 1.0)
+    most = np.clip(1.0 - CATEGORY_SLOPE_MAX / np.minimum(elasticity, CATEGORY_SLOPE_MAX), 0.0, 1.0)
     return np.asarray(np.where(others, np.minimum(share, most) * margin, 0.0))
 
 

@@ -33,21 +33,8 @@ from engine.sales_rows import (
     units_of,
 )
 from engine.slopes import Regressions, fit_slopes
-from engine.slow_sellers import (
-    NORMAL_90,
-    SLOW_UNITS,
-    Counted,
-    Counts,
-    Period,
-    fit_counts,
-    quantiles,
-)
-
-GAINS = (0.02, 0.05, 0.1, 0.2, 0.35)
-"""How much of a surprise a level takes over; one is chosen a group."""
-
-FLATTEST = -0.05
-"""No item sells more because it is dearer."""
+from engine.slow_sellers import NORMAL_90, Counted, Counts, Period, fit_counts, quantiles
+from kernels.hyperparameters import FLATTEST, GAINS, SLOW_UNITS
 
 AHEAD_MAX = 1_000
 """Periods ahead that a forecast may be asked for: further on it would say nothing."""

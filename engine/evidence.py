@@ -8,50 +8,34 @@ from engine.learnt import RetailerLearning, sums_of
 from engine.memory import Memory
 from engine.promotion import informed_learnt
 from engine.stated import Stated, own_word, roots_of, stated_of
-from kernels.elasticities import MEANS, Evidence, Roots, implied, moments
+from kernels.elasticities import Evidence, Roots, implied, moments
 from kernels.hierarchy import fit, pooled, posterior
+from kernels.hyperparameters import (
+    ALARM_SD,
+    ALIKE_LOG,
+    ALIKE_MIN,
+    ALIKE_SHARE,
+    CONFIG_ROWS,
+    CONFIGS,
+    CONFIGS_MOST,
+    FIT_DAYS,
+    FIT_DAYS_LATER,
+    FOLLOW_PRIOR,
+    MEANS,
+    NARROW_LOG,
+    NARROW_REACH,
+    PILED_LOG,
+    PILED_MOST,
+    PILED_SHARE,
+    ROUNDED_STEPS,
+    ROWS_A_CATEGORY,
+    ROWS_FITTED,
+    RULE_LOG_LEAST,
+    RULE_SD_LOG,
+    TOLD_LEAST,
+)
 from kernels.limits import PRICE_MINOR_MAX
 from kernels.whitening import SUMS, lead_score
-
-ROWS_A_CATEGORY = 120
-ROWS_FITTED = 2_400
-"""So many rows at most are fitted: more would not tell a retailer's categories apart better."""
-
-CONFIGS, CONFIGS_MOST, CONFIG_ROWS = 3, 24, 6_000
-"""How many of the likeliest configurations are averaged over: more where few listings leave it
-open which of them holds, and a belief in one would be too sure."""
-
-FIT_DAYS = (7, 7, 7, 7)
-FIT_DAYS_LATER = 28
-"""Days from one fit to the next: weekly for four weeks, then every four."""
-
-ALARM_SD = 4.0
-"""Beyond it history is thought to have followed demand, and tells nothing of prices."""
-
-TOLD_LEAST = 0.01
-"""Sums of squared price innovations below this tell nothing of an elasticity."""
-
-ALIKE_LOG = 0.002
-ALIKE_MIN, ALIKE_SHARE = 5, 0.05
-"""Markups this near to each other, so many of them in a category: a rule of thumb."""
-
-NARROW_LOG, NARROW_REACH = 0.035, 0.12
-"""Where half of a category's markups lie within the first of the middle one, those within the
-second are one rule, applied by hand. Demand is nowhere so alike: who took it for that was so sure
-of it that he never tried a price."""
-
-RULE_SD_LOG, RULE_LOG_LEAST = 0.08, -4.0
-"""How far the price of a rule of thumb lies from a category's best one."""
-
-ROUNDED_STEPS = 2
-"""So many steps rounding may carry a markup off: half a unit of a cost of 130."""
-
-PILED_LOG, PILED_SHARE = 0.004, 0.01
-"""Markups piled up at the lowest there is, across categories: a bound that managers ran into."""
-
-PILED_MOST = 0.5
-"""Where more of them are alike it is how all prices are made, and no bound: sixty listings at 1.6
-of their cost were thought to have been worth less than that, and lost an eighth of their price."""
 
 
 def categories_of(memory: Memory, held: RetailerLearning, listings: np.ndarray) -> np.ndarray:
@@ -226,10 +210,6 @@ def followed(sums: np.ndarray) -> float:
     apart = max(days, 1.0)
     slope = (product - moves * cuts / apart) / (square - cuts * cuts / apart + FOLLOW_PRIOR)
     return float(np.clip(slope, 0.0, 1.0))
-
-
-FOLLOW_PRIOR = 0.5
-"""Squared logs of cuts that no rival was seen to follow."""
 
 
 def _some(category: np.ndarray, count: int) -> np.ndarray:

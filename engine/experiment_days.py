@@ -27,6 +27,15 @@ from engine.memory import Memory, Work
 from engine.microbatch import LANES, Position
 from engine.retailers import RETAILERS_MAX
 from kernels.assignment import CONTROL, PRODUCT, SWITCHBACK, TREATED, arms
+from kernels.hyperparameters import (
+    ALPHA,
+    BEFORE_DAYS,
+    FREEDOM_MIN,
+    SAMPLE_RATIO_ALPHA,
+    TAU,
+    UNITS_MIN,
+    WEIGHT_MIN,
+)
 from kernels.lift import SUMS, joined, lift_of, no_totals, totals
 from kernels.sequential import (
     is_harm,
@@ -40,20 +49,6 @@ from kernels.sequential import (
 
 SLICE_ROWS = 16_384
 """Most rows that one walk takes in one microbatch."""
-
-ALPHA, SAMPLE_RATIO_ALPHA = 0.05, 0.001
-"""How often a verdict may be wrong, and an alarm about shares."""
-
-TAU = 0.05
-"""Lifts of this size are what mSPRT is quickest to see."""
-
-UNITS_MIN, FREEDOM_MIN = 8, 3.0
-"""Fewer units say nothing yet, whatever they show."""
-
-BEFORE_DAYS = 7.0
-"""So many days of an average listing are mixed into what a listing earned before."""
-
-WEIGHT_MIN = 0.05
 
 
 def close_days(memory: Memory, work: Work, seq: int) -> None:

@@ -10,10 +10,8 @@ import numpy as np
 
 from engine.learnt import FORM_SHIFT, RetailerLearning, sums_of
 from kernels.forms import FORMS, POOLED, Shown, chosen, curvatures, leads, slopes, tried
-from kernels.whitening import MEMORY_DAYS, Foreseen, believable
-
-SLOPE_MEMORY_DAYS = 100.0
-"""A category's slopes are learnt beside its listings' beliefs, which catch up with them."""
+from kernels.hyperparameters import SLOPE_MEMORY_DAYS, SUMS_MEMORY_DAYS
+from kernels.whitening import Foreseen, believable
 
 HISTORY, OWN = 0, 1
 """Parts of what is counted: at prices that others set, and at those that the engine asked."""
@@ -116,7 +114,7 @@ def shown_forms(
 
 def forget_forms(held: RetailerLearning) -> None:
     """Let a period pass: evidence on forms fades as that on elasticities does, and slopes stand."""
-    held.form_scores = held.form_scores * np.exp(-held.period_days / MEMORY_DAYS)
+    held.form_scores = held.form_scores * np.exp(-held.period_days / SUMS_MEMORY_DAYS)
     fades = np.exp(-held.period_days / SLOPE_MEMORY_DAYS)
     held.form_moments = held.form_moments * fades
     held.form_precisions = held.form_precisions * fades

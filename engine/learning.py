@@ -58,50 +58,27 @@ from kernels import choice, hierarchy
 from kernels.choice import Place, best_log, dither_size, pinned
 from kernels.elasticities import moments
 from kernels.hierarchy import posterior
-from kernels.prediction import informed_belief
-from kernels.whitening import (
+from kernels.hyperparameters import (
+    ASKED_LOG,
     CATEGORY_SD,
+    DISPERSION_STEP_MAX,
     FACTOR_SD,
+    FLOOR_DISTANCE,
     LEVEL_SD,
-    MEMORY_DAYS,
-    SUMS,
+    MOVE_MAX_LOG,
+    MOVE_MIN_LOG,
+    SEASON_LEVEL_SD,
+    SUMS_MEMORY_DAYS,
     WARM_DAYS,
-    Belief,
-    Foreseen,
-    Level,
-    Seen,
-    factor,
-    foresee,
-    learn,
-    totals,
 )
+from kernels.prediction import informed_belief
+from kernels.whitening import SUMS, Belief, Foreseen, Level, Seen, factor, foresee, learn, totals
 
 SLICE_ROWS = 16_384
 """Most rows that one phase of a close walks in one microbatch."""
 
 DECIDED_ROWS = 2_048
 """Most rows that decide in one microbatch; the next goes on with the rest."""
-
-MOVE_MAX_LOG = 0.13
-"""Most that a learnt price moves from one decision to the next, dither included: below what the
-breaker calls a large move."""
-
-SEASON_LEVEL_SD = 0.02
-"""How far the level of a listing with a season's end moves in a day: its stock is cleared by what
-all of its sales say, and not by the last two weeks'."""
-
-MOVE_MIN_LOG = 0.01
-"""Smaller moves of the anchor are not worth a label."""
-
-FLOOR_DISTANCE = 0.005
-"""A learnt price keeps this far from its floor: a floor is a guardrail and no goal."""
-
-ASKED_LOG = 0.02
-"""So far from what was asked a price may be, by rounding and endings, and still be the engine's."""
-
-DISPERSION_STEP_MAX = 1.1
-"""Most that the dispersion moves in a day: all of a retailer's listings share it, and a day's
-invented sales of some would end the exploration of all."""
 
 
 def warm() -> None:
@@ -356,7 +333,7 @@ def _learn_rows(memory: Memory, held: RetailerLearning, period: _Period) -> None
     try_forms(held, period.category, own, shown)
     for name in Level._fields:
         learnt[name] = getattr(taught.level, name)
-    forget = np.exp(-held.period_days / MEMORY_DAYS)
+    forget = np.exp(-held.period_days / SUMS_MEMORY_DAYS)
     # A cut answers poor sales, which recover by themselves: that would look like elasticity.
     tells = np.where(period.clears, 0.0, 1.0)
     added = np.stack([taught.sums[name] for name in SUMS], axis=1) * tells[:, None]

@@ -11,16 +11,9 @@ from typing import Any
 import numpy as np
 
 from engine.listing_table import put, records_of
-from kernels.elasticities import (
-    BEFORE_FLAT,
-    BIAS_COLUMNS,
-    MEANS,
-    Config,
-    Roots,
-    Table,
-    nothing_stated,
-)
+from kernels.elasticities import BEFORE_FLAT, BIAS_COLUMNS, Config, Roots, Table, nothing_stated
 from kernels.forms import TRIALS, slopes
+from kernels.hyperparameters import MEANS
 from kernels.whitening import LEADS, SUMS, Level
 
 LEARNT_DTYPE = np.dtype(

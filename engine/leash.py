@@ -12,14 +12,10 @@ import numpy as np
 from msgspec.structs import replace
 
 from engine.rivals import Reference
+from kernels.hyperparameters import LEASH_DAYS_MAX, MOORED_MS
 from kernels.limits import PRICE_MINOR_MAX
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
-
-MOORED_MS = 600_000
-"""The leash is moored anew so often at most: in shorter times it would not move at all."""
-
-DAYS_MAX = 366.0
 
 
 def leashed(seen: Reference, listings: np.ndarray, policy: np.ndarray, now_ms: int) -> Reference:
@@ -71,7 +67,7 @@ def moor(listings: np.ndarray, seen: Reference, policy: np.ndarray, now_ms: int)
 
 def _held_log(seen: Reference, listings: np.ndarray, policy: np.ndarray, now_ms: int) -> np.ndarray:
     """Return float64[rows], the logarithm of the reference on its leash."""
-    days = np.clip((now_ms - listings["leash_ms"]) / DAY_MS, 0.0, DAYS_MAX)
+    days = np.clip((now_ms - listings["leash_ms"]) / DAY_MS, 0.0, LEASH_DAYS_MAX)
     way = days * policy["rival_unconfirmed_per_day"].astype(np.float64)
     moored = listings["leash_log"].astype(np.float64)
     told = np.where(seen.landed_minor > 0, np.log(np.maximum(seen.landed_minor, 1)), np.inf)

@@ -16,17 +16,10 @@ Car Market, 2012; Strulov-Shlain: More Than a Penny's Worth, 2023, who finds .15
 import numpy as np
 
 from kernels.choice import Place
-from kernels.elasticities import ELASTICITIES
-
-COARSE_LOG = 0.04
-"""Neighbours further apart than this are chosen between: rounding between nearer ones strays less
-than ``engine.learning.ASKED_LOG``."""
+from kernels.hyperparameters import COARSE_LOG, ELASTICITIES, LEFT_DIGIT_PART
 
 SAME = 1e-6
 """Share of a price by which its logarithm may be off."""
-
-PART = 100.0
-"""Of a price, what is read inattentively: what it has beyond its last multiple of this."""
 
 CODE_DIGIT = 10_000
 """See ``engine.policy.ending_code``."""
@@ -89,8 +82,10 @@ def chosen_logs(
         anchor, best = np.where(earns > best, at, anchor), np.maximum(best, earns)
     if bias.any():
         # Perceived demand falls where a round price is reached: just below it may be better.
-        round_minor = np.floor(unit * np.exp(wish) * (1.0 + SAME) / PART) * PART
-        for edge in (round_minor, round_minor + PART):
+        round_minor = (
+            np.floor(unit * np.exp(wish) * (1.0 + SAME) / LEFT_DIGIT_PART) * LEFT_DIGIT_PART
+        )
+        for edge in (round_minor, round_minor + LEFT_DIGIT_PART):
             at = _log(neighbours(edge - 1.0, endings)[0], unit)
             earns = np.where(np.abs(at - wish) <= COARSE_LOG, profit(at, *terms), -np.inf)
             better = (bias > 0.0) & (earns > best)
@@ -115,7 +110,7 @@ def perceived_log(x: np.ndarray, unit: np.ndarray, bias: np.ndarray) -> np.ndarr
         bias: float64[rows], the share of the last two digits that they do not see.
     """
     price = unit * np.exp(x) * (1.0 + SAME)
-    return np.asarray(x + np.log1p(-bias * (price % PART) / price))
+    return np.asarray(x + np.log1p(-bias * (price % LEFT_DIGIT_PART) / price))
 
 
 def profit(

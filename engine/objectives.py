@@ -8,13 +8,12 @@ the price that a stock and a date leave (``engine.seasons``).
 
 import numpy as np
 
+from kernels.hyperparameters import SUBSIDY
+
 OBJECTIVES = ("profit", "revenue", "units", "sell_through")
 """The policy's names, in the order of the codes."""
 
 PROFIT, REVENUE, UNITS, SELL_THROUGH = range(len(OBJECTIVES))
-
-SUBSIDY = 1e6
-"""In reference prices: float32 still tells what demand a hundredth more brings, and no price."""
 
 
 def counted_cost(cost: np.ndarray, gained: np.ndarray, objective: np.ndarray) -> np.ndarray:

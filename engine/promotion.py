@@ -13,17 +13,8 @@ from engine.learnt import DAY_MS
 from engine.listing_table import REMOVED
 from engine.memory import Memory, Work
 from engine.microbatch import LANES, Microbatch, ObjectDelta, Position, Refusal
-from engine.serving import (
-    CANARY,
-    CHAMPION,
-    ERRORS,
-    MEMORY_DAYS,
-    PLACES,
-    RULES,
-    UNSOUND_MAX,
-    Served,
-    chosen,
-)
+from engine.serving import CANARY, CHAMPION, ERRORS, PLACES, RULES, Served, chosen
+from kernels.hyperparameters import ERRORS_MEMORY_DAYS, UNSOUND_MAX
 from kernels.prediction import Prediction, informed, units_with
 
 MISSING = (
@@ -306,7 +297,7 @@ def judge(memory: Memory, work: Work, number: int, days: float) -> None:
         elif place == CANARY and served.days_left == 0 and served.judged():
             _crown(memory, work, number, served)
         else:
-            served.errors = served.errors * np.exp(-days / MEMORY_DAYS)
+            served.errors = served.errors * np.exp(-days / ERRORS_MEMORY_DAYS)
     work.changed.append(repr(memory.serving.state()).encode())
 
 

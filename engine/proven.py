@@ -10,24 +10,17 @@ one are barred for a season, and its own price goes back there.
 
 import numpy as np
 
-NEAR_LOG = 0.08
-"""So far above the proven price a price is still as good as that: dithers stay within it."""
-
-HOPED_UNITS, HOPED_DAYS = 4.0, 14.0
-"""Nothing is said before so many units were hoped for, nor before so many days' worth of them."""
-
-SELLS_SHARE, LOST_SHARE = 0.6, 0.35
-"""Who sells so much of what was hoped for has proven a price; who sells less than that has lost."""
-
-DOUBT, DEVIANCE = 0.15, 5.0
-"""Variance of what a level does by itself within some months, in logs; and how far what came must
-be off what was hoped for, as a deviance: with nothing sold it is 5 at some four units."""
-
-BARRED_DAYS = 90
-"""How long prices above the proven one are barred; then they are tried again, a step at a time."""
-
-MEMORY_DAYS = 120.0
-"""Counts forget by a factor of e in so many days."""
+from kernels.hyperparameters import (
+    BARRED_DAYS,
+    DEVIANCE,
+    DOUBT,
+    HOPED_DAYS,
+    HOPED_UNITS,
+    LOST_SHARE,
+    PROVEN_MEMORY_DAYS,
+    PROVEN_NEAR_LOG,
+    SELLS_SHARE,
+)
 
 
 def prove(
@@ -51,9 +44,9 @@ def prove(
     sold, lain = learnt["proven_units"].astype(np.float64), learnt["proven_days"].astype(np.float64)
     proven = np.where(lain > 0.0, learnt["proven"], price_log).astype(np.float64)
     off = np.exp(slope * (price_log - proven))
-    above = price_log > proven + NEAR_LOG
+    above = price_log > proven + PROVEN_NEAR_LOG
     lift = days * np.exp(common) * off
-    fade = np.where(counted, np.exp(-days / MEMORY_DAYS), 1.0)
+    fade = np.where(counted, np.exp(-days / PROVEN_MEMORY_DAYS), 1.0)
     here = counted & ~above
     rate = sold / np.maximum(lain, 1e-9)
     barred = learnt["barred_day"] > day

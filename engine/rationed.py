@@ -7,12 +7,9 @@ retailer. So learning keeps to what he allows within one window, and leaves half
 
 import numpy as np
 
-from engine.breaker import EXPLAINED_SLACK_LOG
 from engine.learnt import RetailerLearning
 from engine.memory import Memory
-
-SHARE = 0.5
-"""Of what the breaker lets pass within a window, what learning takes in a day."""
+from kernels.hyperparameters import EXPLAINED_SLACK_LOG, LARGE_MOVES_SHARE
 
 
 def put_off(
@@ -27,7 +24,7 @@ def put_off(
     """
     retailer = memory.retailers.table[number]
     allowed = float(retailer["breaker_moved_share"]) * int(retailer["listings"])
-    allowed = int(SHARE * max(allowed, float(retailer["breaker_listings_min"])))
+    allowed = int(LARGE_MOVES_SHARE * max(allowed, float(retailer["breaker_listings_min"])))
     large = np.abs(np.expm1(move)) > float(retailer["breaker_move"])
     large &= np.abs(move) > caused + EXPLAINED_SLACK_LOG
     rank = held.large_moves + np.cumsum(large)

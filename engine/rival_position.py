@@ -19,13 +19,7 @@ from engine.legal import neighbours
 from engine.listing_table import NEVER, SLOT_MS
 from engine.policy import BASIS_POINTS
 from kernels import reasons
-
-REST_LOG = 0.005
-"""So near to its position a listing rests: a currency's rate trembles by less, and a rival who asks
-a cent less each time moves nobody."""
-
-UNIT = 1.0
-"""Minor units that are not worth a step of their own."""
+from kernels.hyperparameters import REST_LOG, REST_MINOR
 
 
 class Positions(Struct, frozen=True, eq=False):
@@ -114,7 +108,7 @@ def stepped(
     before, aim, ends = price[at], goal[at], endings[at]
     left = damping[at] * np.log(before / aim)
     to = aim * np.exp(left)
-    lands = (np.abs(left) <= REST_LOG) | (np.abs(to - aim) <= UNIT)
+    lands = (np.abs(left) <= REST_LOG) | (np.abs(to - aim) <= REST_MINOR)
     to = np.where(lands, aim, to)
     # The least that is a move at all, where a step is rounded to the price in force.
     small = np.flatnonzero(nearest(to, ends) == before)

@@ -23,6 +23,13 @@ from engine.narrow import (
     sorted_rows,
 )
 from engine.room import grown, room
+from kernels.hyperparameters import (
+    BORNE_OUT_LOG,
+    OUTLIER_LOG_MIN,
+    OUTLIER_OFFERS_MIN,
+    QUORUM_FEEDS,
+    TENURE_DAYS,
+)
 from kernels.limits import PRICE_MINOR_MAX
 
 OFFERS_A_BLOCK = 4
@@ -408,16 +415,6 @@ def reference(
     )
 
 
-QUORUM_FEEDS = 3
-"""From so many feeds on, one that lies can be outvoted."""
-
-TENURE_DAYS = 7
-"""On so many days an offer must have been believed before it bears out another."""
-
-NEAR_LOG = 0.02
-"""A price is borne out by another that asks no more than so much above it."""
-
-
 def lowest_borne_out(
     landed: np.ndarray, usable: np.ndarray, offers: np.ndarray, asked: np.ndarray
 ) -> np.ndarray:
@@ -439,7 +436,7 @@ def lowest_borne_out(
     if not len(rows):
         return found
     price, source, said = landed[rows], offers["source"][rows], usable[rows]
-    near = price[:, None, :] <= price[:, :, None] * np.exp(NEAR_LOG)
+    near = price[:, None, :] <= price[:, :, None] * np.exp(BORNE_OUT_LOG)
     witness = (said & old[rows])[:, None, :] & (source[:, None, :] != source[:, :, None])
     # The one that is borne out must be of long standing, too: else a liar needs only a new name.
     borne = said & old[rows] & (near & witness).any(axis=2)
@@ -448,10 +445,9 @@ def lowest_borne_out(
     return found
 
 
-OUTLIER_OFFERS_MIN = 4
-OUTLIER_LOG_MIN = 0.4
 NEAR_RATIO = 1.4
-"""Where the greatest is no more than so many times the least, the logs lie 0.34 apart at most."""
+"""Where the greatest is no more than so many times the least, the logs lie 0.34 apart at most: less
+than ``OUTLIER_LOG_MIN``, so nobody need look."""
 
 
 def outliers(landed: np.ndarray, usable: np.ndarray) -> np.ndarray:

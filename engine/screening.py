@@ -12,6 +12,17 @@ from msgspec import Struct
 
 from engine.listing_table import copied, put
 from engine.rivals import OFFER_UNPROVEN, OFFER_USED
+from kernels.hyperparameters import (
+    ABSURD_LOG,
+    REPEAT_FAR_MINUTES,
+    REPEAT_FAR_TIMES,
+    REPEAT_LOG,
+    REPEAT_MINUTES,
+    REPEAT_SLOPE_MINUTES,
+    SAME_LOG,
+    SPREAD_GAIN,
+    SPREAD_START,
+)
 
 BELIEVED, BAND, SPREAD, SLOPE, SOURCES = range(5)
 """Why a price is not believed; the later ones are looked at only if the earlier ones pass."""
@@ -25,23 +36,8 @@ WHY = (
 )
 
 SPREAD_UNIT = 200.0
-SPREAD_START = 0.08
-"""Usual size of a log move that a rival is credited with before any was seen; also the least."""
+"""A rival's usual move is kept in a byte, in parts of one in so many."""
 
-SPREAD_GAIN = 0.25
-SAME_LOG = 0.05
-"""Two sources nearer than this say the same."""
-
-REPEAT_LOG = 0.02
-"""A source nearer than this to what it said repeats it; a slow slide must not pass for that."""
-
-ABSURD_LOG = 2.302585
-"""A factor of ten: no repetition makes such a price believed."""
-
-REPEAT_MINUTES = 1
-REPEAT_SLOPE_MINUTES = 10
-REPEAT_FAR_MINUTES = 60
-REPEAT_FAR_TIMES = 3
 HOUR_MS = 3_600_000.0
 MINUTES_MODULO = 65_536
 

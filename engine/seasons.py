@@ -10,20 +10,8 @@ from engine.learnt import DAY_MS, RetailerLearning
 from engine.objectives import SELL_THROUGH
 from engine.quotes import stock_of
 from kernels.choice import Place
-from kernels.clearing import (
-    LOOK_DAYS,
-    clearing_log,
-    least_cut_log,
-    run_out_log,
-    season_level,
-)
-
-WATCHED_DAYS = 5
-"""So many days a listing sells before its season moves its price: until then it has told nothing
-of how fast it does."""
-
-SLOPE_MAX = -1.1
-"""Flatter demand than this is not believed of a season: no price would ever clear it."""
+from kernels.clearing import clearing_log, least_cut_log, run_out_log, season_level
+from kernels.hyperparameters import LOOK_DAYS, SEASON_SLOPE_MAX, WATCHED_DAYS
 
 
 def clear(
@@ -48,7 +36,7 @@ def clear(
     stock, days = stock_of(rows), of["season_days"].astype(np.float64)
     cuts = of["turns"] - 1
     left = terms["markdowns_max"] - cuts
-    slope = np.minimum(of["elasticity"].astype(np.float64), SLOPE_MAX)
+    slope = np.minimum(of["elasticity"].astype(np.float64), SEASON_SLOPE_MAX)
     level, variance = season_level(
         learnt["season_units"][at].astype(np.float64),
         learnt["season_demand"][at].astype(np.float64),
@@ -103,7 +91,7 @@ def sold_through_log(
     )
     days_left = (policy["season_end_ms"] - now_ms) / DAY_MS
     wanted = run_out_log(
-        level, stock.astype(np.float64), days_left, np.minimum(elasticity, SLOPE_MAX)
+        level, stock.astype(np.float64), days_left, np.minimum(elasticity, SEASON_SLOPE_MAX)
     )
     told = (stock > 0) & (days >= WATCHED_DAYS)
     return np.where(told, wanted, anchor), _look_again(days)

@@ -6,8 +6,8 @@ it adds its prediction, by its precision, wherever a price is decided or sales a
 roll it back leaves no trace but the prices that it asked for, and those rows decide anew at once.
 
 Each close of a period compares, on the same listings, what was foreseen with the model and without
-it. A model whose error is by more than ``DROP`` the larger one is rolled back; a canary that
-lasts its days becomes the champion. Both in decided time, inside ``apply``: replay repeats it.
+it. A model whose error is by more than ``ROLLBACK_DROP`` the larger one is rolled back; a canary
+that lasts its days becomes the champion. Both in decided time, inside ``apply``: replay repeats it.
 """
 
 from typing import Any
@@ -16,21 +16,7 @@ import numpy as np
 
 from engine.artefact import PREDICTION_DTYPE
 from engine.listing_table import put
-
-DROP = 0.05
-"""A model is rolled back when its mean error exceeds that without it by more than this."""
-
-ROW_DAYS_MIN = 20
-"""Listings times days that must have been foreseen before a model is judged."""
-
-SURE_SD = 3.0
-"""The difference of both errors must be so many standard deviations: ten bad guesses are chance."""
-
-MEMORY_DAYS = 28.0
-"""Errors are forgotten by a factor of e in so many days, so that a late decay is noticed."""
-
-UNSOUND_MAX = 0.05
-"""A model of which a larger share is no possible prediction is refused as a whole."""
+from kernels.hyperparameters import ROLLBACK_DROP, ROW_DAYS_MIN, SURE_SD
 
 RULES = "rules"
 """Names no model: what is learnt in the stream alone."""
@@ -85,7 +71,7 @@ class Served:
     def dropped(self) -> bool:
         """Return whether it foresees so much worse than was foreseen without it."""
         with_it, without, difference, square, _ = self.errors.tolist()
-        if not self.judged() or with_it <= (1.0 + DROP) * without:
+        if not self.judged() or with_it <= (1.0 + ROLLBACK_DROP) * without:
             return False
         return bool(difference > SURE_SD * np.sqrt(square))
 

@@ -8,17 +8,13 @@ prices' (the elasticity) first, then one a covariate.
 import numpy as np
 from msgspec import Struct
 
-ELASTICITY, ELASTICITY_SD = -2.6, 1.2
-"""Prior of a group's mean elasticity."""
-
-COVARIATE_SD = 1.0
-"""Prior standard deviation of a group's mean effect of a covariate, around nothing."""
-
-SPREAD_SDS = (0.6, 0.3)
-"""Of items' elasticities and of their covariates' effects in a group, before the data speak."""
-
-ROUNDS = 12
-"""Rounds of fitting means and spreads; more do not change the third decimal."""
+from kernels.hyperparameters import (
+    COVARIATE_SD,
+    GROUP_ELASTICITY,
+    GROUP_ELASTICITY_SD,
+    SLOPE_ROUNDS,
+    SPREAD_SDS,
+)
 
 
 class Regressions(Struct, eq=False):
@@ -46,9 +42,9 @@ def fit_slopes(sums: Regressions, group: np.ndarray, groups: int) -> Slopes:
     gram, moment = sums.gram, sums.moment
     count, width = moment.shape
     prior = np.zeros(width)
-    prior[0] = ELASTICITY
+    prior[0] = GROUP_ELASTICITY
     prior_precision = np.full(width, 1.0 / COVARIATE_SD**2)
-    prior_precision[0] = 1.0 / ELASTICITY_SD**2
+    prior_precision[0] = 1.0 / GROUP_ELASTICITY_SD**2
     spread = np.full((groups, width), SPREAD_SDS[1] ** 2)
     spread[:, 0] = SPREAD_SDS[0] ** 2
     start = spread.copy()
@@ -57,7 +53,7 @@ def fit_slopes(sums: Regressions, group: np.ndarray, groups: int) -> Slopes:
     weight = np.maximum(by_group(np.where(sums.known, 0.0, sums.told), group, groups), 1.0)
     members = np.maximum(by_group(np.ones(count), group, groups), 1.0)
     eye = np.eye(width)
-    for _ in range(ROUNDS):
+    for _ in range(SLOPE_ROUNDS):
         of_noise = np.where(sums.known, 1.0, noise[group])
         of_spread = spread[group]
         inverse = eye[None] / of_spread[:, :, None]

@@ -14,25 +14,15 @@ import numpy as np
 from msgspec import Struct
 
 from engine.slopes import Regressions, Slopes, by_group, fit_slopes
-
-SLOW_UNITS = 10.0
-"""Below this mean a period, whole units are counted; from there on logs do as well."""
-
-ANCHOR_UNITS = 0.5
-"""So many units at the item's lasting rate stand behind every level: none falls to nothing."""
-
-DISPERSION, DISPERSION_WEIGHT = 0.1, 5.0
-"""Variance beyond Poisson's, as a share of the squared mean, before the data speak."""
-
-DISPERSION_MAX = 5.0
-EXPONENT_MAX = 20.0
-"""No price moves sales by more than e to this."""
-
-COUNTED_MAX = 200.0
-"""Above this mean a count's quantiles are a log-normal's."""
-
-PASSES = 6
-"""Passes until slopes settle."""
+from kernels.hyperparameters import (
+    ANCHOR_UNITS,
+    COUNTED_MAX,
+    EXPONENT_MAX,
+    SLOW_DISPERSION,
+    SLOW_DISPERSION_MAX,
+    SLOW_DISPERSION_WEIGHT,
+    SLOW_PASSES,
+)
 
 ROWS_AT_ONCE = 256
 NORMAL_90 = 1.6448536
@@ -202,17 +192,17 @@ def fit_counts(
     """
     slow = sums.known
     of = group[slow]
-    dispersion = np.full(counts.count, DISPERSION)
+    dispersion = np.full(counts.count, SLOW_DISPERSION)
     missed = []
     for gain in gains:
         found = counts.passed(slopes, np.full(counts.count, gain), dispersion)
         missed.append(by_group(found.missed, of, groups))
     chosen = np.array(gains)[np.argmin(missed, axis=0)][of]
-    for _ in range(PASSES):
+    for _ in range(SLOW_PASSES):
         found = counts.passed(slopes, chosen, dispersion)
-        excess = by_group(found.excess, of, groups) + DISPERSION * DISPERSION_WEIGHT
-        excess = excess / (by_group(found.excess_weight, of, groups) + DISPERSION_WEIGHT)
-        dispersion = np.clip(excess, 0.0, DISPERSION_MAX)[of]
+        excess = by_group(found.excess, of, groups) + SLOW_DISPERSION * SLOW_DISPERSION_WEIGHT
+        excess = excess / (by_group(found.excess_weight, of, groups) + SLOW_DISPERSION_WEIGHT)
+        dispersion = np.clip(excess, 0.0, SLOW_DISPERSION_MAX)[of]
         sums.gram[slow], sums.moment[slow] = found.gram, found.moment
         fitted = fit_slopes(sums, group, groups)
         slopes = fitted.items[slow]

@@ -13,12 +13,10 @@ import numpy as np
 from engine.memory import Memory
 from engine.policy import Policy
 from kernels.elasticities import Roots
+from kernels.hyperparameters import STATED_STEEPEST
 
 DECIMALS = 4
 """Of what is kept in float32: a default must be the very number that it is."""
-
-STEEPEST = -8.0
-"""Where the means of the grid end; who says more says this."""
 
 
 class Stated(NamedTuple):
@@ -36,7 +34,7 @@ def stated_of(policy: np.ndarray) -> Stated:
         for name in ("prior_elasticity", "prior_elasticity_sd", "status_quo_sigma")
     )
     found = error == Policy().status_quo_sigma
-    return Stated(np.maximum(mean, STEEPEST), sd, np.where(found, 0.0, error))
+    return Stated(np.maximum(mean, STATED_STEEPEST), sd, np.where(found, 0.0, error))
 
 
 def roots_of(memory: Memory, listings: np.ndarray, category: np.ndarray, categories: int) -> Roots:

@@ -10,14 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.evidence import (
-    TOLD_LEAST,
-    categories_of,
-    evidence_of,
-    hausman,
-    markups,
-    refit,
-)
+from engine.evidence import categories_of, evidence_of, hausman, markups, refit
 from engine.forms import form_of, told_forms
 from engine.learnt import RetailerLearning, sums_of
 from engine.memory import Memory
@@ -26,11 +19,8 @@ from engine.stated import own_word, stated_of
 from kernels.elasticities import moments
 from kernels.forms import FORMS
 from kernels.hierarchy import posterior
+from kernels.hyperparameters import CATEGORY_ALARM_SD, TOLD_LEAST
 from kernels.whitening import SUMS, lead_score
-
-CATEGORY_ALARM_SD = 3.0
-"""Beyond it a category's history and our own prices contradict each other: by chance one category
-in four hundred would. Nothing follows from it but that a person is told."""
 
 
 class Beliefs(NamedTuple):

@@ -12,15 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels.elasticities import ELASTICITIES
+from kernels.hyperparameters import ELASTICITIES, HORIZON_DAYS, PRICE_OFFSETS
 from kernels.ladder import LADDER, compiled, padded, pieces, product
 
-OFFSETS = np.linspace(-0.36, 0.36, 73)
-"""Prices looked at around the anchor, in logs: one per cent apart."""
-
-_OFFSETS_32 = OFFSETS.astype(np.float32)
+_OFFSETS_32 = PRICE_OFFSETS.astype(np.float32)
 _ELASTICITIES_32 = ELASTICITIES.astype(np.float32)
-_DEMAND_32 = np.exp(ELASTICITIES[:, None] * OFFSETS[None, :]).astype(np.float32)
+_DEMAND_32 = np.exp(ELASTICITIES[:, None] * PRICE_OFFSETS[None, :]).astype(np.float32)
 
 
 class Place(NamedTuple):
@@ -73,15 +70,15 @@ def best_of(
     scale = jnp.maximum(jnp.abs(gain).max(axis=1, keepdims=True), 1e-30)
     gain = jnp.where(inside, gain / scale, -jnp.inf)
     best = gain.argmax(axis=1)
-    inner = jnp.clip(best, 1, len(OFFSETS) - 2)
+    inner = jnp.clip(best, 1, len(PRICE_OFFSETS) - 2)
     left, middle, right = (
         jnp.take_along_axis(gain, (inner + step)[:, None], axis=1)[:, 0] for step in (-1, 0, 1)
     )
     bend = left - 2.0 * middle + right
     bent = jnp.isfinite(bend) & (bend < -1e-6) & (inner == best)
     shift = jnp.where(bent, 0.5 * (left - right) / jnp.where(bent, bend, 1.0), 0.0)
-    step = OFFSETS[1] - OFFSETS[0]
-    found = anchor + (best.astype(jnp.float32) - len(OFFSETS) // 2) * step
+    step = PRICE_OFFSETS[1] - PRICE_OFFSETS[0]
+    found = anchor + (best.astype(jnp.float32) - len(PRICE_OFFSETS) // 2) * step
     found = found + jnp.clip(shift, -0.5, 0.5) * step
     # Where nothing is allowed near the anchor, walk towards what is.
     return jnp.where(inside.any(axis=1), found, anchor)
@@ -141,7 +138,3 @@ def _optimum_log(place: Place, elasticity: np.ndarray) -> np.ndarray:
     markup = np.log(best / (1.0 + best))
     optimum = np.log(np.maximum(place.cost, 1e-9)) + markup
     return np.where(elasticity < -1.0, optimum, np.inf)
-
-
-HORIZON_DAYS = 150.0
-"""Within which a dither shall earn what it costs."""

@@ -8,14 +8,7 @@ Cuts are few, so the fewer are left and the longer the season, the more one must
 
 import numpy as np
 
-OPTIMISM_SD = np.array([0.7, 1.4])
-CUT_MIN_LOG = np.array([0.20, 0.10, 0.07])
-"""With one cut left, two, or more (the last stands for all beyond). Found on other seeds of the
-markdown world than those that the exam reports: .953 of its fluid bound with three cuts, where one
-optimism of 1.5 and one least cut of .06 reach .945."""
-
-LOOK_DAYS = 2
-"""So often a listing is looked at: what a cut must be worth chooses its day."""
+from kernels.hyperparameters import CUT_MIN_LOG, OPTIMISM_SD, PRIOR_DAYS, PRIOR_UNITS
 
 
 def clearing_log(
@@ -66,10 +59,6 @@ def season_level(units: np.ndarray, days: np.ndarray) -> tuple[np.ndarray, np.nd
     """
     counted = PRIOR_UNITS + units
     return np.log(counted / (PRIOR_DAYS + days)), 1.0 / counted
-
-
-PRIOR_UNITS, PRIOR_DAYS = 0.5, 0.7
-"""What a season is taken to have sold before its first day: little, for it shall weigh little."""
 
 
 def least_cut_log(cuts_left: np.ndarray, share_left: np.ndarray) -> np.ndarray:

@@ -8,57 +8,31 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-INELASTIC = -np.array([0.5, 0.57, 0.65, 0.74, 0.84, 0.95])
-"""Of these no price is best, and the dearest that is allowed earns most."""
-
-ELASTICITIES = np.concatenate(
-    [INELASTIC, -np.exp(np.linspace(np.log(1.08), np.log(8.5), 44)), [-9.3, -10.2, -11.2]]
+from kernels.hyperparameters import (
+    BIASES,
+    ELASTICITIES,
+    ELASTICITY_SPREAD,
+    FLAT_LOG,
+    FLAT_SPREAD_MAX,
+    FLOOR_ELASTICITY,
+    MEAN,
+    MEAN_SD,
+    MEANS,
+    SCALE_STEPS,
+    SHIFT_STEP,
+    TAIL_LOG,
 )
-"""The grid. Steeper than its end, prices lie at their cost and a tenth whatever the elasticity."""
 
-FLOOR = -1.25
-"""The flattest elasticity that a retailer's category has in the family with a floor."""
-
-MEANS = -np.array(
-    [0.6, 0.85, 1.15, 1.33, 1.5, 1.8, 2.1, 2.35, 2.6, 2.85, 3.1, 3.4, 3.8, 4.3, 5.0, 6.0, 7.2]
-)
-"""Near -1 best prices lie far apart: without -1.33 a shop at four times its costs, rightly, was
-thought to be at a bias of a third, and cut its prices by as much."""
-FLAT_MEANS = MEANS > FLOOR
-MEAN, MEAN_SD = -2.6, 0.8
-"""Of categories' means: 1,851 published estimates average -2.62."""
-
-TAIL_LOG = -8.0
-"""No mean on the grid is thought less likely than this, in nats: enough sales are believed. Who is
-surer of his mean than others asks for as much more of them."""
-
-FLAT_LOG = -1.0
-"""And beside it, how unlikely inelastic categories are: who sells such goods mostly has raised
-their prices already, until demand was elastic."""
-
-BIASES = np.array([-0.35, -0.26, -0.18, -0.12, -0.06, 0.0, 0.06, 0.12, 0.18, 0.26, 0.35])
-BIAS_SDS = (0.03, 0.12)
+FLAT_MEANS = MEANS > FLOOR_ELASTICITY
 
 UNKNOWING = 99.0
 """Follows the biases: a category's prices came about without regard to demand. No elasticity above
 -1 explains any price, so where demand is inelastic nothing else can be true."""
 
-UNKNOWING_LOG, UNKNOWING_STATED_LOG = -7.0, -12.0
-"""How likely that is, in nats; the latter where the retailer says how good his prices are."""
-
 BIAS_COLUMNS = len(BIASES) + 1
 
 BEFORE_FLAT = (slice(0, len(BIASES)), slice(4, 15))
 """Where the columns that tables of before inelastic demand had lie among today's."""
-
-SIGMAS = (0.025, 0.05, 0.08, 0.12, 0.16, 0.22, 0.3, 0.45)
-SPREADS = (0.15, 0.3, 0.5, 0.7, 0.95, 1.25)
-"""Both begin small enough for a catalogue whose markups are nearly alike. Where no configuration
-scatters so little, steep elasticities explain it instead, because they move markups least: 60
-listings at half above cost, five percent apart, were thought to have -3.4 to -4.1 and not -3."""
-
-SPREAD, SPREAD_SD_LOG = 0.7, 0.9
-"""Of the spread itself: without it a dozen listings that sold little were thought to be alike."""
 
 FAMILIES = ("floor", "normal", "lognormal")
 
@@ -95,7 +69,7 @@ class Roots(NamedTuple):
     """What a retailer says of his categories' demand before it is learnt, [categories] each."""
 
     mean: np.ndarray  # of elasticities
-    sd: np.ndarray  # how sure he is; SPREAD leaves the hierarchy as it is
+    sd: np.ndarray  # how sure he is; ELASTICITY_SPREAD leaves the hierarchy as it is
     error: np.ndarray  # how wrong managers are, in log price; 0: to be found
 
     @property
@@ -107,26 +81,22 @@ class Roots(NamedTuple):
     @property
     def scale(self) -> np.ndarray:
         """Factor on ``SPREADS``: who is surer of the mean thinks its listings more alike."""
-        steps = np.round(SCALE_STEPS * np.log2(self.sd / SPREAD))
+        steps = np.round(SCALE_STEPS * np.log2(self.sd / ELASTICITY_SPREAD))
         return np.asarray(np.minimum(np.exp2(steps / SCALE_STEPS), 1.0))
 
     def mean_log(self) -> np.ndarray:
         """Return float64[categories, means], logarithms of what is thought of each mean."""
-        means, sd = MEANS * self.shift[:, None], MEAN_SD * self.sd / SPREAD
+        means, sd = MEANS * self.shift[:, None], MEAN_SD * self.sd / ELASTICITY_SPREAD
         log = -0.5 * np.square((means - self.mean[:, None]) / sd[:, None])
-        tail = TAIL_LOG * np.maximum(SPREAD / self.sd, 1.0)
+        tail = TAIL_LOG * np.maximum(ELASTICITY_SPREAD / self.sd, 1.0)
         log = np.maximum(log, tail[:, None]) + np.where(FLAT_MEANS, FLAT_LOG, 0.0)
         return np.asarray(log - np.log(np.exp(log).sum(axis=1, keepdims=True)))
-
-
-SHIFT_STEP, SCALE_STEPS = 0.02, 2
-"""Coarse, because categories with the same factors are worked out together."""
 
 
 def nothing_stated(categories: int) -> Roots:
     """Return the roots of a retailer who says nothing."""
     alike = np.ones(categories)
-    return Roots(MEAN * alike, SPREAD * alike, 0.0 * alike)
+    return Roots(MEAN * alike, ELASTICITY_SPREAD * alike, 0.0 * alike)
 
 
 class Table(NamedTuple):
@@ -159,10 +129,6 @@ def family_priors(family: str, spread: float, shift: float = 1.0) -> np.ndarray:
     return np.asarray(mass / mass.sum(axis=1, keepdims=True))
 
 
-FLAT_SPREAD_MAX = 0.45
-"""Of inelastic categories, as a share of their mean."""
-
-
 def _edges(grid: np.ndarray, first: float) -> np.ndarray:
     return np.concatenate([[first], 0.5 * (grid[1:] + grid[:-1]), [grid[-1] - 0.4]])
 
@@ -174,7 +140,7 @@ def _elastic_mass(family: str, spread: float, means: np.ndarray, grid: np.ndarra
     place = (edges[None, :] - means[:, None]) / spread
     mass = -np.diff(normal_below(place), axis=1)
     if family == "floor":
-        flat = grid > FLOOR
+        flat = grid > FLOOR_ELASTICITY
         at = int(np.flatnonzero(~flat)[0])
         above = mass[:, flat].sum(axis=1) + 1.0 - normal_below((-1.0 - means) / spread)
         mass[:, flat] = 0.0

@@ -25,25 +25,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kernels.hyperparameters import (
+    CURVATURE_MAX,
+    LEAD_NATS,
+    TRIAL_CURVATURES,
+    TRIAL_LOG_MAX,
+    TRIAL_SLOPE_SD,
+)
+
 FORMS = ("pooled", "constant", "exponential")
 POOLED, CONSTANT, EXPONENTIAL = range(len(FORMS))
 
-TRIAL_CURVATURES = (0.0, 1.5, 3.0)
 TRIALS = len(TRIAL_CURVATURES) + 1
 """How many trials there are; the last is exponential demand."""
-
-CURVATURE_MAX = 4.0
-"""No form bends more: so is the pooled curvature bounded."""
-
-LEAD_NATS = 3.0
-"""So many nats a form's forecasts must be ahead of those of the form in use. Where the latter is
-right that happens once in twenty categories, however long one looks (Ville's inequality)."""
-
-SLOPE_SD = 0.5
-"""How far a category's slope under one form is off what its listings' beliefs say, at first."""
-
-LOG_MAX = 1.0
-"""Trials differ by no more than that in the logarithm of what they foresee of a day."""
 
 
 class Shown(NamedTuple):
@@ -91,7 +85,7 @@ def tried(shown: Shown, slope: np.ndarray) -> Tried:
     apart = np.stack([*fixed, exponential(shown.elasticity)]) - shown.curvature
     # A belief's mean moves by its variance times what its moment moves: exact for any prior.
     tilt = shown.shift + apart * shown.cross * shown.variance + slope
-    log = np.clip(tilt * shown.price - apart * shown.square, -LOG_MAX, LOG_MAX)
+    log = np.clip(tilt * shown.price - apart * shown.square, -TRIAL_LOG_MAX, TRIAL_LOG_MAX)
     rate = np.maximum(shown.expected, 1e-6) * np.exp(log)
     unsure = shown.scatter + shown.variance * np.square(shown.price)
     likelihood = shown.units * log - (shown.units + 1.0 / unsure) * np.log1p(unsure * rate)
@@ -105,7 +99,7 @@ def tried(shown: Shown, slope: np.ndarray) -> Tried:
 
 def slopes(moment: np.ndarray, precision: np.ndarray) -> np.ndarray:
     """Return what each trial has learnt of slopes, of the shape that both have."""
-    return np.asarray(moment / (precision + 1.0 / SLOPE_SD**2))
+    return np.asarray(moment / (precision + 1.0 / TRIAL_SLOPE_SD**2))
 
 
 def leads(scores: np.ndarray, pooled: float) -> np.ndarray:

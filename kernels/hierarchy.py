@@ -21,19 +21,9 @@ import numpy as np
 
 from kernels.elasticities import (
     BIAS_COLUMNS,
-    BIAS_SDS,
-    BIASES,
-    ELASTICITIES,
     FAMILIES,
     IMPLIED,
-    MEANS,
-    SIGMAS,
-    SPREAD,
-    SPREAD_SD_LOG,
-    SPREADS,
     UNKNOWING,
-    UNKNOWING_LOG,
-    UNKNOWING_STATED_LOG,
     Config,
     Evidence,
     Roots,
@@ -41,6 +31,30 @@ from kernels.elasticities import (
     family_priors,
     normal_below,
     nothing_stated,
+)
+from kernels.hyperparameters import (
+    BIAS_MASS_MIN,
+    BIAS_SDS,
+    BIASES,
+    BOUND_LEAST,
+    CURVATURE_MAX,
+    CURVATURE_PRIOR,
+    CURVATURE_PRIOR_SD,
+    DENSITY_LEAST,
+    ELASTICITIES,
+    ELASTICITY_SPREAD,
+    MEANS,
+    RIVAL_PRIOR,
+    RIVAL_PRIOR_SD,
+    SIGMAS,
+    SPREAD_LEAST,
+    SPREAD_SD_LOG,
+    SPREADS,
+    TINY,
+    UNKNOWING_LOG,
+    UNKNOWING_MASS_MIN,
+    UNKNOWING_SD_MIN,
+    UNKNOWING_STATED_LOG,
 )
 from kernels.ladder import LADDER, compiled, padded, pieces, product
 
@@ -125,23 +139,6 @@ def likely_biases(parts: np.ndarray) -> np.ndarray:
     return np.flatnonzero(mass > least)
 
 
-BIAS_MASS_MIN = 1e-5
-"""A bias that no category believes in more than this is not worked out: a third of them are left
-after some weeks."""
-
-UNKNOWING_MASS_MIN = 0.01
-"""As much for prices that came about without regard to demand: nearly nobody's did, and a hundredth
-of a belief moves no price."""
-
-DENSITY_LEAST = 1e-4
-"""Least likelihood of a markup: a wrong cost says little."""
-
-BOUND_LEAST = 1e-8
-"""Least likelihood of a bound: float32 has nothing left of it far away, and sales must count."""
-
-TINY = 1e-30
-"""Least evidence of a row: beyond it, two beliefs exclude each other."""
-
 _IMPLIED_32 = IMPLIED.astype(np.float32)
 
 
@@ -184,9 +181,6 @@ class _Alike(NamedTuple):
     def prior(self, family: str, spread: float) -> np.ndarray:
         """Return float64[means, elasticities]."""
         return family_priors(family, max(spread * self.scale, SPREAD_LEAST), self.shift)
-
-
-SPREAD_LEAST = 0.02
 
 
 def _alike(roots: Roots, evidence: Evidence, category: np.ndarray) -> list[_Alike]:
@@ -254,7 +248,7 @@ def fit(
             for bias_sd in BIAS_SDS:
                 joint = log + _bias_log(bias_sd, roots)
                 score = float(_log_sum(joint.reshape(categories, -1)).sum())
-                score -= 0.5 * float(np.square(np.log(key[1] / SPREAD) / SPREAD_SD_LOG))
+                score -= 0.5 * float(np.square(np.log(key[1] / ELASTICITY_SPREAD) / SPREAD_SD_LOG))
                 scores[Config(sigma, key[1], key[0], bias_sd)] = score
     best = sorted(scores, key=lambda config: -scores[config])[:kept]
     weights = np.exp(np.array([scores[config] - scores[best[0]] for config in best]))
@@ -294,9 +288,6 @@ def _unknowing_logs(evidence: Evidence, category: np.ndarray, categories: int) -
         if bounds:
             found[at] += bounds * np.log(bounds / (bounds + len(some) + 1.0))
     return found
-
-
-UNKNOWING_SD_MIN = 0.05
 
 
 class ConfigParts:
@@ -380,14 +371,16 @@ def pooled(
     cc = sums["cc"] - cx * cx * weight
     bk = -sums["bk"] - kx * price_moment * weight
     bc = sums["bc"] - cx * price_moment * weight
-    precision = np.array([[kk.sum() + 1.0, kc.sum()], [kc.sum(), cc.sum() + 1.0 / RIVAL_SD**2]])
-    moment = np.array([bk.sum() + CURVATURE / CURVATURE_SD**2, bc.sum() + RIVAL / RIVAL_SD**2])
+    curved, pulled = 1.0 / CURVATURE_PRIOR_SD**2, 1.0 / RIVAL_PRIOR_SD**2
+    precision = np.array([[kk.sum() + curved, kc.sum()], [kc.sum(), cc.sum() + pulled]])
+    moment = np.array(
+        [
+            bk.sum() + CURVATURE_PRIOR / CURVATURE_PRIOR_SD**2,
+            bc.sum() + RIVAL_PRIOR / RIVAL_PRIOR_SD**2,
+        ]
+    )
     covariance = np.linalg.inv(precision)
     found = covariance @ moment
-    curvature = float(np.clip(found[0], 0.0, 4.0))
+    curvature = float(np.clip(found[0], 0.0, CURVATURE_MAX))
     rival = float(np.clip(found[1], 0.0, 3.0))
     return curvature, rival, covariance
-
-
-CURVATURE, CURVATURE_SD = 0.5, 1.0
-RIVAL, RIVAL_SD = 0.2, 0.4

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels.elasticities import ELASTICITIES
+from kernels.hyperparameters import ELASTICITIES
 
 
 class Prediction(NamedTuple):

@@ -15,23 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-LEVEL_SD = 0.10
-"""How far a level moves in a day, in logs. Shocks of 0.12 that last ten days look like this."""
-
-SURPRISE_SD_MAX = 4.0
-"""Surprises are clipped at so many standard deviations: a bulk order is no change of demand."""
-
-MEMORY_DAYS = 500.0
-"""Sums forget by a factor of e in so many days, for elasticity drifts."""
-
-WARM_DAYS = 14
-"""For so many days a level is a running mean; only then it is filtered."""
-
-FACTOR_SD, CATEGORY_SD = 0.5, 0.12
-"""How far a whole retailer's day, and a category's beside it, are off what was foreseen."""
-
-PSEUDO_UNITS = 5.0
-"""Units added to both sides of a factor's ratio, so that few sales make no large factor."""
+from kernels.hyperparameters import LEVEL_SD, PSEUDO_UNITS, SURPRISE_SD_MAX, WARM_DAYS
 
 SUMS = ("xx", "xk", "xc", "kk", "kc", "cc", "bx", "bk", "bc")
 """Cross sums of innovations of price (x), its square (k), rival (c) and sales (b)."""

@@ -16,8 +16,9 @@ import numpy as np
 from engine import pricing
 from kernels import whitening
 from kernels.choice import Place, best_log, best_of, dither_size
-from kernels.elasticities import ELASTICITIES, Evidence, Table, family_priors, moments
-from kernels.hierarchy import TINY, ConfigParts, Piece, fit, mixture, posterior
+from kernels.elasticities import Evidence, Table, family_priors, moments
+from kernels.hierarchy import ConfigParts, Piece, fit, mixture, posterior
+from kernels.hyperparameters import ELASTICITIES, TINY
 
 CATEGORIES, FITTED, CONFIGS = 40, 2_400, 3
 CANDIDATES = np.linspace(-0.2, 0.2, 21)

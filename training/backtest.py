@@ -33,15 +33,7 @@ from engine.microbatch import Microbatch, ObjectDelta, Position
 from engine.replay import Agreement
 from engine.shard import Shard
 from kernels import reasons
-
-EXTRAPOLATED_MAX = 0.2
-"""A larger share of proposals outside the observed prices, and the estimate has no support."""
-
-DRAWS = 200
-"""Of each interval: elasticities and listings are drawn anew so often."""
-
-FLATTEST = -0.05
-"""No listing sells more because it is dearer."""
+from kernels.hyperparameters import BACKTEST_DRAWS, EXTRAPOLATED_MAX, FLATTEST
 
 OURS = 1_000_000
 """The index from which on the deltas that a backtest adds are numbered within their record."""
@@ -360,7 +352,9 @@ def _earned(segments: np.ndarray, currency: str) -> Earned:
     gain_at, log = unit_profit(some, after[other]), np.log(after[other] / before[other])
     listings, listing = np.unique(some["row"], return_inverse=True)
     random = np.random.default_rng(len(listings))
-    off = np.array([NormalDist().inv_cdf((at + 0.5) / DRAWS) for at in range(DRAWS)])
+    off = np.array(
+        [NormalDist().inv_cdf((at + 0.5) / BACKTEST_DRAWS) for at in range(BACKTEST_DRAWS)]
+    )
 
     def difference(z: float, weight: np.ndarray | None) -> float:
         slope = np.minimum(some["elasticity"] + z * some["elasticity_sd"], FLATTEST)

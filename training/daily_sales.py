@@ -19,12 +19,11 @@ from msgspec import Struct
 
 from engine.errors import RejectedInput
 from engine.routing import key64
+from kernels.hyperparameters import PRICE_LOOK_HOURS
 from persistence.ports import SeriesStore
 
 DAY_MS = 86_400_000
 RETAILER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-LOOKS = (0, 6, 12, 18)
-"""Hours at which a day's price is looked at; it is the mean of what is found."""
 
 LISTINGS_MAX, DAYS_MAX = 200_000, 800
 
@@ -122,7 +121,7 @@ def _in_force(
             minors.append(int(each["in_force_minor"]))
     price = np.full(shape, np.nan)
     days = (first + np.arange(shape[1])) * DAY_MS
-    looks = days[:, None] + np.array(LOOKS) * 3_600_000
+    looks = days[:, None] + np.array(PRICE_LOOK_HOURS) * 3_600_000
     for row, (times, minors) in told.items():
         at = np.searchsorted(np.array(times), looks, side="right") - 1
         found = np.where(at >= 0, np.array(minors, dtype=np.float64)[np.maximum(at, 0)], np.nan)

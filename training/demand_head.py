@@ -15,21 +15,21 @@ import jax.numpy as jnp
 import numpy as np
 from msgspec import Struct
 
+from kernels.hyperparameters import (
+    HEAD_BATCH_ROWS,
+    HEAD_EMBEDDING,
+    HEAD_LEVEL_SD,
+    HEAD_OFFSET_SD,
+    HEAD_RATE,
+    HEAD_STEPS,
+    HEAD_USUAL,
+    HEAD_USUAL_SD,
+    HEAD_WIDTH,
+)
 from training.rows import FEATURES, Rows
 
 SEEN = [FEATURES.index(name) for name in ("recent_log", "usual_price_log")]
 CATEGORY, WEEKDAY = FEATURES.index("category"), FEATURES.index("weekday")
-
-WIDTH, EMBEDDING = 16, 4
-STEPS, BATCH_ROWS, RATE = 500, 32_768, 0.02
-USUAL, USUAL_SD = 2.6, 0.8
-"""Of elasticities' sizes, over categories (Bijmolt et al.)."""
-
-OFFSET_SD = 0.7
-"""Of a listing's beside its like."""
-
-LEVEL_SD = 0.3
-"""Of what the head corrects the trees by."""
 
 
 class Head(Struct, frozen=True, eq=False):
@@ -89,9 +89,9 @@ def fit_head(rows: Rows, base: np.ndarray, listings: int, categories: int, seed:
         units=jnp.asarray(rows.units.astype(np.float32)),
     )
     weights = _weights(jax.random.key(seed), listings, categories)
-    optimiser = optax.adam(optax.cosine_decay_schedule(RATE, STEPS))
+    optimiser = optax.adam(optax.cosine_decay_schedule(HEAD_RATE, HEAD_STEPS))
     count = len(rows.units)
-    size = min(count, BATCH_ROWS)
+    size = min(count, HEAD_BATCH_ROWS)
 
     @jax.jit
     def step(weights: Any, state: Any, key: jax.Array) -> tuple[Any, Any]:
@@ -102,23 +102,23 @@ def fit_head(rows: Rows, base: np.ndarray, listings: int, categories: int, seed:
         return optax.apply_updates(weights, updates), state
 
     state = optimiser.init(weights)
-    for key in jax.random.split(jax.random.key(seed + 1), STEPS):
+    for key in jax.random.split(jax.random.key(seed + 1), HEAD_STEPS):
         weights, state = step(weights, state, key)
     return Head(weights, centre, scale, dispersion)
 
 
 def _weights(key: jax.Array, listings: int, categories: int) -> dict[str, jax.Array]:
     keys = jax.random.split(key, 4)
-    inputs = 2 + EMBEDDING
+    inputs = 2 + HEAD_EMBEDDING
     return {
-        "category": 0.1 * jax.random.normal(keys[0], (categories, EMBEDDING)),
-        "level_in": jax.random.normal(keys[1], (inputs + 7, WIDTH)) / np.sqrt(inputs + 7.0),
-        "level_bias": jnp.zeros(WIDTH),
-        "level_out": jnp.zeros(WIDTH),
-        "slope_in": jax.random.normal(keys[2], (inputs, WIDTH)) / np.sqrt(float(inputs)),
-        "slope_bias": jnp.zeros(WIDTH),
-        "slope_out": jnp.zeros(WIDTH),
-        "slope_usual": jnp.asarray(np.log(np.expm1(USUAL)), dtype=jnp.float32),
+        "category": 0.1 * jax.random.normal(keys[0], (categories, HEAD_EMBEDDING)),
+        "level_in": jax.random.normal(keys[1], (inputs + 7, HEAD_WIDTH)) / np.sqrt(inputs + 7.0),
+        "level_bias": jnp.zeros(HEAD_WIDTH),
+        "level_out": jnp.zeros(HEAD_WIDTH),
+        "slope_in": jax.random.normal(keys[2], (inputs, HEAD_WIDTH)) / np.sqrt(float(inputs)),
+        "slope_bias": jnp.zeros(HEAD_WIDTH),
+        "slope_out": jnp.zeros(HEAD_WIDTH),
+        "slope_usual": jnp.asarray(np.log(np.expm1(HEAD_USUAL)), dtype=jnp.float32),
         "slope_own": jnp.zeros(listings),
     }
 
@@ -154,10 +154,10 @@ def _loss(
     log_units = jnp.clip(batch.base + correction - slope * batch.moved, -12.0, 12.0)
     k = 1.0 / dispersion
     fit = (batch.units + k) * jnp.logaddexp(log_units, jnp.log(k)) - batch.units * log_units
-    own = jnp.square(weights["slope_own"]).sum() / (2.0 * OFFSET_SD**2)
-    usual = weights["slope_usual"] - np.log(np.expm1(USUAL))
-    held = own + jnp.square(usual) / (2.0 * USUAL_SD**2)
-    held = held + jnp.square(correction).mean() / (2.0 * LEVEL_SD**2)
+    own = jnp.square(weights["slope_own"]).sum() / (2.0 * HEAD_OFFSET_SD**2)
+    usual = weights["slope_usual"] - np.log(np.expm1(HEAD_USUAL))
+    held = own + jnp.square(usual) / (2.0 * HEAD_USUAL_SD**2)
+    held = held + jnp.square(correction).mean() / (2.0 * HEAD_LEVEL_SD**2)
     for name in ("level_out", "slope_out", "category"):
         held = held + jnp.square(weights[name]).sum() * 2.0
     return fit.mean() + held / rows

@@ -7,30 +7,24 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from engine.artefact import (
-    ELASTICITY_MAX,
-    ELASTICITY_MIN,
-    LEVEL_MAX,
-    PREDICTION_DTYPE,
-    SEASON_MAX,
-    encode_artefact,
-)
+from engine.artefact import PREDICTION_DTYPE, encode_artefact
 from engine.errors import RejectedInput
+from kernels.hyperparameters import (
+    FORGETTING_SD,
+    HEAD_OFFSET_SD,
+    HELD_DAYS,
+    HISTORY_SD,
+    PREDICTED_ELASTICITY_MAX,
+    PREDICTED_ELASTICITY_MIN,
+    PREDICTED_LEVEL_MAX,
+    PREDICTED_SEASON_MAX,
+    TRAINING_ROWS_MIN,
+)
 from training.daily_sales import DailySales
-from training.demand_head import OFFSET_SD, WEEKDAY, Head, fit_head, seen_of
+from training.demand_head import WEEKDAY, Head, fit_head, seen_of
 from training.levels import Levels
 from training.rows import Before, Rows, before, features_of, rows_of
 from training.trained import Trained
-
-HELD_DAYS = 14
-"""The last days, on which a model that was fitted to those before is scored."""
-
-ROWS_MIN = 500
-FORGETTING_SD = 0.1
-"""How far a level has moved since it was learnt, in logs: a model is never surer of it."""
-
-HISTORY_SD = 0.25
-"""Beside what the rows say: elasticities in prices that managers set may be off by this much."""
 
 
 class _Fitted(Struct, frozen=True, eq=False):
@@ -74,8 +68,10 @@ def train(
 
 def _fit(data: DailySales, seed: int) -> _Fitted:
     rows = rows_of(data)
-    if len(rows.units) < ROWS_MIN:
-        problem = f"{len(rows.units)} listing-days with a week before them, below {ROWS_MIN}"
+    if len(rows.units) < TRAINING_ROWS_MIN:
+        problem = (
+            f"{len(rows.units)} listing-days with a week before them, below {TRAINING_ROWS_MIN}"
+        )
         raise RejectedInput("/days", problem, "name more days, or wait for more sales")
     levels = Levels(rows, seed)
     base = levels.log_units(rows.features, rows.recent)
@@ -96,14 +92,14 @@ def _predictions(data: DailySales, fitted: _Fitted) -> tuple[np.ndarray, np.ndar
     information = _information(fitted, len(data.keys))
     table = np.zeros(len(known), dtype=PREDICTION_DTYPE)
     table["reference_minor"] = np.maximum(np.rint(np.exp(state.price_log[known, -1])), 1.0)
-    table["level"] = np.clip(average, -LEVEL_MAX, LEVEL_MAX)
-    table["elasticity"] = np.clip(-slope, ELASTICITY_MIN, ELASTICITY_MAX)
+    table["level"] = np.clip(average, -PREDICTED_LEVEL_MAX, PREDICTED_LEVEL_MAX)
+    table["elasticity"] = np.clip(-slope, PREDICTED_ELASTICITY_MIN, PREDICTED_ELASTICITY_MAX)
     sold = np.maximum(state.recent[known, -1] * state.days[known, -1], 0.5)
     noise = (1.0 / sold + fitted.head.dispersion / state.days[known, -1]) + FORGETTING_SD**2
     table["level_sd"] = np.clip(np.sqrt(noise), 0.05, 3.0)
-    variance = 1.0 / (information[known] + 1.0 / OFFSET_SD**2) + HISTORY_SD**2
+    variance = 1.0 / (information[known] + 1.0 / HEAD_OFFSET_SD**2) + HISTORY_SD**2
     table["elasticity_sd"] = np.clip(np.sqrt(variance), 0.1, 3.0)
-    table["season"] = np.clip(season, -SEASON_MAX, SEASON_MAX)
+    table["season"] = np.clip(season, -PREDICTED_SEASON_MAX, PREDICTED_SEASON_MAX)
     return data.keys[known], table
 
 
@@ -146,7 +142,7 @@ def _scores(data: DailySales, seed: int) -> dict[str, float]:
     if held < 2 * HELD_DAYS:
         return {}
     past = data.until(held)
-    if len(rows_of(past).units) < ROWS_MIN:
+    if len(rows_of(past).units) < TRAINING_ROWS_MIN:
         return {}
     fitted, state = _fit(past, seed), before(past)
     listings = np.flatnonzero(state.days[:, -1] >= 1)

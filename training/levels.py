@@ -8,21 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from kernels.hyperparameters import TREE_PARAMETERS, TREE_ROUNDS
 from training.rows import Rows
-
-ROUNDS = 80
-PARAMETERS = {
-    "objective": "count:poisson",
-    "tree_method": "hist",
-    "max_depth": 4,
-    "eta": 0.08,
-    "min_child_weight": 20.0,
-    "lambda": 5.0,
-    "max_delta_step": 0.7,
-    "subsample": 1.0,
-    "nthread": 1,  # a second thread adds up in another order
-}
-"""Small trees over the logarithm of recent sales: they say how a day differs, not how a shop."""
 
 
 class Levels:
@@ -34,7 +21,9 @@ class Levels:
         self._xgboost = xgboost
         matrix = self._matrix(rows.features, rows.recent)
         matrix.set_label(rows.units)
-        self._booster = xgboost.train({**PARAMETERS, "seed": seed}, matrix, num_boost_round=ROUNDS)
+        self._booster = xgboost.train(
+            {**TREE_PARAMETERS, "seed": seed}, matrix, num_boost_round=TREE_ROUNDS
+        )
 
     def log_units(self, features: np.ndarray, recent: np.ndarray) -> np.ndarray:
         """Return float64[rows], log of the units that are foreseen."""

@@ -3,11 +3,8 @@
 import numpy as np
 from msgspec import Struct
 
+from kernels.hyperparameters import KNOWN_DAYS_MIN, RECENT_DAYS
 from training.daily_sales import DailySales
-
-RECENT_DAYS = 28
-KNOWN_DAYS_MIN = 7
-"""A row needs so many days before it."""
 
 FEATURES = (
     "recent_log",

@@ -12,14 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from kernels.demand import Sale, best_price
+from kernels.hyperparameters import IMPLIED_MAX, IMPLIED_MIN, IMPLIED_SD_MIN
 
 VERSION = "constant-elasticity-1"
-
-IMPLIED_MIN, IMPLIED_MAX = -10.0, -1.25
-"""What a status quo may say at most: a margin beyond it is a wrong cost rather than a taste."""
-
-IMPLIED_SD_MIN = 0.1
-"""However well a margin fits, one price is one observation."""
 
 
 class Evidence(NamedTuple):

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.cannibalisation import SLOPE_MAX
 from engine.checkpoint import merge_parts
 from engine.objectives import PROFIT, REVENUE, UNITS, counted_cost
 from engine.shard import Shard
+from kernels.hyperparameters import CATEGORY_SLOPE_MAX
 from tests.engine.builders import DAY, World
 
 SKUS = [f"S{number}" for number in range(6)]
@@ -86,7 +86,7 @@ def test_a_share_that_would_make_a_category_inelastic_drives_no_price_up_for_eve
     """Nine tenths stay, says the retailer: then no price would be dear enough."""
     world = shop(200, cannibalised_share=0.9, dither=0.0, prior_elasticity_sd=0.1)
     first = prices_of(world)
-    most = COST * SLOPE_MAX / (1.0 + SLOPE_MAX)
+    most = COST * CATEGORY_SLOPE_MAX / (1.0 + CATEGORY_SLOPE_MAX)
     assert (first < most).all()
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from engine.replay import Agreement
-from engine.rivals import OFFER_TENURE, OFFER_TENURE_SHIFT, TENURE_DAYS, TENURE_MAX
+from engine.rivals import OFFER_TENURE, OFFER_TENURE_SHIFT, TENURE_MAX
 from engine.shard import Shard
+from kernels.hyperparameters import TENURE_DAYS
 from repricer import batch_of
 from tests.engine.builders import DAY, HOUR, MINUTE, World
 

@@ -7,7 +7,7 @@ from engine.deltas import ModeChanged
 from engine.legal import chosen_logs, coarse, neighbours, perceived_log, profit
 from engine.policy import ENDINGS_MAX, ending_code
 from kernels.choice import Place
-from kernels.elasticities import ELASTICITIES
+from kernels.hyperparameters import ELASTICITIES
 from tests.engine.builders import DAY, World
 
 

@@ -16,8 +16,9 @@ from engine.errors import RejectedInput
 from engine.promotion import MISSING
 from engine.replay import Agreement
 from engine.routing import key64
-from engine.serving import DROP, Served, chosen
+from engine.serving import Served, chosen
 from engine.shard import Shard
+from kernels.hyperparameters import ROLLBACK_DROP
 from repricer import batch_of
 from tests.engine.builders import DAY, World, only
 
@@ -124,7 +125,7 @@ def test_a_canary_serves_its_share_and_becomes_the_champion() -> None:
     assert [len(told(day)) for day in days] == [0, 0, 0, 0, 1]
     fields = only(told(days[-1])).fields
     assert (fields["model"], fields["stage"]) == ("m-1", "champion")
-    assert fields["errors"]["with"] <= fields["errors"]["without"] * (1.0 + DROP)
+    assert fields["errors"]["with"] <= fields["errors"]["without"] * (1.0 + ROLLBACK_DROP)
     assert set(served(world)) == set(SKUS)
     assert world.shard.models()["acme"]["champion"]["model"] == "m-1"
 
@@ -150,7 +151,9 @@ def test_a_sabotaged_model_is_rolled_back_by_itself() -> None:
     ended = next(at for at, day in enumerate(days) if told(day))
     change = only(told([each for day in days for each in day]))
     assert (change.fields["model"], change.fields["stage"]) == ("m-bad", "rolled_back")
-    assert change.fields["errors"]["with"] > change.fields["errors"]["without"] * (1.0 + DROP)
+    assert change.fields["errors"]["with"] > change.fields["errors"]["without"] * (
+        1.0 + ROLLBACK_DROP
+    )
     assert ended <= 4, "before its days were over"
     assert served(world) == {}
     assert world.shard.models() == {}

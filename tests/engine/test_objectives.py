@@ -10,7 +10,7 @@ from engine.objectives import OBJECTIVES, PROFIT, REVENUE, UNITS, counted_cost
 from engine.policy import Policy, policy_row
 from kernels.choice import Place, best_log
 from kernels.clearing import run_out_log
-from kernels.elasticities import ELASTICITIES
+from kernels.hyperparameters import ELASTICITIES
 from tests.engine.builders import DAY, T, World
 
 SKUS = [f"S{number}" for number in range(8)]

@@ -5,7 +5,8 @@ import pytest
 
 from engine.deltas import ModeChanged
 from engine.learnt import LEARNT_DTYPE, new_learnt
-from engine.proven import BARRED_DAYS, barred_above, prove
+from engine.proven import barred_above, prove
+from kernels.hyperparameters import BARRED_DAYS
 from tests.engine.builders import DAY, World
 
 DAYS = 60

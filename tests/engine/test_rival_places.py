@@ -7,12 +7,12 @@ from engine.rivals import (
     OFFER_DTYPE,
     OFFER_USED,
     OFFERS_MAX,
-    OUTLIER_LOG_MIN,
     RivalTable,
     median,
     outliers,
     unseen_offers,
 )
+from kernels.hyperparameters import OUTLIER_LOG_MIN
 
 
 def naive_offers(table: RivalTable, row: int) -> np.ndarray:

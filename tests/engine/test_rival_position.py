@@ -12,9 +12,10 @@ from engine.deltas import ExperimentStarted, PolicyChanged, PriceReported, RateC
 from engine.explanation import ListingFacts, explain
 from engine.policy import POLICY_DTYPE, Policy, PolicyBook, policy_row
 from engine.replay import Agreement
-from engine.rival_position import REST_LOG, nearest, stepped, under_way
+from engine.rival_position import nearest, stepped, under_way
 from engine.shard import Shard
 from kernels import reasons
+from kernels.hyperparameters import REST_LOG
 from repricer import batch_of
 from tests.engine.builders import DAY, HOUR, MINUTE, World, moved
 from tests.engine.test_brake import undercut

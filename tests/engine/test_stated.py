@@ -7,7 +7,8 @@ import pytest
 
 from engine.deltas import ModeChanged, PriceReported
 from engine.learnt import RetailerLearning
-from kernels.elasticities import BEFORE_FLAT, BIAS_COLUMNS, MEANS
+from kernels.elasticities import BEFORE_FLAT, BIAS_COLUMNS
+from kernels.hyperparameters import MEANS
 from tests.engine.builders import DAY, World
 from tests.engine.test_learning import ELASTICITIES, SKUS, lived, sales, shop
 

@@ -6,9 +6,7 @@ import pytest
 from kernels.forms import (
     CONSTANT,
     EXPONENTIAL,
-    LEAD_NATS,
     POOLED,
-    TRIAL_CURVATURES,
     TRIALS,
     Shown,
     chosen,
@@ -17,6 +15,7 @@ from kernels.forms import (
     slopes,
     tried,
 )
+from kernels.hyperparameters import LEAD_NATS, TRIAL_CURVATURES
 from kernels.whitening import Belief, Level, Seen, believable, foresee, learn
 
 ROWS = 100

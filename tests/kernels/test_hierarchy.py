@@ -4,17 +4,9 @@ import numpy as np
 import pytest
 
 from kernels.choice import Place, best_log, dither_size, pinned
-from kernels.elasticities import (
-    BIAS_COLUMNS,
-    BIASES,
-    ELASTICITIES,
-    FAMILIES,
-    Evidence,
-    Roots,
-    family_priors,
-    moments,
-)
+from kernels.elasticities import BIAS_COLUMNS, FAMILIES, Evidence, Roots, family_priors, moments
 from kernels.hierarchy import fit, likely_biases, posterior
+from kernels.hyperparameters import BIASES, ELASTICITIES
 
 GROUPS, EACH = 12, 60
 
