@@ -8,6 +8,7 @@ from engine.learnt import RetailerLearning, sums_of
 from engine.memory import Memory
 from engine.promotion import informed_learnt
 from engine.stated import Stated, own_word, roots_of, stated_of
+from kernels.choice import hidden_variance
 from kernels.elasticities import Evidence, Roots, implied, moments
 from kernels.hierarchy import fit, pooled, posterior
 from kernels.hyperparameters import (
@@ -18,12 +19,15 @@ from kernels.hyperparameters import (
     CONFIG_ROWS,
     CONFIGS,
     CONFIGS_MOST,
+    ELASTICITY_SPREAD,
     FIT_DAYS,
     FIT_DAYS_LATER,
     FOLLOW_PRIOR,
+    MEAN_SD,
     MEANS,
     NARROW_LOG,
     NARROW_REACH,
+    OTHERS_TESTED_SHARE,
     PILED_LOG,
     PILED_MOST,
     PILED_SHARE,
@@ -147,6 +151,32 @@ def evidence_of(
     piled = np.isfinite(markup) & (markup <= held.piled_log)
     told = np.where(_is_ruled(held, markup, said), np.nan, markup)
     return Evidence(sums["xx"] + own[0], moment + own[1], told, piled, said.error)
+
+
+def tested_of(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> np.ndarray:
+    """Return float64[categories], the precision that moves of prices gave each one's slopes.
+
+    What other categories were tested counts for a share: who prices one too dear prices others so.
+
+    Args:
+        mine: all rows of the retailer.
+    """
+    category = categories_of(memory, held, memory.listings.listings.take(mine))
+    told = sums_of(held, memory.learnt.rows.take(mine))["xx"]
+    own = np.bincount(category, told, len(held.categories))
+    return np.asarray(own + OTHERS_TESTED_SHARE * (own.sum() - own))
+
+
+def hidden_of(held: RetailerLearning, category: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Return float64[rows], what a bias that a row's whole category shares may hide of its slope.
+
+    Args:
+        mean: of what is believed of each row's elasticity.
+    """
+    assert held.table is not None
+    roots = held.table.roots
+    sd = MEAN_SD * roots.sd[category] / ELASTICITY_SPREAD
+    return hidden_variance(mean, held.tested[category], roots.error[category], sd)
 
 
 def refit(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> None:

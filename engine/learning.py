@@ -20,9 +20,11 @@ from engine.evidence import (
     categories_of,
     effective_cost_ratio,
     evidence_of,
+    hidden_of,
     markups,
     refit,
     restated,
+    tested_of,
 )
 from engine.forms import (
     choose_forms,
@@ -166,6 +168,7 @@ def _begin_phase(memory: Memory, number: int, held: RetailerLearning, mine: np.n
             refit(memory, held, mine)
             budget = memory.groups.book.retailer_policy(memory.retailers.ids[number])
             held.dither_scale = _dither_scale(memory, held, mine, budget.exploration_budget_minor)
+        held.tested = tested_of(memory, held, mine)
         held.earned = earned_by_category(memory, held, mine)
         choose_forms(held)
 
@@ -466,7 +469,8 @@ def decide_rows(
     moved = np.clip(best - anchor, -step, step)
     moved = np.where(np.abs(moved) < MOVE_MIN_LOG, 0.0, moved)
     noise = np.exp(-learnt["level"].astype(np.float64)) + held.dispersion
-    size = dither_size(mean, variance, noise, curvature, policy["dither"].astype(np.float64))
+    doubt = variance + hidden_of(held, category, mean)
+    size = dither_size(mean, doubt, noise, curvature, policy["dither"].astype(np.float64))
     # Prices that follow what sold teach nothing of elasticities, strayed or not.
     size = np.where(pinned(place, anchor + moved, mean, variance) | sells, 0.0, size)
     pair = learnt["turns"] // 2

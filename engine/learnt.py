@@ -123,6 +123,8 @@ class RetailerLearning:
         self.form_precisions = np.zeros((2, TRIALS, 0))
         self.form_slopes = np.zeros((2, TRIALS, 0))  # as they stood when the running close began
         self.pooled_sd = np.zeros(0)  # of each category's mean
+        # The precision that moves of prices gave each category's slopes, others' moves in part.
+        self.tested: np.ndarray = np.zeros(0)
         self.explored = np.zeros(2)  # profit given up to dithers, and all of it, as expected
         self.piled_log = -1.0  # markups up to it are bounds and no choices
         self.ruled: list[int] = []  # markups that are rules of thumb, in steps
@@ -169,6 +171,8 @@ class RetailerLearning:
         table = state["table"]
         if table is not None:
             learning.table = _table_of(table)
+            if "tested" not in state["arrays"]:  # of before it was kept: nothing hides for a day
+                learning.tested = np.full(learning.table.parts.shape[1], np.inf)
         return learning
 
 

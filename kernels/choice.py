@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels.hyperparameters import ELASTICITIES, HORIZON_DAYS, PRICE_OFFSETS
+from kernels.hyperparameters import ELASTICITIES, HIDDEN_BIAS_SD, HORIZON_DAYS, PRICE_OFFSETS
 from kernels.ladder import LADDER, compiled, padded, pieces, product
 
 _OFFSETS_32 = PRICE_OFFSETS.astype(np.float32)
@@ -119,6 +119,27 @@ def dither_size(
     bend = np.maximum(mean * (1.0 + mean) + 2.0 * curvature, 0.3)
     pays = HORIZON_DAYS * np.square(variance) / (np.square(bend) * noise)
     return np.asarray(largest * np.clip(np.log2(np.maximum(pays, 1.0)), 0.0, 1.0))
+
+
+def hidden_variance(
+    mean: np.ndarray, tested: np.ndarray, error: np.ndarray, sd: np.ndarray
+) -> np.ndarray:
+    """Return float64[rows], what a bias that all of a category's prices share may hide.
+
+    Where every price of a category is too dear by the same share its markups agree with each other,
+    and no belief is in doubt: only moves of prices tell, of whichever of its listings. So this
+    counts for how far prices stray, and for nothing else.
+
+    Args:
+        mean: of elasticities.
+        tested: the precision that moves gave the category's slopes.
+        error: how wrong managers are, in log price, where that is stated, else 0.
+        sd: of what was thought of the category's mean beforehand: no more is hidden.
+    """
+    bias = np.where(error > 0.0, np.minimum(error, HIDDEN_BIAS_SD), HIDDEN_BIAS_SD)
+    # What a bias of the best markup, log(e / (1 + e)), is as one of the elasticity.
+    most = np.square(np.minimum(bias * np.abs(mean * (1.0 + mean)), sd))
+    return np.asarray(1.0 / (1.0 / np.maximum(most, 1e-12) + tested))
 
 
 def pinned(place: Place, asked: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:

@@ -229,6 +229,15 @@ PRICE_OFFSETS = np.linspace(-0.36, 0.36, 73)
 HORIZON_DAYS = 150.0
 """Within which a dither shall earn what it costs."""
 
+HIDDEN_BIAS_SD = 0.15
+"""How far off all of a category's prices may be, in logs, before any of them was moved. A tenth was
+no cheaper where prices were right (decision 0094)."""
+
+OTHERS_TESTED_SHARE = 0.25
+"""Of the precision that other categories' moves told, what counts for a category: with none,
+categories of a few listings stray for months; with all of it one that is biased alone would not be
+found (decision 0103)."""
+
 MOVE_MAX_LOG = 0.13
 """Most that a learnt price moves from one decision to the next, dither included: below what the
 breaker calls a large move."""

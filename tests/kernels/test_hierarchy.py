@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from kernels.choice import Place, best_log, dither_size, pinned
+from kernels.choice import Place, best_log, dither_size, hidden_variance, pinned
 from kernels.elasticities import BIAS_COLUMNS, FAMILIES, Evidence, Roots, family_priors, moments
 from kernels.hierarchy import fit, likely_biases, posterior
-from kernels.hyperparameters import BIASES, ELASTICITIES
+from kernels.hyperparameters import BIASES, ELASTICITIES, HIDDEN_BIAS_SD
 
 GROUPS, EACH = 12, 60
 
@@ -167,6 +167,28 @@ def test_no_threshold_decides_about_a_dither() -> None:
     # A figure that is a fifth off moves no dither by more than a third of its way.
     fifth = int(np.log(1.2) / np.log(noise[1] / noise[0]))
     assert np.abs(size[fifth:] - size[:-fifth]).max() < 0.02
+
+
+def test_what_a_common_bias_may_hide_is_told_by_the_categorys_own_moves() -> None:
+    mean, nothing, much = np.array([-1.6, -2.6, -4.0]), np.zeros(3), np.full(3, 99.0)
+    untested = hidden_variance(mean, nothing, nothing, much)
+    # As much as the elasticity is off whose best markup is off by as much.
+    off = np.log((mean - 1e-4) / (1 + mean - 1e-4)) - np.log(mean / (1 + mean))
+    assert np.sqrt(untested) == pytest.approx(HIDDEN_BIAS_SD / np.abs(off / 1e-4), rel=1e-3)
+    for tested in (0.1, 1.0, 100.0):
+        left = hidden_variance(mean, np.full(3, tested), nothing, much)
+        assert 1.0 / left == pytest.approx(1.0 / untested + tested)
+    mean[0] = -1.0
+    assert (hidden_variance(mean, np.full(3, np.inf), nothing, much) == 0.0).all()
+
+
+def test_what_is_stated_of_a_category_bounds_what_its_bias_may_hide() -> None:
+    mean, nothing = np.full(4, -2.6), np.zeros(4)
+    error, sd = np.array([0.0, 0.03, 0.5, 0.0]), np.array([0.8, 0.8, 0.8, 0.1])
+    plain, good, wild, sure = hidden_variance(mean, nothing, error, sd)
+    assert good == pytest.approx(plain * np.square(0.03 / HIDDEN_BIAS_SD))
+    assert wild == plain
+    assert sure == pytest.approx(0.01)
 
 
 def told(
