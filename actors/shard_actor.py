@@ -101,6 +101,7 @@ class ShardActor:
         cautious: bool = False,
         warmed: Callable[[], None] = lambda: None,
         artefacts: Artefacts | None = None,
+        lacking: Callable[[], Awaitable[str | None]] | None = None,
     ) -> None:
         self.phase = "new"
         self.different = 0  # replayed decisions that differ within their replay domain: an alarm
@@ -123,6 +124,7 @@ class ShardActor:
         self._cautious = cautious
         self._artefacts = artefacts  # None: whatever a promotion names is missing
         self._warmed = warmed  # told when all is there that will stay
+        self._lacking = lacking  # fetches a checkpoint from elsewhere, None: there is nowhere
         self._passed_place: tuple[int, int] | None = None
         self._attempts = Attempts()
         self._strong_reads: list[tuple[int, asyncio.Event]] = []
@@ -379,6 +381,8 @@ class ShardActor:
         number, settings = self._shard_number, self._settings
         self._decisions = await self._open_log(DECISIONS)
         chain = await patiently(lambda: self._checkpoints.newest(self._counts))
+        if chain is None and self._lacking is not None and await self._lacking() is not None:
+            chain = await patiently(lambda: self._checkpoints.newest(self._counts))
         self._rounds = Checkpointing(
             self._checkpoints,
             shard_number=number,

@@ -5,8 +5,9 @@ newest chain beside: first the parts, in rows of at most a megabyte, then, by co
 the epoch, the manifest that names them. A manifest therefore never names what is not there, and a
 replaced owner's never takes the place of its successor's.
 
-At a start the shipped chain is fetched only when it is newer than what verifies locally. A store
-that is down is no reason not to start: the log holds the rest.
+At a start the shipped chain is fetched where it is newer than what is here, if that takes no time,
+and where nothing here can be used, for as long as it takes. A store that is down is no reason not
+to start: the log holds the rest.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from persistence.checkpoints import (
     CheckpointFiles,
     decode_increment,
     is_checkpoint,
+    place_of,
 )
 from persistence.decision_records import LogPosition
 from persistence.ports import SeriesStore, Statement, TableStore
@@ -34,6 +36,9 @@ from persistence.ports import SeriesStore, Statement, TableStore
 LOGGER = logging.getLogger("repricer.shipping")
 
 PART_BYTES_MAX = 1_000_000
+UNFETCHED = (FailedDependency, CorruptCheckpoint, TimeoutError, OSError)
+"""For these a start does without what was shipped."""
+
 PARTS_PER_WRITE = 4
 """Parts of one transaction, so that each has a fair chance within its deadline."""
 
@@ -116,8 +121,7 @@ class Shipping:
             CorruptCheckpoint: what was shipped fails its digests; the local ones stand.
             FailedDependency: the store did not answer.
         """
-        await self._migrate()
-        manifest = await self._manifest()
+        manifest = await self._known()
         if manifest is None:
             return None
         local = await self._newest()
@@ -125,6 +129,9 @@ class Shipping:
             place = (local.position.epoch, local.position.seq)
             if place >= _place(manifest):
                 return None
+        return await self._receive(manifest)
+
+    async def _receive(self, manifest: dict[str, Any]) -> str:
         files = _files(manifest)
         contents = [(file.name, await self._content(file)) for file in files]
         for name, content in contents:  # base first: a crash in between leaves a shorter chain
@@ -168,14 +175,43 @@ class Shipping:
                 LOGGER.info("shard %d: checkpoint %s shipped", self._shard, name)
             await asyncio.sleep(every_ms / 1000)
 
-    async def fetch_for_start(self, deadline_ms: int) -> str | None:
-        """Fetch what is newer than here, if the store answers in time: no start waits for it."""
+    async def fetch_newer(self, deadline_ms: int) -> str | None:
+        """Fetch what is newer than the newest file here, in time or not at all: no start waits.
+
+        Files are compared by their names. To verify a large one takes as long as the start has, and
+        whoever restores it does so anyway.
+        """
         try:
             async with asyncio.timeout(deadline_ms / 1000):
-                return await self.fetch()
-        except (FailedDependency, CorruptCheckpoint, TimeoutError, OSError) as error:
+                names = await self._files.names()
+                if not names:
+                    return None
+                manifest = await self._known()
+                if manifest is None or place_of(names[-1]) >= _place(manifest):
+                    return None
+                return await self._receive(manifest)
+        except UNFETCHED as error:
             LOGGER.warning("shard %d: no checkpoint fetched: %r", self._shard, error)
             return None
+
+    async def fetch_lacking(self, deadline_ms: int) -> str | None:
+        """Fetch what was shipped, whatever is here: it cannot be used.
+
+        Args:
+            deadline_ms: for the store to say what was shipped. The files, which may be large, take
+                as long as it goes on to give them: the other way is a log from its beginning.
+        """
+        try:
+            async with asyncio.timeout(deadline_ms / 1000):
+                manifest = await self._known()
+            return None if manifest is None else await self._receive(manifest)
+        except UNFETCHED as error:
+            LOGGER.warning("shard %d: no checkpoint fetched: %r", self._shard, error)
+            return None
+
+    async def _known(self) -> dict[str, Any] | None:
+        await self._migrate()
+        return await self._manifest()
 
     async def _newest(self) -> Chain | None:
         """Return the newest chain that verifies, without its parts; files are looked at once."""

@@ -5,6 +5,7 @@ A backend is imported only when the settings choose it, so that a process pays f
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -176,10 +177,17 @@ def make_shipping(settings: Settings, stores: Stores) -> list[Shipping]:
     ]
 
 
-async def fetch_checkpoint(settings: Settings, shard: int, *, deadline_ms: int) -> str | None:
+FETCH_DEADLINE_MS = 1_000
+"""A start waits no longer for a store to say what was shipped: the log holds the rest."""
+
+
+async def fetch_checkpoint(settings: Settings, shard: int, *, lacking: bool = False) -> str | None:
     """Fetch a shipped checkpoint that is newer than the local ones, if the store answers in time.
 
     A local table store holds nothing that the folder beside it does not, so it is not asked.
+
+    Args:
+        lacking: no local one can be used; see :meth:`Shipping.fetch_lacking`.
     """
     if settings.tables.backend == "sqlite":
         return None
@@ -187,7 +195,9 @@ async def fetch_checkpoint(settings: Settings, shard: int, *, deadline_ms: int) 
     files, generation = make_checkpoints(settings, shard), settings.shards.generation
     try:
         shipping = Shipping(files, tables, shard=shard, generation=generation)
-        return await shipping.fetch_for_start(deadline_ms)
+        if lacking:
+            return await shipping.fetch_lacking(FETCH_DEADLINE_MS)
+        return await shipping.fetch_newer(FETCH_DEADLINE_MS)
     finally:
         await tables.close()
 
@@ -311,4 +321,5 @@ async def make_owner(settings: Settings, start: Start, logs: Logs) -> ShardActor
         cautious=start.cautious,
         warmed=settle,
         artefacts=Artefacts(make_blobs(settings)),
+        lacking=partial(fetch_checkpoint, settings, start.shard, lacking=True),
     )

@@ -48,8 +48,6 @@ from persistence.wire import Decoder
 LOGGER = logging.getLogger("repricer.owner")
 
 DRAIN_CHECKPOINT_S = 20.0
-FETCH_DEADLINE_MS = 1_000
-"""A start waits no longer for a store: the log holds the rest."""
 
 ENDS: tuple[tuple[type[Exception], str], ...] = (
     (StaleEpoch, "fenced"),
@@ -208,7 +206,7 @@ class OwnerProcess:
         logs = make_logs(self._settings)
         shard = self._start.shard
         warm_wire()
-        await fetch_checkpoint(self._settings, shard, deadline_ms=FETCH_DEADLINE_MS)
+        await fetch_checkpoint(self._settings, shard)
         actor = await make_owner(self._settings, self._start, logs)
         draining = asyncio.Event()
 

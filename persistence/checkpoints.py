@@ -467,6 +467,11 @@ def epoch_of(name: str) -> int:
     return int(name[:10])
 
 
+def place_of(name: str) -> tuple[int, int]:
+    """Return epoch and seq in a file's name."""
+    return epoch_of(name), int(name[11:25])
+
+
 def header_of(increment: Increment) -> Header:
     """Return an increment's header with nothing of its parts: to hash them is for who writes."""
     return Header(

@@ -1,6 +1,6 @@
 """An owner of a toy shard on logs in memory, for the tests beside this file."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Home:
         machine: Clock | None = None,
         standby: bool = False,
         cautious: bool = False,
+        lacking: Callable[[], Awaitable[str | None]] | None = None,
         **settings: Any,
     ) -> ShardActor:
         """Return an owner that has not begun; ``shard`` may put something around the toy."""
@@ -53,6 +54,7 @@ class Home:
             owner=self.owners.to_bytes(16, "big"),
             standby=standby,
             cautious=cautious,
+            lacking=lacking,
         )
 
     async def send(self, *deltas: AnyDelta, topic: str = DELTAS) -> None:

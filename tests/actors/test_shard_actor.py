@@ -139,6 +139,36 @@ async def test_a_checkpoint_shortens_the_replay(place: Home) -> None:
     assert second._shard.table(LISTING) == (5, 0)  # type: ignore[attr-defined]
 
 
+async def test_a_checkpoint_from_elsewhere_is_asked_for_where_none_can_be_used(
+    place: Home, tmp_path: Path
+) -> None:
+    """As on a new machine, of a log whose head retention has cut."""
+    await place.send(count("a", 5, 1))
+    first = await live(place.owner())
+    taking = asyncio.create_task(first.checkpoint())
+    while not taking.done():
+        await first.step()
+    await first.step()
+    name, asked = taking.result(), 0
+    content = await place.files.content(name)
+    (path,) = (path for path in tmp_path.rglob(name))
+    path.unlink()
+
+    async def lacking() -> str | None:
+        nonlocal asked
+        asked += 1
+        await place.files.receive(name, content)
+        return name
+
+    decisions = await place.logs.open(DECISIONS, 0)
+    assert isinstance(decisions, MemoryLog)
+    decisions.truncate(3)
+    for _ in range(2):
+        owner = await live(place.owner(lacking=lacking))
+        assert owner._shard.table(LISTING) == (5, 0)  # type: ignore[attr-defined]
+    assert asked == 1, "the next start has one"
+
+
 async def test_a_round_is_copied_while_there_is_nothing_to_decide(place: Home) -> None:
     """A slice a heartbeat would take minutes for a million listings."""
     await place.send(*(count(sku, 5, number) for number, sku in enumerate(KEYS, start=1)))

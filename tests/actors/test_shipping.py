@@ -1,8 +1,9 @@
 """Checkpoints are shipped whole, never an older reign's over a newer, and come back."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -265,11 +266,53 @@ async def test_a_start_waits_no_longer_than_told(tmp_path: Path) -> None:
 
     files = await chain(tmp_path / "here", 1)
     store = SqliteTables(sqlite_path(tmp_path))
-    assert await of(files, Silent(store, Faults())).fetch_for_start(20) is None
-    assert await of(files, store).fetch_for_start(20_000) is None
-    await of(files, store).ship()
-    elsewhere = CheckpointFiles(tmp_path / "there")
-    assert await of(elsewhere, store).fetch_for_start(20_000) is not None
+    silent = of(files, Silent(store, Faults()))
+    assert await silent.fetch_newer(20) is None
+    assert await silent.fetch_lacking(20) is None
+    for asked in (of(files, store).fetch_newer, of(files, store).fetch_lacking):
+        assert await asked(20_000) is None, "nothing was shipped"
+    await store.close()
+
+
+async def test_a_start_verifies_nothing_to_see_that_nothing_newer_was_shipped(
+    tmp_path: Path,
+) -> None:
+    """A large file takes longer than the start has, and who restores it verifies it anyway."""
+    here, store = await chain(tmp_path / "here", 2), SqliteTables(sqlite_path(tmp_path))
+    await of(here, store).ship()
+    folder = CountedFolder(tmp_path / "here")
+    assert await of(CheckpointFiles(folder), store).fetch_newer(20_000) is None
+    assert folder.looked() == []
+    # One that is behind fetches, and one that is ahead of what was shipped does not.
+    behind = await chain(tmp_path / "behind", 1)
+    assert await of(behind, store).fetch_newer(20_000) == (await here.names())[-1]
+    await here.save(increment(9, epoch=2))
+    assert await of(here, store).fetch_newer(20_000) is None
+    await store.close()
+
+
+async def test_what_was_shipped_comes_where_nothing_here_can_be_used(tmp_path: Path) -> None:
+    """However long it takes: each part of it comes later than the store had to say what it has."""
+
+    class Slow(FaultyTables):
+        """Gives each part after a while."""
+
+        async def fetch(self, sql: str, *values: Any) -> list[Mapping[str, Any]]:
+            if "checkpoint_parts" in sql:
+                await asyncio.sleep(0.3)
+            return await super().fetch(sql, *values)
+
+    here, store = await chain(tmp_path / "here", 2), SqliteTables(sqlite_path(tmp_path))
+    await of(here, store).ship()
+    names = await here.names()
+    empty = CheckpointFiles(tmp_path / "empty")
+    assert await of(empty, store).fetch_newer(20_000) is None, "a start does not wait for it"
+    assert await of(empty, Slow(store, Faults())).fetch_lacking(200) == names[-1]
+    assert await empty.names() == names
+    (tmp_path / "here" / names[0]).write_bytes(b"rotten")
+    assert await here.load() is None
+    assert await of(here, store).fetch_lacking(20_000) == names[-1]
+    assert await here.load() is not None
     await store.close()
 
 
@@ -307,7 +350,8 @@ async def test_the_history_is_told_and_may_be_down(tmp_path: Path) -> None:
 async def test_a_store_that_is_down_says_so(tmp_path: Path) -> None:
     files = await chain(tmp_path / "here", 1)
     store = postgres_tables("postgresql://u:p@127.0.0.1:9/none")
-    assert await of(files, store).fetch_for_start(5_000) is None
+    assert await of(files, store).fetch_newer(5_000) is None
+    assert await of(files, store).fetch_lacking(5_000) is None
     for act in (of(files, store).ship, of(files, store).fetch):
         with pytest.raises(FailedDependency):
             await act()
