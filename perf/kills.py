@@ -24,6 +24,7 @@ import aiohttp
 import numpy as np
 
 from actors.starts import Launched
+from actors.watch import SETTLED_MS
 from cluster.assembly import make_logs
 from cluster.control import ControlClient, control_token
 from cluster.feeding import Feed, Router
@@ -42,7 +43,9 @@ from perf.spike import until_consumed
 COMMAND = "kills"
 HEIRS = ("standby", "spare", "cold")
 STALE_MS = 2_000
-REST_S = 2.0
+REST_S = SETTLED_MS / 1000 + 2.0
+"""So long an owner decides before the next strike. One that is struck before it has settled is one
+of a row, and the supervisor lets its successor wait: that is caution, and no recovery."""
 BACK_S = 600.0
 """A standby that begins before the first checkpoint follows the log from its start."""
 HANGS_LATE_S = 5.0
