@@ -46,6 +46,10 @@ OBJECT_STORE_BYTES: Final = 80_000_000
 HEAD_LOSS_S: Final = 3600
 """How long Ray's node lives without its head; its own default is one minute."""
 
+ASKED_BRIEFLY: Final = {"RAY_raylet_start_wait_time_s": "3"}
+"""How long one question for the node takes that is not there; it is asked again, and in between it
+is looked whether the raylet lives."""
+
 ONE_THREAD: Final = {
     "JAX_PLATFORMS": "cpu",
     "OMP_NUM_THREADS": "1",
@@ -180,7 +184,7 @@ def _started(settings: Settings, folder: Path) -> RayNode:
     try:
         started = subprocess.run(
             command,
-            env=ray_environment(settings),
+            env=ray_environment(settings) | ASKED_BRIEFLY,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

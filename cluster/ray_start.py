@@ -8,7 +8,7 @@
   user and does not hand on.
 * Patience: Ray gives its node up after 30 s. On a crowded machine the node comes later, and whoever
   tries again waits as long.
-* No patience with a raylet that is dead, and its last words, which Ray does not show.
+* No more questions after a raylet that is dead, and its last words, which Ray does not show.
 """
 
 import subprocess

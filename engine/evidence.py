@@ -44,11 +44,16 @@ from kernels.whitening import SUMS, lead_score
 
 def categories_of(memory: Memory, held: RetailerLearning, listings: np.ndarray) -> np.ndarray:
     """Return int64[rows], each row's category, numbered as the retailer's categories appeared."""
-    groups, inverse = np.unique(listings["group"], return_inverse=True)
+    return numbered(memory, held, listings["group"])
+
+
+def numbered(memory: Memory, held: RetailerLearning, group: np.ndarray) -> np.ndarray:
+    """Return int64[rows], the category of each row's group, a new one numbered as the next."""
+    groups, inverse = np.unique(group, return_inverse=True)
     numbers = {name: at for at, name in enumerate(held.categories)}
     found = np.empty(len(groups), dtype=np.int64)
-    for at, group in enumerate(groups.tolist()):
-        name = memory.groups.category_of(group)
+    for at, number in enumerate(groups.tolist()):
+        name = memory.groups.category_of(number)
         if name not in numbers:
             numbers[name] = len(held.categories)
             held.categories.append(name)
@@ -161,22 +166,28 @@ def tested_of(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> np.nd
     Args:
         mine: all rows of the retailer.
     """
-    category = categories_of(memory, held, memory.listings.listings.take(mine))
-    told = sums_of(held, memory.learnt.rows.take(mine))["xx"]
+    category = numbered(memory, held, memory.listings.listings["group"][mine])
+    # One column and no whole rows: it is asked each day of all that a retailer sells.
+    place = SUMS.index("xx")
+    told = memory.learnt.rows["own"][:, place][mine].astype(np.float64)
+    if held.history_trusted:
+        told += memory.learnt.rows["history"][:, place][mine]
     own = np.bincount(category, told, len(held.categories))
     return np.asarray(own + OTHERS_TESTED_SHARE * (own.sum() - own))
 
 
-def hidden_of(held: RetailerLearning, category: np.ndarray, mean: np.ndarray) -> np.ndarray:
+def hidden_of(
+    held: RetailerLearning, said: Stated, category: np.ndarray, mean: np.ndarray
+) -> np.ndarray:
     """Return float64[rows], what a bias that a row's whole category shares may hide of its slope.
 
     Args:
+        said: of each row by its own policy: who knows one listing's demand is not asked of it.
         mean: of what is believed of each row's elasticity.
     """
     assert held.table is not None
-    roots = held.table.roots
-    sd = MEAN_SD * roots.sd[category] / ELASTICITY_SPREAD
-    return hidden_variance(mean, held.tested[category], roots.error[category], sd)
+    sd = np.minimum(held.table.roots.mean_sd[category], MEAN_SD * said.sd / ELASTICITY_SPREAD)
+    return hidden_variance(mean, held.tested[category], said.error, sd)
 
 
 def refit(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> None:

@@ -62,11 +62,13 @@ from kernels.elasticities import moments
 from kernels.hierarchy import posterior
 from kernels.hyperparameters import (
     ASKED_LOG,
+    BEND_LEAST,
     CATEGORY_SD,
     DISPERSION_STEP_MAX,
     FACTOR_SD,
     FLOOR_DISTANCE,
     LEVEL_SD,
+    MOMENTS_KEPT,
     MOVE_MAX_LOG,
     MOVE_MIN_LOG,
     SEASON_LEVEL_SD,
@@ -157,7 +159,7 @@ def _begin_phase(memory: Memory, number: int, held: RetailerLearning, mine: np.n
     if held.phase == UPDATING:
         # A period in which nobody sold anything is one of which nothing was told.
         held.sold = bool(held.sums[0].sum() > 0.0)
-        held.moments *= 0.97
+        held.moments *= MOMENTS_KEPT
         forget_forms(held)
     if held.phase == DECIDING:
         held.large_moves = 0
@@ -385,7 +387,7 @@ def _explored(held: RetailerLearning, period: _Period, own: np.ndarray) -> np.nd
     """Return what a period's dithers cost, as expected, and what all of it earned."""
     listings, learnt = period.listings, period.learnt
     slope = learnt["elasticity"].astype(np.float64)
-    bend = np.maximum(slope * (1.0 + slope) + 2.0 * period.belief.curvature, 0.3)
+    bend = np.maximum(slope * (1.0 + slope) + 2.0 * period.belief.curvature, BEND_LEAST)
     margin = np.maximum(listings["in_force_minor"] - np.maximum(listings["cost_minor"], 0), 0)
     profit = np.where(own, period.foreseen.units * margin, 0.0)
     return np.array([(0.5 * bend * np.square(learnt["dither"]) * profit).sum(), profit.sum()])
@@ -469,7 +471,7 @@ def decide_rows(
     moved = np.clip(best - anchor, -step, step)
     moved = np.where(np.abs(moved) < MOVE_MIN_LOG, 0.0, moved)
     noise = np.exp(-learnt["level"].astype(np.float64)) + held.dispersion
-    doubt = variance + hidden_of(held, category, mean)
+    doubt = variance + hidden_of(held, stated, category, mean)
     size = dither_size(mean, doubt, noise, curvature, policy["dither"].astype(np.float64))
     # Prices that follow what sold teach nothing of elasticities, strayed or not.
     size = np.where(pinned(place, anchor + moved, mean, variance) | sells, 0.0, size)
@@ -581,7 +583,7 @@ def _dither_scale(
     """Return what a retailer's budget leaves of each dither: their cost goes by its square."""
     learnt, listings = memory.learnt.rows.take(mine), memory.listings.listings.take(mine)
     bend = learnt["elasticity"] * (1.0 + learnt["elasticity"]) + 2.0 * curvature_of(held, learnt)
-    bend = np.maximum(bend, 0.3)
+    bend = np.maximum(bend, BEND_LEAST)
     units = np.exp(np.clip(learnt["level"].astype(np.float64), -12.0, 16.0))
     margin = np.maximum(listings["in_force_minor"] - np.maximum(listings["cost_minor"], 0), 0)
     largest = memory.groups.policy["dither"][listings["group"]]

@@ -13,7 +13,14 @@ import numpy as np
 from engine.listing_table import put, records_of
 from kernels.elasticities import BEFORE_FLAT, BIAS_COLUMNS, Config, Roots, Table, nothing_stated
 from kernels.forms import TRIALS, slopes
-from kernels.hyperparameters import MEANS
+from kernels.hyperparameters import (
+    CURVATURE_PRIOR,
+    CURVATURE_PRIOR_SD,
+    ELASTICITY_SPREAD,
+    MEAN,
+    MEANS,
+    RIVAL_PRIOR,
+)
 from kernels.whitening import LEADS, SUMS, Level
 
 LEARNT_DTYPE = np.dtype(
@@ -80,7 +87,7 @@ def new_learnt() -> np.ndarray:
     row["closed_ms"] = -1
     row["variance"], row["anchor"], row["level"] = 4.0, np.nan, -1.0
     row["rival"] = row["rival_before"] = np.nan
-    row["elasticity"], row["elasticity_sd"] = -2.6, 0.7
+    row["elasticity"], row["elasticity_sd"] = MEAN, ELASTICITY_SPREAD
     return row
 
 
@@ -101,8 +108,8 @@ class RetailerLearning:
         self.period_days = 1.0
         self.units_closed = 0
         self.sold = False  # whether anything was sold in the period
-        self.curvature, self.curvature_sd = 0.5, 1.0
-        self.rival = 0.2
+        self.curvature, self.curvature_sd = CURVATURE_PRIOR, CURVATURE_PRIOR_SD
+        self.rival = RIVAL_PRIOR
         self.follow = 0.0  # beta: how much of our cuts rivals match
         self.dispersion = 0.2  # 1/k
         self.large_moves = 0  # of the running day's decisions

@@ -448,6 +448,7 @@ def lowest_borne_out(
 NEAR_RATIO = 1.4
 """Where the greatest is no more than so many times the least, the logs lie 0.34 apart at most: less
 than ``OUTLIER_LOG_MIN``, so nobody need look."""
+assert np.log(NEAR_RATIO) < OUTLIER_LOG_MIN
 
 
 def outliers(landed: np.ndarray, usable: np.ndarray) -> np.ndarray:

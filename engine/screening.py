@@ -36,7 +36,7 @@ WHY = (
 )
 
 SPREAD_UNIT = 200.0
-"""A rival's usual move is kept in a byte, in parts of one in so many."""
+"""A rival's usual move is kept in a byte, in two-hundredths of a logarithm."""
 
 HOUR_MS = 3_600_000.0
 MINUTES_MODULO = 65_536

@@ -12,7 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels.hyperparameters import ELASTICITIES, HIDDEN_BIAS_SD, HORIZON_DAYS, PRICE_OFFSETS
+from kernels.hyperparameters import (
+    BEND_LEAST,
+    ELASTICITIES,
+    HIDDEN_BIAS_SD,
+    HORIZON_DAYS,
+    PRICE_OFFSETS,
+)
 from kernels.ladder import LADDER, compiled, padded, pieces, product
 
 _OFFSETS_32 = PRICE_OFFSETS.astype(np.float32)
@@ -116,7 +122,7 @@ def dither_size(
         noise: R, the variance of a day's log sales.
         largest: what the policy allows.
     """
-    bend = np.maximum(mean * (1.0 + mean) + 2.0 * curvature, 0.3)
+    bend = np.maximum(mean * (1.0 + mean) + 2.0 * curvature, BEND_LEAST)
     pays = HORIZON_DAYS * np.square(variance) / (np.square(bend) * noise)
     return np.asarray(largest * np.clip(np.log2(np.maximum(pays, 1.0)), 0.0, 1.0))
 
@@ -124,7 +130,7 @@ def dither_size(
 def hidden_variance(
     mean: np.ndarray, tested: np.ndarray, error: np.ndarray, sd: np.ndarray
 ) -> np.ndarray:
-    """Return float64[rows], what a bias that all of a category's prices share may hide.
+    """Return float64[rows], the variance of slopes that a bias shared by a category may hide.
 
     Where every price of a category is too dear by the same share its markups agree with each other,
     and no belief is in doubt: only moves of prices tell, of whichever of its listings. So this

@@ -84,9 +84,14 @@ class Roots(NamedTuple):
         steps = np.round(SCALE_STEPS * np.log2(self.sd / ELASTICITY_SPREAD))
         return np.asarray(np.minimum(np.exp2(steps / SCALE_STEPS), 1.0))
 
+    @property
+    def mean_sd(self) -> np.ndarray:
+        """How far each category's mean may lie from what is said of it."""
+        return np.asarray(MEAN_SD * self.sd / ELASTICITY_SPREAD)
+
     def mean_log(self) -> np.ndarray:
         """Return float64[categories, means], logarithms of what is thought of each mean."""
-        means, sd = MEANS * self.shift[:, None], MEAN_SD * self.sd / ELASTICITY_SPREAD
+        means, sd = MEANS * self.shift[:, None], self.mean_sd
         log = -0.5 * np.square((means - self.mean[:, None]) / sd[:, None])
         tail = TAIL_LOG * np.maximum(ELASTICITY_SPREAD / self.sd, 1.0)
         log = np.maximum(log, tail[:, None]) + np.where(FLAT_MEANS, FLAT_LOG, 0.0)

@@ -3,7 +3,8 @@
 They are taken from below the range the kernel gives to outgoing connections. A port of that range
 may be lent to a client while a killed server is down; worse, a client that reconnects to such a
 port can be given the very same port and connect to itself. Nor are they of the range from which
-Ray's workers take theirs, 10002 to 19999.
+Ray's workers take theirs, 10002 to 19999. Where the kernel's range begins below 21,000 there is no
+room between both, and ports may be lent after all.
 """
 
 import random

@@ -11,6 +11,7 @@ import pytest
 
 from cluster.ray_node import (
     KERNELS_VARIABLE,
+    START_DEADLINE_S,
     RayRefused,
     compiled_kernels,
     end_node,
@@ -30,6 +31,12 @@ def test_kernels_lie_in_the_data_folder_unless_another_is_named(
     monkeypatch.setenv(KERNELS_VARIABLE, "elsewhere")
     assert compiled_kernels(settings)[KERNELS_VARIABLE] == "elsewhere"
     assert ray_environment(settings)[KERNELS_VARIABLE] == "elsewhere"
+
+
+def test_a_raylet_gives_its_agents_as_long_as_a_start_may_take(tmp_path: Path) -> None:
+    settings = load({"folder": str(tmp_path / "data")}, environment={})
+    given_ms = int(ray_environment(settings)["RAY_agent_register_timeout_ms"])
+    assert given_ms == START_DEADLINE_S * 1000
 
 
 def test_nothing_is_left_of_a_start_that_failed(
@@ -65,9 +72,11 @@ def test_nothing_is_left_of_a_start_that_failed(
 
 
 SLOW_AGENTS = """
-import sys, time
-if any(word.endswith(("dashboard/agent.py", "agent/main.py")) for word in sys.orig_argv):
-    time.sleep(60)
+import pathlib, sys, time
+for agent in ("dashboard/agent.py", "runtime_env/agent/main.py"):
+    if any(word.endswith(agent) for word in sys.orig_argv):
+        (pathlib.Path(__file__).parent / agent.replace("/", "-")).touch()
+        time.sleep(60)
 """
 """Read by every Python that starts: it makes Ray's agents come after all of a raylet's patience."""
 
@@ -83,5 +92,7 @@ def test_a_head_does_not_wait_for_its_agents(
         node = start_node(settings)
         try:
             assert ray_gone(node) == ""
+            waits = {path.name for path in tmp_path.glob("*.py")} - {"sitecustomize.py"}
+            assert waits == {"dashboard-agent.py", "runtime_env-agent-main.py"}
         finally:
             end_node(settings, node)

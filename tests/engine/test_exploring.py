@@ -73,13 +73,16 @@ class Biased:
         return next(iter(self.world.shard._memory.learnt.retailers.values()))
 
 
-def test_a_shop_that_is_too_dear_all_over_finds_out() -> None:
-    """With nothing hidden no price of it strays for weeks, and after two months it is as dear."""
+def test_a_shop_that_is_too_dear_all_over_finds_out(monkeypatch: pytest.MonkeyPatch) -> None:
     shop = Biased(0.2)
     shop.live(1)
     assert shop.off() > 0.14
     shop.live(61)
     assert abs(shop.off()) < 0.06
+    monkeypatch.setattr(choice, "HIDDEN_BIAS_SD", 1e-6)
+    blind = Biased(0.2)
+    blind.live(62)
+    assert blind.off() > 0.1, "with nothing hidden it is as dear after two months"
 
 
 def test_a_category_that_was_never_tried_strays_and_then_no_more(
@@ -104,6 +107,20 @@ def test_who_knows_his_demand_is_not_asked_again(word: dict[str, float]) -> None
     shop = Biased(0.0, **word)
     shop.live(22)
     assert shop.dithers().mean() < 0.02
+
+
+@pytest.mark.parametrize(
+    "word", [{"status_quo_sigma": 0.03}, {"prior_elasticity": -2.6, "prior_elasticity_sd": 0.1}]
+)
+def test_a_listing_whose_demand_is_known_is_not_asked_for_its_category(
+    word: dict[str, float],
+) -> None:
+    shop = Biased(0.0)
+    key = f"shop\x1f{SKUS[0]}"
+    shop.world.send(shop.world.policy(scope="listing", key=key, **word))
+    shop.live(22)
+    assert shop.dithers()[0] < 0.02
+    assert shop.dithers()[1:].mean() > 0.04
 
 
 def test_what_was_tested_counts_others_in_part_and_is_kept() -> None:

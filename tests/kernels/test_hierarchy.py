@@ -169,7 +169,7 @@ def test_no_threshold_decides_about_a_dither() -> None:
     assert np.abs(size[fifth:] - size[:-fifth]).max() < 0.02
 
 
-def test_what_a_common_bias_may_hide_is_told_by_the_categorys_own_moves() -> None:
+def test_what_a_common_bias_may_hide_is_told_by_moves() -> None:
     mean, nothing, much = np.array([-1.6, -2.6, -4.0]), np.zeros(3), np.full(3, 99.0)
     untested = hidden_variance(mean, nothing, nothing, much)
     # As much as the elasticity is off whose best markup is off by as much.
