@@ -66,6 +66,10 @@ price as it is, and nothing new is quoted."""
 SOLD = 0.1
 """Share of sales among the deltas, where demand is learnt."""
 
+SECONDS, TRIED_SECONDS = 60.0, 15.0
+"""Of a run, and of one of the eight or so in which a highest rate is searched: at hundred thousands
+of deltas a second the load takes several times as long to be encoded as to flow."""
+
 WARM_S = 5.0
 """What the first deltas warm is not the question."""
 
@@ -357,7 +361,9 @@ def environment() -> dict[str, Any]:
 def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m perf.latency", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument(
+        "--seconds", type=float, help=f"{SECONDS:g}, and {TRIED_SECONDS:g} a rate with --find-rate"
+    )
     parser.add_argument("--listings", type=int, default=100_000)
     parser.add_argument("--per-s", type=int, default=1000, help="deltas a second")
     parser.add_argument("--probes-per-s", type=float, default=25.0)
@@ -371,7 +377,10 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--embedded", action="store_true")
     parser.add_argument("--json", action="store_true", help="one line of JSON (it always is)")
     parser.add_argument("--set", action="append", default=[], help="a setting: key=JSON value")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.seconds is None:
+        options.seconds = TRIED_SECONDS if options.find_rate else SECONDS
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
