@@ -1,5 +1,7 @@
 """``exam``: how much the engine's prices earn, in worlds whose best prices are known."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,6 +52,7 @@ def exam(
     from training.exam import experiments as trying
     from training.exam import orange_juice, seasonal, simulated, standings
     from training.exam import poisoning as lying
+    from training.exam.attacks import ATTACKS
     from training.exam.driving import POLICY
 
     voice = Voice(common)
@@ -60,11 +63,8 @@ def exam(
     terms = None if policy is None else {**POLICY, **_fields(policy)}
     chosen = range(first_seed, first_seed + seeds)
     rows = []
-    with progress_of(voice) as progress:
-        task = progress.add_task("exam", total=len(named) * seeds * days)
-        for row in simulated.examine(
-            named, chosen, listings, days, terms, told=lambda: progress.advance(task)
-        ):
+    with _counted(voice, "exam", len(named) * seeds * days) as told:
+        for row in simulated.examine(named, chosen, listings, days, terms, told=told):
             rows.append(row)
             voice.say("  ".join(simulated.cells(row)))
     judged = simulated.verdicts(rows)
@@ -73,13 +73,16 @@ def exam(
     drawn: dict[str, str] = {}  # plots by file name
     tables = []
     if markdown:
-        seasons = [seasonal.sit_season(seed, 2 * listings) for seed in chosen]
+        seasons = []
+        with _counted(voice, "markdown", seeds) as told:
+            for seed in chosen:
+                seasons.append(seasonal.sit_season(seed, 2 * listings))
+                told()
         parts["markdown"] = [asdict(season) for season in seasons]
         judged += seasonal.season_verdicts(seasons)
     if arena:
-        with progress_of(voice) as progress:
-            task = progress.add_task("arena", total=len(fighting.OPPONENTS) * seeds)
-            bouts = fighting.sit_arena(chosen, told=lambda bout: progress.advance(task))
+        with _counted(voice, "arena", len(fighting.OPPONENTS) * seeds) as told:
+            bouts = fighting.sit_arena(chosen, told=told)
         parts["arena"] = [asdict(bout) for bout in bouts]
         judged += standings.arena_verdicts(bouts)
         fought = table("Arena, means over seeds", *standings.narrow_headings())
@@ -89,13 +92,14 @@ def exam(
         pages["arena"] = standings.arena_page(bouts, "arena.svg")
         drawn["arena.svg"] = standings.arena_plot(bouts)
     if poisoning:
-        suites = [lying.poison(seed) for seed in chosen]
+        with _counted(voice, "poisoning", (1 + len(ATTACKS)) * seeds) as told:
+            suites = [lying.poison(seed, told=told) for seed in chosen]
         parts["poisoning"] = [asdict(suite) for suite in suites]
         judged += lying.poisoning_verdicts(suites)
-        told = table("Poisoning: displacement, |log ratio| to the clean run", *lying.COLUMNS)
+        displaced = table("Poisoning: displacement, |log ratio| to the clean run", *lying.COLUMNS)
         for cells in lying.rows_of(suites):
-            told.add_row(*cells)
-        tables.append(told)
+            displaced.add_row(*cells)
+        tables.append(displaced)
     if experiments:
         tests = trying.sit_sequential(first_seed, trying.REPETITIONS)
         designs = trying.sit_designs(first_seed, trying.SHOPS)
@@ -108,7 +112,9 @@ def exam(
             raise RejectedInput("/oj", f"{oj} is no file", "name the Parquet file")
         juice = orange_juice.read_juice(oj)
         kept: list[tuple[Any, Any]] = []
-        board = orange_juice.sit_juice(juice, kept=kept)
+        weeks = int(juice.week.max()) + 1 - orange_juice.FIRST_WEEK
+        with _counted(voice, "orange juice", weeks) as told:
+            board = orange_juice.sit_juice(juice, told, kept)
         parts["orange_juice"] = asdict(board)
         judged += orange_juice.juice_verdicts(board)
         if peers:
@@ -135,6 +141,14 @@ def exam(
     return OK if all(reached for _, reached in judged) else FAILURE
 
 
+@contextmanager
+def _counted(voice: Voice, name: str, total: int) -> Iterator[Callable[..., None]]:
+    """Show a bar, and give what moves it on by one."""
+    with progress_of(voice) as progress:
+        task = progress.add_task(name, total=total)
+        yield lambda *_: progress.advance(task)
+
+
 def _fields(path: Path) -> dict[str, object]:
     """Return a retailer's policy fields from a file.
 
@@ -158,14 +172,16 @@ def _peers(
     voice: Voice, juice: Any, kept: list[tuple[Any, Any]], prophet_series: int
 ) -> list[dict[str, Any]]:
     """Let XGBoost and Prophet forecast the same rows, and tell all scores side by side."""
+    from training.exam.orange_juice import ROUNDS
     from training.exam.peers import compared
 
     ours = [
         ("repricer, its median", [(rows, forecast.units) for rows, forecast in kept]),
         ("repricer, for MAPE", [(rows, forecast.least_relative) for rows, forecast in kept]),
     ]
-    voice.say("peers forecast the same rows: minutes")
-    scores = compared(juice, ours, prophet_series=prophet_series)
+    # XGBoost twice a round, and Prophet a series and round, where a series has rows in it.
+    with _counted(voice, "peers", (2 + prophet_series) * len(ROUNDS)) as told:
+        scores = compared(juice, ours, prophet_series=prophet_series, told=told)
     for of in scores:
         voice.say(
             f"{of.name}: {of.cells} cells, MAPE {of.mape:.2f}, WAPE {of.wape:.3f}, bias "

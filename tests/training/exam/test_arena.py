@@ -92,8 +92,9 @@ def test_a_small_arena() -> None:
 def test_who_must_match_is_braked_before_it_falls(against: str) -> None:
     bout = fight(against, 2, 12, 84)
     assert bout.lowest_price > 1.15, bout
-    # Some rounds of cuts are a war to the judge, even where prices come to rest at Nash's.
-    assert bout.wars < 0.3 and bout.falls < 0.1, bout
+    # Some rounds of cuts are a war to the judge, even where prices come to rest at Nash's, and so
+    # are they where prices stray that were never tried.
+    assert bout.wars < 0.5 and bout.falls < 0.1, bout
     assert bout.nash_share > 0.9, bout
     assert bout.best_reply_share > 0.95, bout
     assert bout.swings_a_year < 1.0, bout
