@@ -147,3 +147,8 @@ def test_what_the_bench_leaves_in_the_environment_is_no_setting() -> None:
     assert not measuring.MARK.startswith("REPRICER_")
     assert not filled.FOLDER.startswith("REPRICER_")
     load()
+
+
+def test_the_bench_is_measured_to_last_no_longer_than_is_asked() -> None:
+    by_default = [command.minutes for command in bench.COMMANDS if command.by_default]
+    assert sum(by_default) <= bench.MINUTES
