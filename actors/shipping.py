@@ -13,7 +13,7 @@ to start: the log holds the rest.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -36,9 +36,6 @@ from persistence.ports import SeriesStore, Statement, TableStore
 LOGGER = logging.getLogger("repricer.shipping")
 
 PART_BYTES_MAX = 1_000_000
-UNFETCHED = (FailedDependency, CorruptCheckpoint, TimeoutError, OSError)
-"""For these a start does without what was shipped."""
-
 PARTS_PER_WRITE = 4
 """Parts of one transaction, so that each has a fair chance within its deadline."""
 
@@ -112,24 +109,23 @@ class Shipping:
         await self._note(chain, shipped)
         return chain.name
 
-    async def fetch(self) -> str | None:
-        """Fetch the shipped chain if it is newer than any local one that verifies.
+    async def fetch(self, deadline_ms: int | None = None) -> str | None:
+        """Fetch the shipped chain, whatever is here.
 
-        Returns the newest file's name, or ``None`` when nothing was fetched.
+        Args:
+            deadline_ms: for the store to say what was shipped. The files, which may be large, take
+                as long as it goes on to give them.
+
+        Returns the newest file's name, or ``None`` when nothing was shipped.
 
         Raises:
             CorruptCheckpoint: what was shipped fails its digests; the local ones stand.
             FailedDependency: the store did not answer.
+            TimeoutError: not within the deadline.
         """
-        manifest = await self._known()
-        if manifest is None:
-            return None
-        local = await self._newest()
-        if local is not None:
-            place = (local.position.epoch, local.position.seq)
-            if place >= _place(manifest):
-                return None
-        return await self._receive(manifest)
+        async with asyncio.timeout(None if deadline_ms is None else deadline_ms / 1000):
+            manifest = await self._known()
+        return None if manifest is None else await self._receive(manifest)
 
     async def _receive(self, manifest: dict[str, Any]) -> str:
         files = _files(manifest)
@@ -181,31 +177,27 @@ class Shipping:
         Files are compared by their names. To verify a large one takes as long as the start has, and
         whoever restores it does so anyway.
         """
-        try:
-            async with asyncio.timeout(deadline_ms / 1000):
-                names = await self._files.names()
-                if not names:
-                    return None
-                manifest = await self._known()
-                if manifest is None or place_of(names[-1]) >= _place(manifest):
-                    return None
-                return await self._receive(manifest)
-        except UNFETCHED as error:
-            LOGGER.warning("shard %d: no checkpoint fetched: %r", self._shard, error)
-            return None
+        return await self._if_it_can_be_had(self._fetch_newer(deadline_ms))
 
     async def fetch_lacking(self, deadline_ms: int) -> str | None:
-        """Fetch what was shipped, whatever is here: it cannot be used.
+        """Fetch what was shipped as :meth:`fetch` does: nothing here can be used.
 
-        Args:
-            deadline_ms: for the store to say what was shipped. The files, which may be large, take
-                as long as it goes on to give them: the other way is a log from its beginning.
+        The other way is a log from its beginning.
         """
+        return await self._if_it_can_be_had(self.fetch(deadline_ms))
+
+    async def _fetch_newer(self, deadline_ms: int) -> str | None:
+        async with asyncio.timeout(deadline_ms / 1000):
+            names = await self._files.names()
+            manifest = await self._known() if names else None
+            if manifest is None or place_of(names[-1]) >= _place(manifest):
+                return None
+            return await self._receive(manifest)
+
+    async def _if_it_can_be_had(self, fetching: Awaitable[str | None]) -> str | None:
         try:
-            async with asyncio.timeout(deadline_ms / 1000):
-                manifest = await self._known()
-            return None if manifest is None else await self._receive(manifest)
-        except UNFETCHED as error:
+            return await fetching
+        except (FailedDependency, CorruptCheckpoint, TimeoutError, OSError) as error:
             LOGGER.warning("shard %d: no checkpoint fetched: %r", self._shard, error)
             return None
 

@@ -9,7 +9,7 @@ from engine.memory import Memory
 from engine.promotion import informed_learnt
 from engine.stated import Stated, own_word, roots_of, stated_of
 from kernels.choice import hidden_variance
-from kernels.elasticities import Evidence, Roots, implied, moments
+from kernels.elasticities import Evidence, Roots, implied, mean_sd, moments
 from kernels.hierarchy import fit, pooled, posterior
 from kernels.hyperparameters import (
     ALARM_SD,
@@ -19,11 +19,9 @@ from kernels.hyperparameters import (
     CONFIG_ROWS,
     CONFIGS,
     CONFIGS_MOST,
-    ELASTICITY_SPREAD,
     FIT_DAYS,
     FIT_DAYS_LATER,
     FOLLOW_PRIOR,
-    MEAN_SD,
     MEANS,
     NARROW_LOG,
     NARROW_REACH,
@@ -186,7 +184,7 @@ def hidden_of(
         mean: of what is believed of each row's elasticity.
     """
     assert held.table is not None
-    sd = np.minimum(held.table.roots.mean_sd[category], MEAN_SD * said.sd / ELASTICITY_SPREAD)
+    sd = mean_sd(np.minimum(held.table.roots.sd[category], said.sd))
     return hidden_variance(mean, held.tested[category], said.error, sd)
 
 

@@ -84,18 +84,18 @@ class Roots(NamedTuple):
         steps = np.round(SCALE_STEPS * np.log2(self.sd / ELASTICITY_SPREAD))
         return np.asarray(np.minimum(np.exp2(steps / SCALE_STEPS), 1.0))
 
-    @property
-    def mean_sd(self) -> np.ndarray:
-        """How far each category's mean may lie from what is said of it."""
-        return np.asarray(MEAN_SD * self.sd / ELASTICITY_SPREAD)
-
     def mean_log(self) -> np.ndarray:
         """Return float64[categories, means], logarithms of what is thought of each mean."""
-        means, sd = MEANS * self.shift[:, None], self.mean_sd
+        means, sd = MEANS * self.shift[:, None], mean_sd(self.sd)
         log = -0.5 * np.square((means - self.mean[:, None]) / sd[:, None])
         tail = TAIL_LOG * np.maximum(ELASTICITY_SPREAD / self.sd, 1.0)
         log = np.maximum(log, tail[:, None]) + np.where(FLAT_MEANS, FLAT_LOG, 0.0)
         return np.asarray(log - np.log(np.exp(log).sum(axis=1, keepdims=True)))
+
+
+def mean_sd(sd: np.ndarray) -> np.ndarray:
+    """Return how far a category's mean may lie from what is said of it, by how sure it is said."""
+    return np.asarray(MEAN_SD * sd / ELASTICITY_SPREAD)
 
 
 def nothing_stated(categories: int) -> Roots:

@@ -16,6 +16,7 @@ from tests.engine.test_learning import lived, shop
 SKUS = [f"B{number}" for number in range(40)]
 CATEGORIES = 2
 COST = 1000
+SURE = ({"status_quo_sigma": 0.03}, {"prior_elasticity": -2.6, "prior_elasticity_sd": 0.1})
 
 
 class Biased:
@@ -100,18 +101,14 @@ def test_a_category_that_was_never_tried_strays_and_then_no_more(
     assert blind.dithers().mean() < 0.005, "a belief alone is sure of itself"
 
 
-@pytest.mark.parametrize(
-    "word", [{"status_quo_sigma": 0.03}, {"prior_elasticity": -2.6, "prior_elasticity_sd": 0.1}]
-)
+@pytest.mark.parametrize("word", SURE)
 def test_who_knows_his_demand_is_not_asked_again(word: dict[str, float]) -> None:
     shop = Biased(0.0, **word)
     shop.live(22)
     assert shop.dithers().mean() < 0.02
 
 
-@pytest.mark.parametrize(
-    "word", [{"status_quo_sigma": 0.03}, {"prior_elasticity": -2.6, "prior_elasticity_sd": 0.1}]
-)
+@pytest.mark.parametrize("word", SURE)
 def test_a_listing_whose_demand_is_known_is_not_asked_for_its_category(
     word: dict[str, float],
 ) -> None:
