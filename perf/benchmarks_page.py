@@ -32,15 +32,16 @@ def page(lines: Mapping[str, Any], words: Mapping[str, str], drawn: Sequence[str
         "| Row | Claim | Bound | Measured | | Command |",
         "|---|---|---|---|---|---|",
     ]
+    ran = {name: str(lines.get(name, {}).get("words", each)) for name, each in words.items()}
     for name in words:
         for gate in judged(name, figures_in(lines.get(name, {}))):
             measured = "-" if gate["measured"] is None else plain(gate["measured"])
             parts.append(
                 f"| {gate['row']} | {gate['claim']} | {gate['bound']} | {measured}"
-                f" | {WORDS[gate['reached']]} | `{words[name]}` |"
+                f" | {WORDS[gate['reached']]} | `{ran[name]}` |"
             )
     parts += ["", *(f"![{name}](benchmarks/{name})" for name in drawn)]
-    for name, command in words.items():
+    for name, command in ran.items():
         if name in lines:
             parts += ["", *section(name, command, lines[name])]
     return "\n".join(parts) + "\n"
@@ -86,7 +87,10 @@ def _stamp(line: Mapping[str, Any]) -> Iterator[str]:
         yield f"**Disturbed** by other processes (shares of a core): {others}."
 
 
-LEFT_OUT = {"stamp", "gates", "command", "arguments", "took_s", "on", "exit_code", "environment"}
+LEFT_OUT = {
+    *("stamp", "gates", "command", "words", "arguments"),
+    *("took_s", "on", "exit_code", "environment"),
+}
 
 
 def flat(figures: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
