@@ -67,6 +67,14 @@ COMMANDS = (
     # By hand: an hour, and the five minutes that the issue asks for.
     Command("soak", "perf.soak", ("--minutes", "60"), 65, by_default=False),
     Command("black-friday", "perf.spike", ("--minutes", "5"), 8, by_default=False),
+    # By hand: what takes long, or crowds the machine on purpose.
+    Command("find-rate", "perf.latency", ("--find-rate",), 25, by_default=False),
+    Command("latency-20000", "perf.latency", ("--per-s", "20000"), 4, by_default=False),
+    Command("kills-standby", "perf.kills", ("--heir", "standby"), 16, by_default=False),
+    Command("kills-spare", "perf.kills", ("--heir", "spare"), 15, by_default=False),
+    Command("kills-cold", "perf.kills", ("--heir", "cold"), 18, by_default=False),
+    Command("starved", "perf.starved", ("--seconds", "3600"), 70, by_default=False),
+    Command("sim", "tests.sim", ("--seeds", "20000", "--mutants"), 25, by_default=False),
 )
 """In this order; together within ``MINUTES`` by default."""
 
@@ -108,9 +116,14 @@ def chosen(only: str) -> list[Command]:
     return [
         command
         for command in COMMANDS
-        if (command.name in wanted if wanted else command.by_default)
-        and importlib.util.find_spec(command.module) is not None
+        if (command.name in wanted if wanted else command.by_default) and is_there(command.module)
     ]
+
+
+def is_there(module: str) -> bool:
+    """Whether a module can be run; of a wheel the tests are no part."""
+    package = module.partition(".")[0]
+    return all(importlib.util.find_spec(each) is not None for each in (package, module))
 
 
 def write(lines: dict[str, Any]) -> None:

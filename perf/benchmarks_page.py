@@ -168,14 +168,16 @@ def bounds_plot(bars: Sequence[tuple[str, float, str, bool | None]]) -> str:
     for claim, measured, bound, reached in bars:
         sign, _, limit = bound.partition(" ")
         margin = measured / float(limit) if sign == ">=" else float(limit) / measured
-        rows.append((f"{claim} ({bound})", math.log2(margin), plain(measured), reached))
-    widest = max(1.0, *(abs(each[1]) for each in rows))
+        # Of what may not be at all, a little is as far off as can be drawn.
+        far = math.log2(margin) if margin > 0 else -math.inf
+        rows.append((f"{claim} ({bound})", far, plain(measured), reached))
+    widest = max([1.0, *(abs(each[1]) for each in rows if math.isfinite(each[1]))])
     middle = LEFT + (WIDTH - LEFT - RIGHT) / 2
     scale = (WIDTH - LEFT - RIGHT) / 2 / widest
     body = [line(middle, 34, middle, 40 + ROW * len(rows), INK)]
     for number, (label, margin, measured_text, reached) in enumerate(rows):
         y = 40 + ROW * number
-        begin, end = sorted((middle, middle + margin * scale))
+        begin, end = sorted((middle, middle + max(margin, -widest) * scale))
         body += [
             text(LEFT - 8, y + 13, label[:66], "end"),
             rectangle(begin, y + 3, max(end - begin, 1.0), ROW - 9, GOOD if reached else BAD),
