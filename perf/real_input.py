@@ -22,6 +22,7 @@ import numpy as np
 
 from engine.decided import State
 from kernels.reasons import REASONS
+from perf import oracle
 from perf.comparison import compare_stores
 from perf.real_stack import (
     ROOT,
@@ -32,7 +33,6 @@ from perf.real_stack import (
     machine,
     print_line,
 )
-from tests.oracle import precedence
 
 HOUR_MS = 3_600_000
 POLICY = ROOT / "docs" / "examples" / "oj-policy.json"
@@ -115,9 +115,9 @@ class Findings:
         decidable = np.isin(
             quotes["state"], [State.LIVE, State.SHADOW, State.PENDING, State.HELD, State.HALTED]
         )
-        refused = precedence.expected(columns).refused
+        refused = oracle.expected(columns).refused
         self.refused.update(reason for reason in refused if reason)
-        found = precedence.judge(columns, np.where(decidable, proposed, 0))
+        found = oracle.judge(columns, np.where(decidable, proposed, 0))
         for kind, wrong in found.items():
             wrong = wrong & (decidable | (kind != "undecided"))
             self.violations[kind] += int(wrong.sum())
