@@ -35,7 +35,15 @@ from perf.real_stack import (
 )
 
 HOUR_MS = 3_600_000
-POLICY = ROOT / "docs" / "examples" / "oj-policy.json"
+
+
+def example(name: str) -> Path:
+    """Return a file of ``docs/examples``, which a wheel holds beside the commands."""
+    shipped = Path(__file__).with_name("examples") / name
+    return shipped if shipped.is_file() else ROOT / "docs" / "examples" / name
+
+
+POLICY = example("oj-policy.json")
 DEFAULTS = {
     "min_margin": 0.05,
     "max_discount": 1.0,
@@ -52,7 +60,7 @@ DEFAULTS = {
 def feed_words(options: argparse.Namespace, policy: Path | None) -> list[str]:
     """Return the words of the feed's command line."""
     words = ["feed", "--clock", "event", "--wire", options.wire]
-    words += ["--mapping", str(ROOT / "docs" / "examples" / "oj.json")]
+    words += ["--mapping", str(example("oj.json"))]
     words += ["--policy", str(policy)] if policy is not None else []
     if options.oj is not None:
         return [*words, str(options.oj)]

@@ -276,8 +276,25 @@ def test_nothing_is_pickled(package: str) -> None:
 
 def test_the_wheel_holds_our_packages_and_no_tests() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    shipped = set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"])
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    shipped = {each for each in wheel["only-include"] if top(each.replace("/", ".")) != "docs"}
     assert shipped == (set(MAY_IMPORT) - {"repricer"}) | {"config", "repricer.py"}
+
+
+def test_the_wheel_holds_the_examples_that_commands_of_perf_ask_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    asked = {
+        f"docs/examples/{node.args[0].value}"
+        for _, tree in sources("perf")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "example"
+        and isinstance(node.args[0], ast.Constant)
+    }
+    assert asked == {each for each in wheel["only-include"] if each.startswith("docs/")}
+    assert wheel["sources"] == {"docs/examples": "perf/examples"}
+    assert all((ROOT / path).is_file() for path in asked)
 
 
 def test_the_project_and_the_lock_ask_for_the_same() -> None:
