@@ -51,7 +51,7 @@ class Work(Struct, frozen=True, kw_only=True):
 class OtherTopics:
     """The logs, with others in place of some topics: each run begins decisions of its own."""
 
-    def __init__(self, logs: KafkaLogs, instead: Mapping[str, str]) -> None:
+    def __init__(self, logs: Logs, instead: Mapping[str, str]) -> None:
         self._logs = logs
         self._instead = instead
 

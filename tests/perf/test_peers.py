@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from perf import workload
+from perf.owner_run import OtherTopics
 from perf.peers import given
 from perf.peers.contenders import PEERS
 from perf.peers.environments import HERE
 from perf.peers.measured import Failed, run_measured
 from perf.peers.report import markdown, summary
-from perf.peers.rounds import OURS, OURS_BY_FRAMES, Bench, Taken
+from perf.peers.rounds import FRAMED_DELTAS, OURS, OURS_BY_FRAMES, Bench, Taken
+from persistence.memory_log import MemoryLogs
+from persistence.ports import DECISIONS, DELTAS
 
 
 def test_peers_have_the_reference_s_rule() -> None:
@@ -94,6 +97,19 @@ def test_other_work_is_not_compared(tmp_path: Path, wrong: str, compared: set[st
     row = result["rows"][2]
     assert {name for name in ("ratio", "ratio_by_frames") if row[name] is not None} == compared
     assert "NO" in markdown(result)
+
+
+async def test_an_owner_reads_the_lane_that_it_is_told() -> None:
+    """The same facts lie there once by JSON and once by frames, and each run decides for itself."""
+    logs = MemoryLogs()
+    topics = (DELTAS, FRAMED_DELTAS, DECISIONS, "decisions-1")
+    await logs.create(dict.fromkeys(topics, 1), retention_ms=1)
+    told = OtherTopics(logs, {DELTAS: FRAMED_DELTAS, DECISIONS: "decisions-1"})
+    for topic, instead in ((DELTAS, FRAMED_DELTAS), (DECISIONS, "decisions-1")):
+        appender = await (await logs.open(instead, 0)).appender()
+        await appender.append_many([(b"key", b"value", "")])
+        assert await (await told.open(topic, 0)).end() == 1
+        assert await (await logs.open(topic, 0)).end() == 0
 
 
 def test_the_whole_tree_is_counted(tmp_path: Path) -> None:
