@@ -43,7 +43,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-FOLLOWING = {"kvi_rival_ratio_max": 1.0, "changes_per_hour_max": 255}
+FOLLOWING: dict[str, object] = {"kvi_rival_ratio_max": 1.0, "changes_per_hour_max": 255}
 """A policy by which a key value item costs no more than its cheapest rival, however often he moves.
 """
 
