@@ -51,7 +51,8 @@ def exam(
     from training.exam import arena as fighting
     from training.exam import calibration as believing
     from training.exam import experiments as trying
-    from training.exam import orange_juice, seasonal, simulated, standings
+    from training.exam import juice as reading
+    from training.exam import off_policy, orange_juice, seasonal, simulated, standings
     from training.exam import poisoning as lying
     from training.exam.attacks import ATTACKS
     from training.exam.driving import POLICY
@@ -122,13 +123,19 @@ def exam(
     if oj is not None:
         if not oj.is_file():
             raise RejectedInput("/oj", f"{oj} is no file", "name the Parquet file")
-        juice = orange_juice.read_juice(oj)
+        juice = reading.read_juice(oj)
         kept: list[tuple[Any, Any]] = []
         weeks = int(juice.week.max()) + 1 - orange_juice.FIRST_WEEK
         with _counted(voice, "orange juice", weeks) as told:
             board = orange_juice.sit_juice(juice, told, kept)
         parts["orange_juice"] = asdict(board)
         judged += orange_juice.juice_verdicts(board)
+        with _counted(voice, "off-policy", weeks) as told:
+            shelves = off_policy.read_shelves(oj)
+            proposed = off_policy.proposals(shelves, told)
+        estimate = off_policy.judge(shelves, proposed, first_seed)
+        parts["off_policy"] = asdict(estimate)
+        judged += off_policy.off_policy_verdicts(estimate)
         if peers:
             parts["peers"] = _peers(voice, juice, kept, prophet_series)
     heading = f"Exam: {seeds} seeds, {listings} listings, {days} days"
