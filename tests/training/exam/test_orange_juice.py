@@ -87,21 +87,31 @@ def test_the_shard_proposes_prices_for_the_weeks_that_it_has_not_heard(shelves: 
     assert 0.0 < judge(of, found, 1).mean_move < 1.0
 
 
-def drawn(stores: int = 12, weeks: int = 40, seed: int = 3) -> Shelves:
-    """A chain that draws its prices by lot: 2.00 and a sixth below or above it."""
+def drawn(stores: int = 12, weeks: int = 40, seed: int = 3, odd: float = 0.0) -> Shelves:
+    """A chain that draws its prices by lot: 2.00 and a sixth below or above it.
+
+    Odd stores sell thrice as much, and are dear; even ones are cheap: who counts each cell alike
+    takes what cheap stores sell for what a low price sells.
+
+    Args:
+        odd: by how much the log of sales at the middle price is off any line through the others.
+    """
     draw = np.random.default_rng(seed)
     store, brand, week = (
         of.ravel() for of in np.meshgrid(range(stores), range(11), range(weeks), indexing="ij")
     )
-    move = draw.choice([-1, 0, 1], (stores, 11, weeks)) * np.log(7 / 6)
+    habit = np.where(np.arange(stores) % 2, 0.2, 0.6)[:, None, None]
+    lot = draw.random((stores, 11, weeks))
+    move = np.where(lot < habit, -1, np.where(lot < habit + 0.2, 0, 1)) * np.log(7 / 6)
     price_log = np.log(2.0) + move
     lift = -2.5 * move.ravel() + 0.1 * draw.normal(size=len(week))
+    lift += odd * (move.ravel() == 0.0)
     return Shelves(
         item=store * 11 + brand,
         brand=brand,
         cell=store * weeks + week,
         week=week + LAST_TAUGHT + 1,
-        packages=np.round(2_000.0 * np.exp(lift)),
+        packages=np.round(np.where(store % 2, 6_000.0, 2_000.0) * np.exp(lift)),
         price=np.exp(price_log.ravel()),
         cost=np.full(len(week), 1.4),
         ounce_log=price_log.transpose(0, 2, 1)[store, week] - np.log(64.0),
@@ -112,20 +122,38 @@ def drawn(stores: int = 12, weeks: int = 40, seed: int = 3) -> Shelves:
 def test_judges_know_what_a_price_earns_where_prices_were_drawn_by_lot() -> None:
     """All three, and nobody is sure of a price at which nothing was sold."""
     of = drawn()
-    asked = np.array([2.0 * 6 / 7, 2.0, 2.0 * 7 / 6])
-    profit = (asked - 1.4) * (asked / 2.0) ** -2.5
-    for price, worth in zip(asked, profit, strict=True):
-        found = judge(of, np.full(len(of.item), price), 1)
-        truth = worth / profit.mean() - 1.0
-        for gain in (found.judge, found.alone, found.doubly_robust, found.propensity):
-            assert gain == pytest.approx(truth, abs=0.03)
-        assert found.matched_share == pytest.approx(1 / 3, abs=0.03)
-        assert found.effective_cells == pytest.approx(len(of.item) / 3, rel=0.1)
+    volume = np.where(of.item // 11 % 2, 3.0, 1.0)
+
+    def worth(price: np.ndarray) -> float:
+        return float((volume * (price - 1.4) * (price / 2.0) ** -2.5).sum())
+
+    for price in (2.0 * 6 / 7, 2.0, 2.0 * 7 / 6):
+        proposed = np.full(len(of.item), price)
+        found, truth = judge(of, proposed, 1), worth(proposed) / worth(of.price) - 1.0
+        assert found.judge == pytest.approx(truth, abs=0.02)
+        assert found.alone == pytest.approx(truth, abs=0.02)
+        assert found.doubly_robust == pytest.approx(truth, abs=0.02)
+        assert found.propensity == pytest.approx(truth, abs=0.01)
+        assert 0.1 < found.matched_share < 0.5
+        assert found.effective_cells < found.matched_share * found.cells
         assert found.extrapolated_share == found.unsupported_share == 0.0
     beyond = judge(of, np.full(len(of.item), 1.45), 1)
     assert beyond.extrapolated_share == 1.0 and beyond.matched_share == 0.0
     assert beyond.judge < -0.5
     assert sum(reached for _, reached in off_policy_verdicts(beyond)) < 3
+
+
+def test_where_demand_has_another_shape_the_regression_is_corrected() -> None:
+    odd = drawn(odd=0.4)
+    volume = np.where(odd.item // 11 % 2, 3.0, 1.0)
+    each = volume * (odd.price - 1.4) * (odd.price / 2.0) ** -2.5
+    each *= np.where(odd.price == 2.0, np.exp(0.4), 1.0)
+    truth = float((volume * 0.6 * np.exp(0.4)).sum() / each.sum() - 1.0)
+    found = judge(odd, np.full(len(odd.item), 2.0), 1)
+    assert abs(found.alone - truth) > 0.1, "it knows lines alone"
+    assert found.doubly_robust == pytest.approx(truth, abs=0.03)
+    assert found.propensity == pytest.approx(truth, abs=0.03)
+    assert not [goal for goal, reached in off_policy_verdicts(found)[2:] if reached]
 
 
 def test_a_gain_beyond_belief_is_a_red_flag() -> None:
