@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from engine.artefact import Artefact
 from engine.checkpoint import PartBytes
 from engine.decided import Decided, Given
+from engine.live_drivers import LiveFacts
 from engine.microbatch import Microbatch
 from engine.replay import Agreement
 
@@ -55,6 +56,10 @@ class OwnedShard(Protocol):
 
     def live(self, listing: int) -> dict[str, Any] | None:
         """Return one listing's live state in plain values, for a strong read."""
+        ...
+
+    def live_facts(self, listing: int) -> LiveFacts | None:
+        """Return what explains a listing's price now and its quote does not hold."""
         ...
 
     def features(self, listings: Sequence[int]) -> list[dict[str, float | None] | None]:

@@ -33,6 +33,7 @@ from engine.errors import (
     RejectedInput,
     SettingsRefused,
 )
+from engine.live_drivers import LiveFacts
 from engine.microbatch import FactColumns, Microbatch, Position
 from engine.replay import Agreement
 from kernels.limits import FEATURES_SLICE_MAX
@@ -306,6 +307,20 @@ class ShardActor:
                 shard = self._shard
                 mark = {"seq": shard.seq, "decided_ms": shard.decided_ms}
                 return {**mark, "learning": shard.learning(retailer, fit=False)}
+        except TimeoutError:
+            raise DeadlinePassed(f"not told within {deadline_ms} ms; ask again") from None
+
+    async def live_facts(self, listing: int, deadline_ms: int) -> LiveFacts | None:
+        """Return what explains a listing's price now and its quote does not hold.
+
+        Raises:
+            DeadlinePassed: nothing was recorded in time, or others were told before.
+        """
+        self._assert_live()
+        try:
+            async with asyncio.timeout(deadline_ms / 1000), self._telling:
+                await self._gate.opened(deadline_ms)
+                return self._shard.live_facts(listing)
         except TimeoutError:
             raise DeadlinePassed(f"not told within {deadline_ms} ms; ask again") from None
 

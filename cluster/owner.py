@@ -232,6 +232,11 @@ class OwnerProcess:
             retailer, deadline_ms = str(arguments["retailer"]), int(arguments["deadline_ms"])
             return await actor.learning(retailer, deadline_ms)
 
+        async def live_facts(arguments: Mapping[str, Any]) -> dict[str, Any]:
+            listing, deadline_ms = int(arguments["listing"]), int(arguments["deadline_ms"])
+            told = await actor.live_facts(listing, deadline_ms)
+            return {"facts": msgspec.to_builtins(told)}
+
         async def models(_: Mapping[str, Any]) -> dict[str, Any]:
             return actor.models()
 
@@ -249,6 +254,7 @@ class OwnerProcess:
                 "strong-read": strong_read,
                 "features": features,
                 "learning": learning,
+                "live-facts": live_facts,
                 "models": models,
                 "stop": stop,
             },

@@ -24,7 +24,7 @@ from cluster.watching import write_role
 from engine.errors import FailedDependency
 from gateway.keys import load_keys
 from gateway.opening import CheckpointOpenings
-from gateway.routed import RoutedFeatures, RoutedLearning, RoutedReads
+from gateway.routed import RoutedFacts, RoutedFeatures, RoutedLearning, RoutedReads
 from gateway.server import ServerSettings, serve
 
 
@@ -71,6 +71,19 @@ class OwnerReads:
             shard, "learning", deadline_ms, retailer=retailer
         )
         return answer
+
+    async def live_facts(
+        self, shard: int, listing: int, deadline_ms: int
+    ) -> Mapping[str, Any] | None:
+        """Return what explains a listing's price now, ``None`` where it is not known.
+
+        Raises:
+            DeadlinePassed: the owner answered that it could not in time.
+            FailedDependency: there is no owner, or it did not answer.
+        """
+        answer = await self._act(shard, "live-facts", deadline_ms, listing=listing)
+        facts: Mapping[str, Any] | None = answer["facts"]
+        return facts
 
     async def _act(self, shard: int, act: str, deadline_ms: int, **asked: Any) -> Any:
         card = self._owners.get(shard)
@@ -127,6 +140,7 @@ async def run_gateway(settings: Settings) -> None:
                 routed=RoutedReads(owners.ask),
                 features=RoutedFeatures(owners.features),
                 learning=RoutedLearning(owners.learning),
+                live_facts=RoutedFacts(owners.live_facts),
                 forks=forks.ask,
                 history_reader=make_history_reader(series),
                 started=started,

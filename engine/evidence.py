@@ -34,6 +34,7 @@ from kernels.hyperparameters import (
     ROWS_FITTED,
     RULE_LOG_LEAST,
     RULE_SD_LOG,
+    STRAYS_LOG,
     TOLD_LEAST,
 )
 from kernels.limits import PRICE_MINOR_MAX
@@ -95,7 +96,7 @@ def learnt_wishes(
     of = informed_learnt(memory, rows[at], learnt.take(at))
     asked = of["anchor"].astype(np.float64) + of["dither"]
     minor = np.clip(np.rint(listings["status_quo_minor"][at] * np.exp(asked)), 1, PRICE_MINOR_MAX)
-    strayed = np.abs(of["dither"]) > 1e-4
+    strayed = np.abs(of["dither"]) > STRAYS_LOG
     return Wishes(at, minor, of["elasticity"], of["elasticity_sd"], strayed, waiting)
 
 

@@ -1,8 +1,10 @@
 """Why a price is what it is, for a program and for a person. Pure, and without jax.
 
-A quote carries everything that its explanation needs but for names; those come from the catalogue
-(:class:`ListingFacts`). The explanation names the rule that set the price, its figure and the
-scope that set it, what the price would be without it, and what drove the model's wish.
+A quote carries what its explanation needs but for names; those come from the catalogue
+(:class:`engine.drivers.ListingFacts`). The explanation names the rule that set the price, its
+figure and the scope that set it, what the price would be without it, and what drove the wish. Which
+model speaks, which form demand has, what a season's plan wants and more no quote holds: whoever can
+ask the owner passes what he knows now (:class:`engine.live_drivers.LiveFacts`).
 """
 
 from collections.abc import Mapping
@@ -12,18 +14,13 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from engine.amounts import money, percent
 from engine.decided import Cause, State
-from engine.policy import Winner
+from engine.drivers import Driver, ListingFacts, drivers_of, position_of, waits
+from engine.live_drivers import LiveFacts, live_drivers
 from kernels import reasons
 from kernels.limits import PRICE_MINOR_MAX
 from kernels.reasons import BINDINGS, RULES
-
-DIGITS: Mapping[str, int] = {
-    **dict.fromkeys(("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG"), 0),
-    **dict.fromkeys(("RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"), 0),
-    **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
-}
-"""Decimals of a currency's minor unit, where they are not two."""
 
 AT_PEAK = "at which the model expects most profit"
 
@@ -40,20 +37,6 @@ SETTING: Mapping[str, str] = {
 """The policy field behind each rule and the brake; MAP is the listing's own."""
 
 
-class ListingFacts(Struct, frozen=True, kw_only=True):
-    """What the catalogue knows of a listing, as far as an explanation needs it."""
-
-    channel: str
-    sku: str
-    currency: str
-    title: str = ""
-    category: str = ""
-    rrp_minor: int = 0
-    map_minor: int = 0
-    kvi: bool = False
-    policy: Mapping[str, Winner] = {}  # PolicyBook.winners of the listing; may be empty
-
-
 class Binding(Struct, frozen=True, kw_only=True):
     """The rule that set the price, or the brake on the rule for key value items."""
 
@@ -63,14 +46,6 @@ class Binding(Struct, frozen=True, kw_only=True):
     setting: str  # policy field, or map_minor of the listing
     value: Any  # of the setting; None where the policy is not known
     set_by: str  # "the policy of category juice", "the listing", ""
-
-
-class Driver(Struct, frozen=True, kw_only=True):
-    """One thing that the model looked at."""
-
-    name: str  # cost, elasticity, cannibalisation, dither, experiment, holdout, position, ...
-    value: float | int | None
-    text: str
 
 
 class Explanation(Struct, frozen=True, kw_only=True):
@@ -99,11 +74,21 @@ class Explanation(Struct, frozen=True, kw_only=True):
         return plain
 
 
-def explain(quote: np.void, listing: ListingFacts) -> Explanation:
-    """Explain one quote (a row of ``QUOTE_DTYPE``)."""
+def explain(
+    quote: np.void, listing: ListingFacts, decided_ms: int = 0, live: LiveFacts | None = None
+) -> Explanation:
+    """Explain one quote.
+
+    Args:
+        quote: a row of ``QUOTE_DTYPE``.
+        listing: what the catalogue says of it now.
+        decided_ms: when it was decided; 0: unknown, and no season is told.
+        live: what the owner knows now, of the same quote; ``None``: nobody was asked.
+    """
     mask = int(quote["reasons"])
     binding = _binding(quote, listing)
-    drivers = _drivers(quote, listing)
+    drivers = drivers_of(quote, listing, decided_ms)
+    now = () if live is None else live_drivers(quote, listing, live)
     sentences = [_state_sentence(quote, listing)]
     if binding is not None:
         sentences.append(_binding_sentence(binding, quote, listing))
@@ -111,14 +96,18 @@ def explain(quote: np.void, listing: ListingFacts) -> Explanation:
         wish = AT_PEAK
         if mask & reasons.LEARNT:
             wish = "that the last decision asks"
-        elif _position(quote, listing) is not None:
+        elif position_of(quote, listing) is not None:
             wish = "to which its position takes it for now"
+        elif waits(quote, listing):
+            wish = "that was in force before"
         sentences.append(f"No rule moved it: it is the price {wish}.")
     if mask & reasons.OVERRIDDEN:
         sentences.append("Not every rule could be met; the stronger went before the weaker.")
-    sentences += _remarks(quote, mask, _position(quote, listing) is not None)
+    sentences += _remarks(quote, mask, position_of(quote, listing) is not None)
     sentences += _tier(quote, listing)
     sentences += [driver.text for driver in drivers]
+    if now:
+        sentences += ["As of now:", *(driver.text for driver in now)]
     return Explanation(
         state=State(int(quote["state"])).name.lower(),
         in_force_minor=int(quote["in_force_minor"]),
@@ -132,7 +121,7 @@ def explain(quote: np.void, listing: ListingFacts) -> Explanation:
         reasons=reasons.names(mask),
         confidence=float(quote["confidence"]),
         profit_change_minor=float(quote["profit_change"]),
-        drivers=drivers,
+        drivers=(*drivers, *now),
         text=" ".join(sentences),
     )
 
@@ -140,19 +129,6 @@ def explain(quote: np.void, listing: ListingFacts) -> Explanation:
 def rules_of(quote: np.void) -> tuple[str, ...]:
     """Return every rule that moved the price, strongest first."""
     return tuple(rule for k, rule in enumerate(RULES) if int(quote["reasons"]) & 1 << k)
-
-
-def money(minor: int, currency: str) -> str:
-    """Return an amount as people write it: ``19.99 EUR``, ``1999 JPY``."""
-    digits = DIGITS.get(currency, 2)
-    sign, text = "-" if minor < 0 else "", str(abs(minor)).zfill(digits + 1)
-    whole, rest = text[: len(text) - digits], text[len(text) - digits :]
-    return f"{sign}{whole}{'.' + rest if rest else ''} {currency}".strip()
-
-
-def percent(ratio: float) -> str:
-    """Return a ratio as people write it: ``20 %``, ``4.25 %``."""
-    return f"{round(ratio * 100, 2):g} %"
 
 
 # ----- the rule that set the price ---------------------------------------------------------------
@@ -215,7 +191,7 @@ def _binding_sentence(binding: Binding, quote: np.void, listing: ListingFacts) -
             share = "" if value is None else f" {percent(value)} of"
             rival = f"its rival's {money(int(quote['rival_minor']), currency)}{by}"
             said = f"As a key value item it may cost at most{share} {rival} which {moved}"
-        case "brake" if _position(quote, listing) is not None and "kvi" not in rules_of(quote):
+        case "brake" if position_of(quote, listing) is not None and "kvi" not in rules_of(quote):
             back = "a part" if value is None else f"up to {percent(value)}"
             rival = money(int(quote["rival_minor"]), currency)
             said = (
@@ -359,112 +335,3 @@ def _tier(quote: np.void, listing: ListingFacts) -> list[str]:
     if at_hour:
         return ["It was looked at hourly then."]
     return []
-
-
-# ----- where it asks to stand --------------------------------------------------------------------
-
-
-def _position(quote: np.void, listing: ListingFacts) -> Winner | None:
-    """Return the position that the price follows, ``None`` where none holds it.
-
-    As the policy says now: no bit of the quote tells it. One that holds leaves learning no say, and
-    an arm leaves a position none.
-    """
-    winner = listing.policy.get("rival_position")
-    others = reasons.LEARNT | reasons.HELD_OUT
-    holds = int(quote["rival_minor"]) > 0 and not int(quote["reasons"]) & others
-    return winner if winner is not None and winner.value and holds else None
-
-
-def _position_sentence(winner: Winner, quote: np.void, listing: ListingFacts) -> str:
-    rival = money(int(quote["rival_minor"]), listing.currency)
-    damping = listing.policy.get("rival_damping")
-    part = "a part" if damping is None else percent(1.0 - damping.value)
-    part = {"100 %": "all", "50 %": "half"}.get(part, part)
-    return (
-        f"It asks to stand at {percent(winner.value)} of its reference rival ({rival}), {part} of"
-        f" the way at a step: {winner}."
-    )
-
-
-# ----- what the model looked at ------------------------------------------------------------------
-
-
-GOALS: Mapping[str, str] = {
-    "profit": "the greatest expected profit",
-    "revenue": "the greatest expected revenue",
-    "units": "the most units that are expected to sell",
-    "sell_through": "the price at which its stock is expected to last just to the season's end",
-}
-"""What a learnt price steps towards, by the policy's ``objective``."""
-
-
-def _objective(quote: np.void, listing: ListingFacts) -> str:
-    """Return what the price was asked to achieve: without learning that is profit."""
-    winner = listing.policy.get("objective")
-    if winner is None or not int(quote["reasons"]) & reasons.LEARNT:
-        return "profit"
-    return str(winner.value)
-
-
-def _drivers(quote: np.void, listing: ListingFacts) -> tuple[Driver, ...]:
-    """Return what drove the model's wish: cost, elasticity, rival and stock."""
-    currency = listing.currency
-    cost, elasticity = int(quote["cost_minor"]), float(quote["elasticity"])
-    sd, target = float(quote["elasticity_sd"]), int(quote["target_minor"])
-    position = _position(quote, listing)
-    rival, rivals = int(quote["rival_minor"]), int(quote["rivals"])
-    stock = int(quote["stock"])
-    drivers = [
-        Driver(
-            name="cost",
-            value=cost if cost >= 0 else None,
-            text=f"A unit costs {money(cost, currency)}." if cost >= 0 else "Its cost is unknown.",
-        )
-    ]
-    if target > 0:
-        text = (
-            f"With an elasticity of {elasticity:.2f} (give or take {sd:.2f}), one percent dearer"
-            f" sells about {-elasticity:.1f} % less"
-        )
-        # What a position asks for is no optimum.
-        text += "." if position else f", and profit peaks at {money(target, currency)}."
-        if int(quote["reasons"]) & reasons.LEARNT:
-            text = (
-                f"With an elasticity of {elasticity:.2f} (give or take {sd:.2f}), learnt from what"
-                f" sold, from alike listings and from the price found at import, one percent dearer"
-                f" sells about {-elasticity:.1f} % less; the last decision asks"
-                f" {money(target, currency)}, a step towards {GOALS[_objective(quote, listing)]}."
-            )
-        drivers.append(Driver(name="elasticity", value=round(elasticity, 4), text=text))
-    shared = listing.policy.get("cannibalised_share")
-    counts = bool(int(quote["reasons"]) & reasons.LEARNT) and _objective(quote, listing) == "profit"
-    if counts and shared is not None and shared.value > 0.0:
-        text = (
-            f"Of what it loses by being dearer, {percent(shared.value)} goes to other listings of"
-            f" its category, by {shared}: what those earn on it is counted."
-        )
-        drivers.append(Driver(name="cannibalisation", value=shared.value, text=text))
-    if int(quote["reasons"]) & reasons.DITHERED:
-        text = "It strays a little from the best price, by lot, to learn from what sells."
-        drivers.append(Driver(name="dither", value=None, text=text))
-    if int(quote["reasons"]) & reasons.TREATED:
-        text = "An experiment treats it: another policy or price is tried on it than on others."
-        drivers.append(Driver(name="experiment", value=None, text=text))
-    if int(quote["reasons"]) & reasons.HELD_OUT:
-        text = "It is held out: its price stays, so that what others earn can be compared with it."
-        drivers.append(Driver(name="holdout", value=None, text=text))
-    if rival > 0:
-        many = "one rival" if rivals == 1 else f"{rivals} rivals"
-        text = f"The reference of {many} stands at {money(rival, currency)}."
-        drivers.append(Driver(name="rival", value=rival, text=text))
-    if position is not None:
-        text = _position_sentence(position, quote, listing)
-        drivers.append(Driver(name="position", value=position.value, text=text))
-    if int(quote["binding"]) == reasons.BRAKE:
-        text = "Cuts in turns with its rivals were seen: by the clock, the brake eases and ends."
-        drivers.append(Driver(name="brake", value=None, text=text))
-    if stock >= 0:
-        text = "It is out of stock." if stock == 0 else f"{stock} in stock."
-        drivers.append(Driver(name="stock", value=stock, text=text))
-    return tuple(drivers)

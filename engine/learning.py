@@ -387,10 +387,19 @@ def _explored(held: RetailerLearning, period: _Period, own: np.ndarray) -> np.nd
     """Return what a period's dithers cost, as expected, and what all of it earned."""
     listings, learnt = period.listings, period.learnt
     slope = learnt["elasticity"].astype(np.float64)
-    bend = np.maximum(slope * (1.0 + slope) + 2.0 * period.belief.curvature, BEND_LEAST)
+    bend = profit_bend(slope, period.belief.curvature)
     margin = np.maximum(listings["in_force_minor"] - np.maximum(listings["cost_minor"], 0), 0)
     profit = np.where(own, period.foreseen.units * margin, 0.0)
     return np.array([(0.5 * bend * np.square(learnt["dither"]) * profit).sum(), profit.sum()])
+
+
+def profit_bend(elasticity: np.ndarray, curvature: np.ndarray | float) -> np.ndarray:
+    """Return float64[rows], how profit bends around its best price: a dither costs half of it.
+
+    Times the dither's square, as a share of the profit.
+    """
+    bend = elasticity * (1.0 + elasticity) + 2.0 * curvature
+    return np.asarray(np.maximum(bend, BEND_LEAST))
 
 
 def _is_own(memory: Memory, period: _Period) -> np.ndarray:
@@ -582,8 +591,7 @@ def _dither_scale(
 ) -> float:
     """Return what a retailer's budget leaves of each dither: their cost goes by its square."""
     learnt, listings = memory.learnt.rows.take(mine), memory.listings.listings.take(mine)
-    bend = learnt["elasticity"] * (1.0 + learnt["elasticity"]) + 2.0 * curvature_of(held, learnt)
-    bend = np.maximum(bend, BEND_LEAST)
+    bend = profit_bend(learnt["elasticity"], curvature_of(held, learnt))
     units = np.exp(np.clip(learnt["level"].astype(np.float64), -12.0, 16.0))
     margin = np.maximum(listings["in_force_minor"] - np.maximum(listings["cost_minor"], 0), 0)
     largest = memory.groups.policy["dither"][listings["group"]]

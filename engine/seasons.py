@@ -36,20 +36,7 @@ def clear(
     stock, days = stock_of(rows), of["season_days"].astype(np.float64)
     cuts = of["turns"] - 1
     left = terms["markdowns_max"] - cuts
-    slope = np.minimum(of["elasticity"].astype(np.float64), SEASON_SLOPE_MAX)
-    level, variance = season_level(
-        learnt["season_units"][at].astype(np.float64),
-        learnt["season_demand"][at].astype(np.float64),
-    )
-    wanted = clearing_log(
-        level,
-        variance,
-        stock.astype(np.float64),
-        days_left,
-        slope,
-        terms["salvage_share"].astype(np.float64),
-        left,
-    )
+    wanted = planned_log(now_ms, rows, terms, of, of["elasticity"].astype(np.float64), left)
     wanted = np.clip(wanted, place.low[at], place.high[at])
     least = least_cut_log(left, days_left / np.maximum(days + days_left, 1.0))
     cut = (now_log[at] - wanted > least) & (days >= WATCHED_DAYS) & (stock > 0) & (left > 0)
@@ -57,6 +44,39 @@ def clear(
     learnt["dither"][at] = 0.0
     learnt["turns"][at] = cuts + cut
     learnt["due_day"][at] = held.day + _look_again(days)
+
+
+def planned_log(
+    now_ms: int,
+    listings: np.ndarray,
+    policy: np.ndarray,
+    learnt: np.ndarray,
+    elasticity: np.ndarray,
+    cuts_left: np.ndarray,
+) -> np.ndarray:
+    """Return float64[rows], the log price at which the fluid plan would leave a season's rows now.
+
+    Args:
+        learnt: LEARNT_DTYPE[rows], of which the season's sums count.
+        elasticity: float64[rows], as believed.
+    """
+    level, variance = season_told(learnt)
+    return clearing_log(
+        level,
+        variance,
+        stock_of(listings).astype(np.float64),
+        (policy["season_end_ms"] - now_ms) / DAY_MS,
+        np.minimum(elasticity, SEASON_SLOPE_MAX),
+        policy["salvage_share"].astype(np.float64),
+        cuts_left,
+    )
+
+
+def season_told(learnt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return float64[rows] twice: log units a day at the price found at import, its variance."""
+    return season_level(
+        learnt["season_units"].astype(np.float64), learnt["season_demand"].astype(np.float64)
+    )
 
 
 def sells_through(now_ms: int, policy: np.ndarray) -> np.ndarray:
@@ -86,9 +106,7 @@ def sold_through_log(
         float64[rows] and int64[rows].
     """
     stock, days = stock_of(listings), learnt["season_days"].astype(np.float64)
-    level, _ = season_level(
-        learnt["season_units"].astype(np.float64), learnt["season_demand"].astype(np.float64)
-    )
+    level, _ = season_told(learnt)
     days_left = (policy["season_end_ms"] - now_ms) / DAY_MS
     wanted = run_out_log(
         level, stock.astype(np.float64), days_left, np.minimum(elasticity, SEASON_SLOPE_MAX)

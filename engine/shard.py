@@ -51,6 +51,8 @@ from engine.facts import apply_facts, without_skipped
 from engine.features import features_of, named
 from engine.hourly import defer, looked_at, take
 from engine.learning import close_periods, redecide
+from engine.live_drivers import LiveFacts
+from engine.live_facts import live_facts
 from engine.memory import Memory, Work
 from engine.microbatch import (
     LANES,
@@ -270,6 +272,16 @@ class Shard:
         assert self.pending is None, "a price that is not recorded was never quoted"
         row = self._memory.listings.live_row(listing)
         return None if row < 0 else told_listing(self._memory, row)
+
+    def live_facts(self, listing: int) -> LiveFacts | None:
+        """Return what explains a listing's price now and its quote does not hold.
+
+        ``None`` where the listing is not known. A shard that is replayed to the same ``seq``
+        returns the same.
+        """
+        assert self.pending is None, "a price that is not recorded was never quoted"
+        row = self._memory.listings.live_row(listing)
+        return None if row < 0 else live_facts(self._memory, row, self.seq, self.decided_ms)
 
     def features(self, listings: Sequence[int]) -> list[dict[str, float | None] | None]:
         """Return the named features of listings, ``None`` for one that is not known.

@@ -119,7 +119,7 @@ from gateway.recommendations import (
 )
 from gateway.replica import Replica
 from gateway.route import Route, add_routes
-from gateway.routed import AskFork, RoutedFeatures, RoutedLearning, RoutedReads
+from gateway.routed import AskFork, RoutedFacts, RoutedFeatures, RoutedLearning, RoutedReads
 from gateway.routing import Routing, routing
 from gateway.stream import stream
 
@@ -542,6 +542,7 @@ def make_app(
     routed: RoutedReads | None = None,
     routed_features: RoutedFeatures | None = None,
     routed_learning: RoutedLearning | None = None,
+    routed_facts: RoutedFacts | None = None,
     forks: AskFork | None = None,
     history_reader: HistoryReader | None = None,
     origins: Iterable[str] = (),
@@ -557,6 +558,7 @@ def make_app(
         routed: strong reads; without it they are answered 503.
         routed_features: reads of features, likewise.
         routed_learning: what is learnt of a retailer's demand, likewise.
+        routed_facts: what explains a price now; without it receipts lack it, and are answered.
         forks: answers plans and what-ifs; without it they are answered 503.
         history_reader: reads a listing's past from a series store; without it the window serves.
         origins: of pages, besides our own, that may open a stream.
@@ -574,6 +576,7 @@ def make_app(
         routed=routed,
         features=routed_features,
         learning=routed_learning,
+        live_facts=routed_facts,
         forks=forks,
         history=history_reader,
         origins=frozenset(origins),

@@ -33,7 +33,7 @@ from gateway.problems import (
 from gateway.ready import Heads
 from gateway.replica import Replica
 from gateway.retailers import Product
-from gateway.routed import AskFork, RoutedFeatures, RoutedLearning, RoutedReads
+from gateway.routed import AskFork, RoutedFacts, RoutedFeatures, RoutedLearning, RoutedReads
 from gateway.shard_view import Age, oldest
 from persistence.json_documents import refuse_depth, refuse_duplicate_keys
 
@@ -63,6 +63,7 @@ class Gateway(Struct, frozen=True, kw_only=True, eq=False):
     routed: RoutedReads | None = None  # strong reads; None: there is nobody to ask
     features: RoutedFeatures | None = None  # None: there is nobody to ask
     learning: RoutedLearning | None = None  # likewise
+    live_facts: RoutedFacts | None = None  # likewise
     forks: AskFork | None = None  # plans and what-ifs; None: there is nobody to ask
     history: HistoryReader | None = None  # None: the window only
     origins: frozenset[str] = frozenset()  # of pages, besides our own, that may open a stream

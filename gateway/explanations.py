@@ -8,7 +8,10 @@ from aiohttp import web
 from msgspec import Struct
 
 from engine.decided import Cause, parse_quote_id
-from engine.explanation import Driver, ListingFacts, explain
+from engine.drivers import Driver, ListingFacts
+from engine.errors import DeadlinePassed, FailedDependency
+from engine.explanation import explain
+from engine.live_drivers import LiveFacts
 from engine.microbatch import LANES, Lane
 from gateway.call import (
     Call,
@@ -28,11 +31,11 @@ from gateway.documents import (
     quote_columns,
     recommendation,
 )
-from gateway.money import Money, money
+from gateway.money import Money, money, rfc3339
 from gateway.policies import winners_of
 from gateway.problems import NOT_FOUND, Problem
 from gateway.replica import Replica
-from gateway.shard_view import Age
+from gateway.shard_view import STALE_MS, Age
 
 
 class Elasticity(Struct, frozen=True):
@@ -62,11 +65,23 @@ class CauseOfQuote(Struct, frozen=True, kw_only=True):
     index: int | None
 
 
+class Now(Struct, frozen=True, kw_only=True):
+    """As of what the owner told the drivers that a quote does not hold.
+
+    ``as_of`` is the time of the last microbatch that he had recorded, ``seq`` its number.
+    """
+
+    as_of: str
+    stale: bool
+    seq: int
+
+
 class Explanation(Struct, frozen=True, kw_only=True):
     """A receipt: the recommendation, what it was made of, and the same in words.
 
     A quote never changes; ``as_of`` and ``stale`` say how old the rest may be: that it is the
-    newest, and ``listings``.
+    newest, and ``listings``. Drivers as of ``now`` are those that only the owner knows, and he only
+    of the newest quote: ``now`` is null where he was not asked or did not answer in time.
     """
 
     recommendation: Recommendation
@@ -79,11 +94,15 @@ class Explanation(Struct, frozen=True, kw_only=True):
     expected_profit_change: float | None  # minor units a unit of today's demand
     rivals: int  # fresh and comparable ones
     drivers: tuple[Driver, ...]
+    now: Now | None
     cause: CauseOfQuote | None
     listings: tuple[ListingPrice, ...]
     as_of: str
     stale: bool
 
+
+NOW_MS = 300
+"""How long a receipt waits for what only the owner knows."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -99,7 +118,10 @@ async def explanation(gateway: Gateway, call: Call) -> web.Response:
     age = age_of(gateway, (product.shard,))
     if newest is None:
         raise Problem(NOT_FOUND, f"nothing was decided yet for {product.sku!r}", age=age)
-    document = _receipt(replica, replica.listing(row), newest, replica.place(row), age)
+    place = replica.place(row)
+    listing = replica.listing(row)
+    now, live = await _asked(gateway, listing, place)
+    document = _receipt(replica, listing, newest, place, age, now, live)
     return web.Response(body=_encode(document), content_type="application/json")
 
 
@@ -112,15 +134,51 @@ async def quote(gateway: Gateway, call: Call) -> web.Response:
         detail = f"there is no quote {quote_id!r}, or it is no longer kept here"
         raise Problem(NOT_FOUND, detail, age=age_of_all(gateway))
     age = age_of(gateway, (found.place.shard,))
-    document = _receipt(gateway.replica, found.listing, found.quote, found.place, age)
+    now, live = None, None
+    if gateway.replica.place(found.row) == found.place:
+        now, live = await _asked(gateway, found.listing, found.place)
+    document = _receipt(gateway.replica, found.listing, found.quote, found.place, age, now, live)
     return web.Response(body=_encode(document), content_type="application/json")
 
 
+async def _asked(
+    gateway: Gateway, listing: Listing, place: QuotePlace
+) -> tuple[Now | None, LiveFacts | None]:
+    """Return what the owner knows of a listing's newest quote now, where he answers at once.
+
+    A receipt is owed also while there is no owner, so nobody waits for him long, and what he tells
+    of a later quote than ours is left out.
+    """
+    routed = gateway.live_facts
+    if routed is None:
+        return None, None
+    known_seq = gateway.replica.shards[place.shard].position.seq
+    try:
+        told = await routed.read(place.shard, listing.key, NOW_MS, known_seq=known_seq)
+    except (TimeoutError, DeadlinePassed, FailedDependency):
+        return None, None
+    live = None if told is None else msgspec.convert(told, LiveFacts)
+    if live is None or live.quote != (place.seq, place.index):
+        return None, None
+    view, wall_ms = gateway.replica.shards[place.shard], gateway.clock.wall_ms()
+    old = wall_ms - live.decided_ms > STALE_MS
+    if view.clock == "event":
+        old = age_of(gateway, (place.shard,)).stale  # his time is not ours
+    return Now(as_of=rfc3339(live.decided_ms), stale=old, seq=live.seq), live
+
+
 def _receipt(
-    replica: Replica, listing: Listing, quote: np.void, place: QuotePlace, age: Age
+    replica: Replica,
+    listing: Listing,
+    quote: np.void,
+    place: QuotePlace,
+    age: Age,
+    now: Now | None,
+    live: LiveFacts | None,
 ) -> Explanation:
     currency = listing.currency
-    explained = explain(quote, _facts(replica, listing, int(quote["reasons"])))
+    facts = _facts(replica, listing, int(quote["reasons"]))
+    explained = explain(quote, facts, place.decided_ms, live)
     binding = explained.binding
     product = replica.product(listing.retailer, listing.sku)
     rows = product.rows if product is not None else ()
@@ -148,6 +206,7 @@ def _receipt(
         expected_profit_change=round(change, 4) if np.isfinite(change) else None,
         rivals=int(quote["rivals"]),
         drivers=explained.drivers,
+        now=now,
         cause=_cause(quote),
         listings=tuple(replica.price_in_short(row) for row in rows),
         as_of=age.as_of,

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from msgspec import Struct
 
+from engine.amounts import DIGITS
 from engine.errors import RejectedInput
-from engine.explanation import DIGITS
 from kernels.limits import PRICE_MINOR_MAX
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

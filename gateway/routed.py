@@ -20,6 +20,9 @@ AskFeatures = Callable[[int, Sequence[int], int, bool], Awaitable[Mapping[str, A
 AskLearning = Callable[[int, str, int], Awaitable[Mapping[str, Any]]]
 """Asks the owner of (shard) what it has learnt of (retailer)'s demand within (deadline_ms)."""
 
+AskFacts = Callable[[int, int, int], Awaitable[Mapping[str, Any] | None]]
+"""Asks the owner of (shard) what explains the price of (listing) now, within (deadline_ms)."""
+
 AskFork = Callable[[Mapping[str, Any], int], Awaitable[Mapping[str, Any]]]
 """Asks a fork of a shard a question, named in it, within (deadline_ms)."""
 
@@ -162,6 +165,25 @@ class RoutedLearning:
         return await self._questions.answered(
             shard, lambda: self._ask(shard, retailer, deadline_ms), deadline_ms, known_seq
         )
+
+
+class RoutedFacts:
+    """What explains a price now and no quote holds, which only the owner can tell."""
+
+    def __init__(self, ask: AskFacts) -> None:
+        self._ask = ask
+        self._questions = Questions()
+
+    async def read(
+        self, shard: int, listing: int, deadline_ms: int, *, known_seq: int
+    ) -> Mapping[str, Any] | None:
+        """Return it, ``None`` of a listing that is not known; see :meth:`Questions.answered`."""
+
+        async def ask() -> Mapping[str, Any]:
+            return await self._ask(shard, listing, deadline_ms) or {"seq": known_seq}
+
+        told = await self._questions.answered(shard, ask, deadline_ms, known_seq)
+        return told if len(told) > 1 else None
 
 
 def _seen(task: asyncio.Task[Mapping[str, Any]]) -> None:

@@ -15,7 +15,7 @@ from gateway.following import ReadOpening, follow_all
 from gateway.history import HistoryReader
 from gateway.keys import Keys
 from gateway.replica import Replica
-from gateway.routed import AskFork, RoutedFeatures, RoutedLearning, RoutedReads
+from gateway.routed import AskFork, RoutedFacts, RoutedFeatures, RoutedLearning, RoutedReads
 from persistence.ports import Logs
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ async def serve(
     routed: RoutedReads | None = None,
     features: RoutedFeatures | None = None,
     learning: RoutedLearning | None = None,
+    live_facts: RoutedFacts | None = None,
     forks: AskFork | None = None,
     history_reader: HistoryReader | None = None,
     started: Callable[[int], None] | None = None,
@@ -68,6 +69,7 @@ async def serve(
         routed=routed,
         routed_features=features,
         routed_learning=learning,
+        routed_facts=live_facts,
         forks=forks,
         history_reader=history_reader,
         origins=settings.origins,

@@ -234,6 +234,10 @@ BEND_LEAST = 0.3
 """How little profit bends around its best price at least: a dither costs half of it times its
 square. No search for it is recorded."""
 
+STRAYS_LOG = 1e-4
+"""A price that lies no further from its best one does not stray, as a receipt tells it: half a cent
+of 50, which rounding undoes. No search for it is recorded."""
+
 HORIZON_DAYS = 150.0
 """Within which a dither shall earn what it costs."""
 

@@ -404,6 +404,15 @@ async def test_features_wait_at_the_gate_and_a_strong_one_for_a_later_mark(place
         await owner.features([LISTING] * (FEATURES_SLICE_MAX + 1), 100, strong=False)
 
 
+async def test_what_explains_a_price_waits_at_the_gate(place: Home) -> None:
+    await place.send(count("a", 50, 1))
+    owner = await live(place.owner(heartbeat_ms=60_000))
+    assert await owner.live_facts(LISTING, 100) is None, "the toy shard knows none"
+    owner._gate.close()
+    with pytest.raises(DeadlinePassed):
+        await owner.live_facts(LISTING, 10)
+
+
 async def test_slices_of_features_take_turns_with_everybody_else(place: Home) -> None:
     """However many ask at once, no turn of the loop holds more than one slice."""
     await place.send(count("a", 50, 1))

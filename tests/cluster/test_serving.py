@@ -28,3 +28,5 @@ async def test_a_card_that_vanishes_is_an_owner_that_cannot_be_asked(
         await reads.ask(0, 1, 100)
     with pytest.raises(FailedDependency, match="ask again"):
         await reads.features(0, [1], 100, False)
+    with pytest.raises(FailedDependency, match="ask again"):
+        await reads.live_facts(0, 1, 100)

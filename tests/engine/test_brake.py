@@ -9,7 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from engine.checkpoint import Part, _layout, check_part, layout
-from engine.explanation import ListingFacts, explain
+from engine.drivers import ListingFacts
+from engine.explanation import explain
 from engine.listing_table import BEFORE_BRAKES, LISTING_DTYPE
 from engine.replay import Agreement
 from engine.shard import Shard

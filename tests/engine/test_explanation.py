@@ -6,8 +6,10 @@ import re
 import numpy as np
 import pytest
 
+from engine.amounts import DIGITS, money, percent
 from engine.decided import QUOTE_DTYPE, Cause, State
-from engine.explanation import DIGITS, SETTING, ListingFacts, explain, money, percent
+from engine.drivers import ListingFacts
+from engine.explanation import SETTING, explain
 from engine.policy import FIELDS, PolicyBook
 from kernels import reasons
 from kernels.reasons import BINDING_NONE, BINDINGS, RULES

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from engine.decided import State
 from engine.deltas import ExperimentStarted, PolicyChanged, PriceReported, RateChanged
-from engine.explanation import ListingFacts, explain
+from engine.drivers import ListingFacts
+from engine.explanation import explain
 from engine.policy import POLICY_DTYPE, Policy, PolicyBook, policy_row
 from engine.replay import Agreement
 from engine.rival_position import nearest, stepped, under_way

@@ -26,9 +26,11 @@ from gateway.history import HistoryReader
 from gateway.keys import SCOPES, KeyFile, Keys, StoredKey, new_key
 from gateway.replica import Replica
 from gateway.routed import (
+    AskFacts,
     AskFeatures,
     AskFork,
     AskLearning,
+    RoutedFacts,
     RoutedFeatures,
     RoutedLearning,
     RoutedReads,
@@ -195,6 +197,7 @@ async def market(
     ask: Callable[[int, int, int], Any] | None = None,
     ask_features: AskFeatures | None = None,
     ask_learning: AskLearning | None = None,
+    ask_facts: AskFacts | None = None,
     forks: AskFork | None = None,
     history: HistoryReader | None = None,
     spreads: Mapping[str, int] | None = None,
@@ -220,6 +223,7 @@ async def market(
         routed=routed,
         routed_features=RoutedFeatures(ask_features) if ask_features is not None else None,
         routed_learning=RoutedLearning(ask_learning) if ask_learning is not None else None,
+        routed_facts=RoutedFacts(ask_facts) if ask_facts is not None else None,
         forks=forks,
         history_reader=history,
         origins=origins,

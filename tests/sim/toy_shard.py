@@ -17,6 +17,7 @@ from msgspec import Struct
 from engine.decided import QUOTE_DTYPE, Cause, Decided, Given, Outcome, State
 from engine.deduplication import NEW, SEEN, EventWindow, HighWaterMarks, newest
 from engine.deltas import ModeChanged, PricePinned
+from engine.live_drivers import LiveFacts
 from engine.microbatch import (
     STOCK_COUNTED,
     UNITS_SOLD,
@@ -122,6 +123,10 @@ class ToyShard:
         assert self.pending is None, "a price that is not in the log was never quoted"
         found = [self._rows.get(listing) for listing in listings]
         return [None if row is None else {"price": float(row.price)} for row in found]
+
+    def live_facts(self, listing: int) -> LiveFacts | None:
+        assert self.pending is None, "a price that is not recorded was never quoted"
+        return None
 
     def learning(self, retailer: str, *, fit: bool = True) -> dict[str, Any] | None:
         assert self.pending is None, "what is not recorded was never learnt"
