@@ -5,7 +5,8 @@ meanwhile changes when a fault can strike, never which one comes next, so a seed
 faults and targets in the same order.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 from typing import Final
 
@@ -69,6 +70,23 @@ class Fault(Struct, frozen=True, kw_only=True):
     def name(self) -> str:
         """Return it in a few words."""
         return f"{self.kind} {self.target}" + (f" {self.how}" if self.how else "")
+
+
+def hits(faults: Iterable[Fault]) -> dict[str, dict[str, int]]:
+    """Count faults by kind and by what they hit, most frequent first."""
+    counted: dict[str, Counter[str]] = {}
+    for each in faults:
+        counted.setdefault(each.kind, Counter())[component(each.kind, each.target)] += 1
+    return {kind: dict(counted[kind].most_common()) for kind in KINDS if kind in counted}
+
+
+def component(kind: str, target: str) -> str:
+    """Return what a fault hit, as a person counts it: any shard's owner is a shard."""
+    if target.startswith("owner:"):
+        return "shard"
+    if target == "postgres" and kind in ("kill", "pause"):
+        return "postmaster"
+    return target
 
 
 def plan(seed: int, *, shards: int, kinds: Sequence[str] = tuple(KINDS)) -> Iterator[Fault]:
