@@ -434,6 +434,12 @@ def outcome_of_another_command(story: Story) -> None:
     story.decide(2, outcomes=(outcome("done", name="another"),))
 
 
+def outcome_before_its_command_is_consumed(story: Story) -> None:
+    story.command()
+    story.decide(2, last_command=-1, outcomes=(outcome("done"),))
+    story.decide(3)
+
+
 def command_consumed_ahead(story: Story) -> None:
     story.decide(2, last_command=3)
 
@@ -653,6 +659,7 @@ MUTANTS: dict[Callable[[Story], None], str] = {
     command_given_later_stands_before: "command_reordered",
     outcome_unasked: "outcome_unasked",
     outcome_of_another_command: "outcome_unasked",
+    outcome_before_its_command_is_consumed: "outcome_unasked",
     command_consumed_ahead: "consumed_ahead",
     halt_without_a_change: "effect_differs",
     halt_of_another_channel: "effect_differs",
