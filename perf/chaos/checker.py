@@ -42,6 +42,7 @@ class Answer(Struct, frozen=True):
     asked_ms: int  # unix, before the request was sent
     document: Mapping[str, Any]
     strong: bool = False
+    clock_behind: bool = False  # the gateway's, for some of the time until it answered
 
 
 class Told(Struct, frozen=True):
@@ -171,7 +172,11 @@ class Checker:
         self.judged["strong reads" if answer.strong else "reads"] += 1
         document = answer.document
         age_ms = answer.asked_ms - unix_ms(document["as_of"])
-        if age_ms > STALE_MS and not document["stale"]:
+        if answer.clock_behind:
+            # It cannot know how old its newest record is: only that it heard of it just now. The
+            # time that it names is judged all the same.
+            self.judged["reads by a clock that is behind"] += 1
+        elif age_ms > STALE_MS and not document["stale"]:
             self.found("stale_unmarked", f"{document['sku']}: {age_ms} ms old when it was asked")
         self._answers.append(answer)
 

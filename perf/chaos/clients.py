@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any, Final
 
@@ -144,13 +144,20 @@ def _in_force(truth: ShardTruth) -> dict[int, int]:
 class Gateway:
     """The gateway as clients find it: one address, one key."""
 
-    def __init__(self, address: str, key: str, checker: Checker) -> None:
+    def __init__(
+        self,
+        address: str,
+        key: str,
+        checker: Checker,
+        clock_behind: Callable[[int, int], bool] = lambda *_: False,
+    ) -> None:
         self.latencies_ms: deque[tuple[int, float]] = deque(maxlen=200_000)  # (when, how long)
         self.counts: Counter[str] = Counter()
         self.stale: deque[tuple[int, int]] = deque(maxlen=200_000)  # (when, age of the answer)
         self._address = address
         self._headers = {"Authorization": f"Bearer {key}"}
         self._checker = checker
+        self._clock_behind = clock_behind  # whether the gateway's was, between two moments
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -192,7 +199,8 @@ class Gateway:
         document = msgspec.json.decode(body)
         self.counts["strong" if strong else "answered"] += 1
         self.counts["stale"] += document["stale"]
-        self._checker.answered(Answer(retailer, asked_ms, document, strong))
+        behind = self._clock_behind(asked_ms, now_ms())
+        self._checker.answered(Answer(retailer, asked_ms, document, strong, behind))
         if not strong:
             self.latencies_ms.append((asked_ms, (time.monotonic() - began) * 1000))
             as_of_ms = unix_ms(document["as_of"])

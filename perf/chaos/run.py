@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -97,7 +98,10 @@ class Run:
         following = Following(checker, self._logs, Lines(keep))
         self._retailers = retailers_of(wish.shards)
         address = f"http://127.0.0.1:{site.settings.gateway.port}"
-        gateway = Gateway(address, make_keys(site.settings), checker)
+        truths = checker.truths
+        self.injuries = Injuries(site, lambda shard: truths[shard].reigns)
+        behind = partial(self.injuries.clock_behind, "gateway")
+        gateway = Gateway(address, make_keys(site.settings), checker, behind)
         draw = Random(f"clients {wish.seed}")
         self.told = Told(
             wish=wish,
@@ -124,8 +128,6 @@ class Run:
         )
         if site.why_no_disks:
             self.told.left_out["disk"] = site.why_no_disks
-        truths = checker.truths
-        self.injuries = Injuries(site, lambda shard: truths[shard].reigns)
         self._draw = draw
 
     async def live(self) -> Told:

@@ -211,6 +211,10 @@ class Site:
         os.environ[RAY_VARIABLE] = str(self.ray_file)
         return EngineUnderTest(self.disks["folder"].folder, values)
 
+    def clock_place(self, target: str) -> int:
+        """Return where the clock of an owner or of the gateway stands in the file of clocks."""
+        return self.shards if target == "gateway" else int(target.partition(":")[2])
+
     # ----- finding what is to be struck ---------------------------------------------------------
 
     def process(self, target: str) -> ProcessName | None:

@@ -135,9 +135,9 @@ class Story:
 
     def read(self, seq: int, price: int, **changed: Any) -> None:
         asked_ms = changed.pop("asked_ms", self.now_ms)
-        strong = changed.pop("strong", False)
+        strong, behind = changed.pop("strong", False), changed.pop("behind", False)
         document = shown(seq, price) | {"as_of": rfc3339(self.now_ms), "stale": False} | changed
-        self.checker.answered(Answer("anna", asked_ms, document, strong))
+        self.checker.answered(Answer("anna", asked_ms, document, strong, behind))
 
     def connect(self, *, resumes: bool = False) -> None:
         self.checker.streams.connected("client", "anna", resumes=resumes)
@@ -238,13 +238,14 @@ def test_a_good_life_breaks_no_rule() -> None:
     story.delta(3, 530, after=2, through=3)
     story.read(3, 530)
     story.read(3, 530, asked_ms=story.now_ms + 60_000, stale=True)
+    story.read(3, 530, asked_ms=story.now_ms + 3_000, behind=True)
     story.decide(4, epoch=2, owner=BERT, last_delta=1)
     story.heartbeat(after=3, through=4)
     story.end(3, 530)
     assert story.checker.violations == []
     assert story.checker.truths[0].ignored == 1
     assert story.checker.truths[0].decisions == 4
-    assert story.checker.judged["reads"] == 4
+    assert story.checker.judged["reads"] == 5
 
 
 # ----- one story a rule, with what is wrong in it -------------------------------------------------
