@@ -267,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         if why and bar.told is not None:
             bar.told.ended_ms = time.time_ns() // 1_000_000
-            write(summary(bar.told, left=0, stamp=machine.stamp(), ended=why), bar.told)
+            write(summary(bar.told, left=None, stamp=machine.stamp(), ended=why), bar.told)
     found = summary(told, left=left, stamp=machine.stamp())
     write(found, told)
     if options.json:

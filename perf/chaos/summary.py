@@ -24,13 +24,13 @@ def fired(told: Told) -> Counter[str]:
 
 
 def summary(
-    told: Told, *, left: int, stamp: Mapping[str, Any] | None = None, ended: str = ""
+    told: Told, *, left: int | None, stamp: Mapping[str, Any] | None = None, ended: str = ""
 ) -> dict[str, Any]:
     """Return the run as one line of JSON.
 
     Args:
         told: everything that was heard.
-        left: processes that the engine left behind.
+        left: processes that the engine left behind; ``None``: nobody counted them.
         stamp: of the machine.
         ended: why the run ended before its time; then there is no verdict but on what was judged.
     """
