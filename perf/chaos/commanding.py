@@ -157,15 +157,15 @@ class Commander:
 
     def _waiting(self) -> tuple[tuple[str, str, str], str] | None:
         """Return a listing whose price waits for a person, and the quote that says so."""
-        truth = self._draw.choice(self._checker.truths)
         waiting = [
-            (name, shown)
+            (truth, name, shown)
+            for truth in self._checker.truths
             for name, listing in truth.names.items()
             if (shown := _newest(truth, listing)) is not None and shown.state == State.PENDING
         ]
         if not waiting:
             return None
-        name, shown = self._draw.choice(waiting)
+        truth, name, shown = self._draw.choice(waiting)
         return name, quote_id(self._checker.generation, truth.shard, shown.seq, shown.index)
 
     def _policy(self, retailer: str, channel: str, sku: str) -> Request:
@@ -173,7 +173,7 @@ class Commander:
         change: dict[str, Any] = {
             "scope": "listing",
             "key": f"{channel}{LISTING_KEY}{sku}",
-            "fields": {"approval": self._draw.choice(("manual", "manual", "auto"))},
+            "fields": {"approval": self._draw.choice(("manual", "manual", "manual", "auto"))},
         }
         return Request("/policies:apply", retailer, {"changes": [change], "anyway": True})
 
