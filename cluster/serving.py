@@ -20,6 +20,7 @@ from cluster.forking import Forks
 from cluster.owner import OwnerCard, owner_cards
 from cluster.processes import lives
 from cluster.settings import Settings
+from cluster.trial import gateway_clock
 from cluster.watching import write_role
 from engine.errors import FailedDependency
 from gateway.keys import load_keys
@@ -131,6 +132,7 @@ async def run_gateway(settings: Settings) -> None:
                 server,
                 logs,
                 load_keys(settings.keys_file),
+                clock=gateway_clock(settings.shards.count),
                 opening=CheckpointOpenings(
                     {
                         shard: make_checkpoints(settings, shard)

@@ -1,8 +1,8 @@
-"""What a trial may bend from outside, and nothing else: an owner's clock, and Ray's own calls.
+"""What a trial may bend from outside: owners' clocks, the gateway's, and Ray's own calls.
 
-Both hang on a variable of the environment that begins with ``REPRICER_TEST_`` and that only
-``repricer chaos`` sets. Without it a process has the machine's clocks and Ray's own settings, and
-nothing is looked at while it runs.
+Nothing else. Each hangs on a variable of the environment that begins with ``REPRICER_TEST_`` and
+that only ``repricer chaos`` sets. Without it a process has the machine's clocks and Ray's own
+settings, and nothing is looked at while it runs.
 """
 
 import mmap
@@ -15,7 +15,10 @@ from typing import Final
 from actors.clock import Clock, WallClock
 
 CLOCKS_VARIABLE: Final = "REPRICER_TEST_CLOCKS"
-"""Names a file of one number a shard: by how many milliseconds its owner's clock is wrong."""
+"""Names a file of numbers: by how many milliseconds the clock of each shard's owner is wrong.
+
+The gateway's number comes last, where that of one shard more would stand.
+"""
 
 RAY_VARIABLE: Final = "REPRICER_TEST_RAY"
 """Names a file of lines ``RAY_testing_...=value`` for whatever of Ray's is started next."""
@@ -27,10 +30,10 @@ _SHIFT: Final = struct.Struct("<q")
 class ShiftedClock:
     """The machine's clocks, the wall clock off by what stands in the file just now."""
 
-    def __init__(self, file: Path, shard: int) -> None:
+    def __init__(self, file: Path, place: int) -> None:
         with file.open("rb") as opened:
             self._shifts = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-        self._place = shard * _SHIFT.size
+        self._place = place * _SHIFT.size
         self._clock = WallClock()
 
     def wall_ms(self) -> int:
@@ -49,15 +52,26 @@ def clock_of(shard: int, environment: Mapping[str, str] = os.environ) -> Clock:
     return ShiftedClock(Path(file), shard) if file else WallClock()
 
 
+def gateway_clock(shards: int, environment: Mapping[str, str] = os.environ) -> Clock:
+    """Return the clock of the gateway of so many shards: the machine's, but in a trial."""
+    return clock_of(shards, environment)
+
+
 def make_clocks(file: Path, shards: int) -> None:
     """Write a file in which no clock is wrong."""
-    file.write_bytes(bytes(_SHIFT.size * shards))
+    file.write_bytes(bytes(_SHIFT.size * (shards + 1)))
 
 
-def shift_clock(file: Path, shard: int, shift_ms: int) -> None:
-    """Let the clock of a shard's owner be wrong by so much, from now on."""
+def shift_clock(file: Path, place: int, shift_ms: int) -> None:
+    """Let a clock be wrong by so much, from now on: a shard's owner's, or the gateway's, the last.
+
+    Args:
+        file: as ``make_clocks`` wrote it.
+        place: a shard, or the number of shards for the gateway.
+        shift_ms: how far it is ahead.
+    """
     with file.open("r+b") as opened:
-        opened.seek(shard * _SHIFT.size)
+        opened.seek(place * _SHIFT.size)
         opened.write(_SHIFT.pack(shift_ms))
 
 

@@ -33,7 +33,12 @@ def chaos(
     head_down_s: Annotated[
         float, Parameter(help="first keep Ray's head dead for so many seconds")
     ] = 0.0,
-    report: Annotated[Path | None, Parameter(help="write a report for people, as HTML")] = None,
+    report: Annotated[
+        Path | None, Parameter(help="where the report is written, HTML and JSON; default: here")
+    ] = None,
+    keep: Annotated[
+        Path | None, Parameter(help="keep the logs in this folder instead of removing them")
+    ] = None,
     json: Annotated[bool, Parameter(negative="", help="answer in JSON on standard output")] = False,
 ) -> int:
     """Break a whole stack of its own on purpose, and judge what everybody was told.
@@ -48,6 +53,7 @@ def chaos(
     words += ["--standby"] if standby else []
     words += ["--head-down-s", str(head_down_s)] if head_down_s else []
     words += ["--report", str(report)] if report is not None else []
+    words += ["--keep", str(keep)] if keep is not None else []
     words += ["--json"] if json else []
     become(PROGRAM, words)
     return 0

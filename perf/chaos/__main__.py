@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from cluster.ray_node import session_folder
 from engine.errors import RejectedInput
 from perf.chaos.ending import Ended, Ending
 from perf.chaos.plan import KINDS
-from perf.chaos.report import write_report
+from perf.chaos.report import files_of, write_report
 from perf.chaos.run import Run, Told, Wish
 from perf.chaos.site import Site
-from perf.chaos.summary import as_line, summary
+from perf.chaos.summary import as_line, in_words, summary
 from perf.chaos.verdict import judge_left
+from perf.measuring import Machine
 from perf.real_stack import NotReached
 
 HOLDS, BROKEN, UNAVAILABLE = 0, 1, 5
@@ -47,7 +49,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--shards", type=int, default=2)
     parser.add_argument("--standby", action="store_true", help="keep a warm successor of each")
     parser.add_argument("--head-down-s", type=float, default=0.0, help="keep Ray's head dead")
-    parser.add_argument("--report", type=Path, help="write a report for people, as HTML")
+    parser.add_argument("--report", type=Path, help="where the report is written, HTML and JSON")
+    parser.add_argument("--keep", type=Path, help="a folder for the logs, which are removed else")
     parser.add_argument("--json", action="store_true", help="one line of JSON on standard output")
     return parser.parse_args(arguments)
 
@@ -80,10 +83,43 @@ def wish_of(options: argparse.Namespace) -> Wish:
     )
 
 
+def place_of(options: argparse.Namespace, now: datetime) -> Path:
+    """Return where the report goes: as asked for, else by seed and time beside what is kept.
+
+    Raises:
+        RejectedInput: nothing can be written there. Better now than after an hour of storm.
+    """
+    name = f"chaos-seed-{options.seed}-{now:%Y%m%d-%H%M%S}.html"
+    report: Path = options.report or (options.keep or Path()) / name
+    for option, folder in (("keep", options.keep), ("report", report.parent)):
+        if folder is None:
+            continue
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RejectedInput(f"/{option}", str(error), "name another folder") from error
+        if not os.access(folder, os.W_OK):
+            raise RejectedInput(f"/{option}", f"{folder} cannot be written", "name another folder")
+    if options.keep is not None and any(options.keep.iterdir()):
+        raise RejectedInput("/keep", f"{options.keep} is not empty", "name a new folder")
+    return report
+
+
 def chaos(
-    wish: Wish, ending: Ending, say: Callable[[str], None], shown: Callable[[Told], None]
+    wish: Wish,
+    ending: Ending,
+    say: Callable[[str], None],
+    shown: Callable[[Told], None],
+    keep: Path | None = None,
 ) -> tuple[Told, int]:
     """Live through one wish; return all that was heard, and how many processes were left.
+
+    Args:
+        wish: what was asked for.
+        ending: takes the signals.
+        say: tells people how far it is.
+        shown: is given what was heard so far, again and again.
+        keep: a folder for the logs.
 
     Raises:
         Ended: a signal ended it. Nothing is left behind, whatever ended it.
@@ -91,13 +127,14 @@ def chaos(
     left = 0
     with ExitStack() as stack:
         with ending.held():  # a server that has half started cannot be stopped
-            site = Site(shards=wish.shards, standby=wish.standby, disks="disk" in wish.kinds)
+            disks = "disk" in wish.kinds
+            site = Site(shards=wish.shards, standby=wish.standby, disks=disks, keep=keep)
             say(f"starting Kafka, Postgres, QuestDB and Redis behind fault proxies in {site.root}")
             stack.enter_context(site)
         try:
             say("starting the engine")
             site.engine.start()
-            told = asyncio.run(_live(site, wish, ending, say, shown))
+            told = asyncio.run(_live(site, wish, ending, say, shown, keep))
         except Ended as ended:
             say(f"{ended}; stopping everything, which takes up to two minutes")
             raise
@@ -108,6 +145,8 @@ def chaos(
             ending.deafen()
             say("stopping everything")
             left = stop_engine(site)
+    if site.not_kept:
+        say(f"not everything could be kept: {site.not_kept}")
     judge_left(told.checker, left)
     return told, left
 
@@ -118,9 +157,10 @@ async def _live(
     ending: Ending,
     say: Callable[[str], None],
     shown: Callable[[Told], None],
+    keep: Path | None,
 ) -> Told:
     """Run on a loop of its own; a signal cancels the run, which undoes its faults first."""
-    run = Run(site, wish, say=say, shown=shown)
+    run = Run(site, wish, say=say, shown=shown, keep=keep)
     living = asyncio.ensure_future(run.live())
     loop = asyncio.get_running_loop()
     with ending.told(lambda: loop.call_soon_threadsafe(living.cancel)):
@@ -151,6 +191,7 @@ class Bar:
     """Shows a person how far it is; silent where nobody watches but for a line now and then."""
 
     def __init__(self, console: Console, wish: Wish) -> None:
+        self.told: Told | None = None  # what was heard so far
         self._wish = wish
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -172,6 +213,7 @@ class Bar:
 
     def show(self, told: Told) -> None:
         """Show where the run stands."""
+        self.told = told
         hits = sum(each.fired for each in told.struck)
         done = float(hits)
         if not self._wish.faults and told.storm_ms:
@@ -185,8 +227,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         wish = wish_of(options)
+        place = place_of(options, datetime.now(UTC))
     except RejectedInput as problem:
         return fail(problem, as_json=options.json)
+    machine = Machine()  # before anything is started: what we start bears its mark
     # What the Kafka client says of a broker that we killed is no news.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     console = Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR")), soft_wrap=True)
@@ -196,23 +240,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def say(line: str) -> None:
         console.print(f"[{time.monotonic() - began:4.0f} s] {line}", markup=False, highlight=False)
 
+    def write(found: dict[str, Any], told: Told) -> None:
+        write_report(place, told, found)
+        page, plain = files_of(place)
+        say(f"the report is {page}, and as JSON {plain}")
+
+    bar = Bar(console, wish)
+    why = "it failed"
     try:
-        with Ending() as ending, Bar(console, wish) as bar:
-            told, left = chaos(wish, ending, say, bar.show)
+        with Ending() as ending, bar:
+            told, left = chaos(wish, ending, say, bar.show, options.keep)
+        why = ""
     except Ended as ended:
+        why = str(ended)
         say(f"{ended}; everything was stopped")
         return BROKEN
     except NotReached as problem:
-        say(str(problem))
+        why = str(problem)
+        say(why)
         if options.json:
             print(as_line({"error": {"kind": "NotReached", "detail": str(problem)}}))
         return UNAVAILABLE
     except tuple(kind for kind, _, _ in FAILURES) as problem:
+        why = str(problem)
         return fail(problem, as_json=options.json)
-    found = summary(told, left=left)
-    if options.report is not None:
-        write_report(options.report, told, found)
-        say(f"the report is {options.report}")
+    finally:
+        if why and bar.told is not None:
+            bar.told.ended_ms = time.time_ns() // 1_000_000
+            write(summary(bar.told, left=None, stamp=machine.stamp(), ended=why), bar.told)
+    found = summary(told, left=left, stamp=machine.stamp())
+    write(found, told)
     if options.json:
         print(as_line(found), flush=True)
     else:
@@ -225,6 +282,10 @@ def tell_people(console: Console, found: dict[str, Any]) -> None:
     people = Console(no_color=console.no_color, soft_wrap=True)
     people.print(f"{found['faults']} faults in {found['seconds']:.0f} s, seed {found['seed']}")
     people.print(f"verdict: {found['verdict']}")
+    people.print(in_words(found))
+    for kind, counts in found["hits"].items():
+        targets = ", ".join(f"{name} {count}" for name, count in counts.items())
+        people.print(f"  {kind} {sum(counts.values())}: {targets}")
     for rule, count in found["broken"].items():
         people.print(f"  {rule}: {count}")
     for line in found["violations"]:

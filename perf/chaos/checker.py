@@ -13,47 +13,18 @@ from typing import Any, Final
 from msgspec import Struct
 
 from engine.errors import PricingError
+from perf.chaos.command_rules import CommandLane, GivenOrder
 from perf.chaos.documents import Sale, digest, minor, place_of, sale_of, unix_ms
+from perf.chaos.rules import RULES
 from perf.chaos.stream_rules import StreamRules
 from perf.chaos.truth import ShardTruth, Shown
 from persistence.decision_reader import DecisionReader
-from persistence.ports import Record
+from persistence.ports import COMMANDS, DECISIONS, DELTAS, Record
 
 STALE_MS: Final = 2_000
-COMMANDS_LANE, DELTAS_LANE = 0, 1
+DELTAS_LANE: Final = 1
 VIOLATIONS_KEPT: Final = 50
 """Of each rule; the others are counted."""
-
-RULES: Final = {
-    "decision_lost": "seq is contiguous, across every change of owner",
-    "decision_doubled": "no reign holds one decision twice, and no later one decides it again",
-    "decision_reordered": "consumed offsets and decided times never go back",
-    "clock_lied": "no decision bears a time that its append disproves",
-    "reader_disagrees": "the reader that production uses takes exactly the records that count",
-    "price_not_in_log": "a price shown stands in the decision log under its quote id",
-    "replaced_owner_believed": "nobody shows a price by a replaced owner",
-    "price_not_newest": "a gateway's price is the log's newest as of the time that it names",
-    "as_of_not_in_log": "the time that an answer names is that of a record of the log",
-    "stale_unmarked": "an answer older than 2 s is marked stale",
-    "strong_read_old": "a strong read shows all that was in the log when it was asked",
-    "outcome_not_in_log": "a command's answer stands in the log, with the same answer",
-    "outcome_changed": "a command has one outcome, however often it was sent",
-    "command_lost": "a command that was taken gets an outcome",
-    "delta_lost": "an acknowledged delta stands in the delta log where it was acknowledged",
-    "delta_not_consumed": "an acknowledged delta is consumed",
-    "delta_twice": "a sale counts once, however often it was sent",
-    "consumed_ahead": "no decision consumed what the delta log does not hold",
-    "stream_gap": "a stream's message begins where the last one ended",
-    "stream_missed": "a stream tells every price that changed in the range that it covers",
-    "stream_differs": "who applied all that a stream told holds the log's newest prices",
-    "gateway_differs": "at the end the gateway's prices are the log's newest",
-    "store_differs": "at the end Postgres, QuestDB and the dead letters equal the log",
-    "replay_differs": "replay decides everything again, the same",
-    "stopped_for_good": "no shard, follower or replica stopped for a person to look",
-    "not_recovered": "when the faults are over everything works again",
-    "process_left": "no process is left behind",
-}
-"""Every rule, in words."""
 
 
 class Violation(Struct, frozen=True):
@@ -71,6 +42,7 @@ class Answer(Struct, frozen=True):
     asked_ms: int  # unix, before the request was sent
     document: Mapping[str, Any]
     strong: bool = False
+    clock_behind: bool = False  # the gateway's, for some of the time until it answered
 
 
 class Told(Struct, frozen=True):
@@ -80,8 +52,8 @@ class Told(Struct, frozen=True):
     shard: int
     told_ms: int
     status: str
-    detail: str = ""
     price_minor: int = 0
+    asked_ms: int = 0  # before it was sent for the first time; 0: not known
 
 
 class Checker:
@@ -93,6 +65,7 @@ class Checker:
         self.broken: Counter[str] = Counter()  # rule -> how often
         self.judged: Counter[str] = Counter()  # what was judged, by kind
         self.truths = [ShardTruth(shard, self.found) for shard in range(shards)]
+        self.commands = [CommandLane(each, self.found, self.judged) for each in self.truths]
         self.streams = StreamRules(self)
         self._now_ms = now_ms
         self._readers: list[DecisionReader | None] = [
@@ -100,6 +73,7 @@ class Checker:
         ]
         self._answers: deque[Answer] = deque()
         self._told: deque[Told] = deque()
+        self._given = GivenOrder(self.commands, self.found)
         self._lanes: list[dict[int, bytes]] = [{} for _ in range(shards)]  # offset -> digest
         self._lane_ends = array("q", [0] * shards)
         self._sales: list[dict[int, Sale]] = [{} for _ in range(shards)]
@@ -121,11 +95,14 @@ class Checker:
         """Take the next record of a decision log; return whether it counts."""
         truth = self.truths[shard]
         before, lost = truth.last_delta, self.broken["decision_lost"]
+        newest = truth.newest_decided
         counts = truth.take(record)
         if self.broken["decision_lost"] > lost:
             self._readers[shard] = None  # it stops at a gap, as it must
         self._compare_reader(shard, record, counts)
         self.judged["decision records"] += 1
+        if truth.newest_decided is not None and truth.newest_decided is not newest:
+            self.commands[shard].decided(truth.newest_decided)
         if truth.last_delta > before:
             self._consume(shard, before, truth.last_delta)
         return counts
@@ -156,6 +133,19 @@ class Checker:
         if record.offset <= self._consumed[shard]:
             self._count_sale(shard, record.offset)  # the decision was heard first
 
+    def reached(self, topic: str, shard: int) -> int:
+        """Return the offset of the record of a topic that will be heard next."""
+        ends = {
+            COMMANDS: self.commands[shard].end,
+            DELTAS: self._lane_ends[shard],
+            DECISIONS: self.truths[shard].offset + 1,
+        }
+        return ends[topic]
+
+    def command_logged(self, shard: int, record: Record) -> None:
+        """Take the next record of a shard's commands lane."""
+        self.commands[shard].logged(record)
+
     def sent(self, shard: int, offset: int, value: bytes) -> None:
         """Take note that a producer was told where its delta stands."""
         self._sent[shard][offset] = digest(value)
@@ -182,7 +172,11 @@ class Checker:
         self.judged["strong reads" if answer.strong else "reads"] += 1
         document = answer.document
         age_ms = answer.asked_ms - unix_ms(document["as_of"])
-        if age_ms > STALE_MS and not document["stale"]:
+        if answer.clock_behind:
+            # It cannot know how old its newest record is: only that it heard of it just now. The
+            # time that it names is judged all the same.
+            self.judged["reads by a clock that is behind"] += 1
+        elif age_ms > STALE_MS and not document["stale"]:
             self.found("stale_unmarked", f"{document['sku']}: {age_ms} ms old when it was asked")
         self._answers.append(answer)
 
@@ -190,6 +184,8 @@ class Checker:
         """Take what a client was told of a command."""
         self.judged["commands"] += 1
         self._told.append(told)
+        if told.asked_ms:
+            self._given.told(told.shard, told.operation_id, told.asked_ms, told.told_ms)
 
     def settle(self) -> None:
         """Judge what the logs can confirm or refute by now."""
@@ -215,6 +211,9 @@ class Checker:
         self._answers.clear()
         self._told.clear()
         self.streams.finish()
+        for lane in self.commands:
+            lane.finish()
+        self._given.finish()
         for shard in range(len(self.truths)):
             self._judge_deltas(shard)
 
@@ -242,6 +241,38 @@ class Checker:
                         f"{sku} on {channel} is {place_of(document)}, stale: {document['stale']}, "
                         f"the log holds {places}",
                     )
+
+    def compare_standing(
+        self,
+        retailer: str,
+        publishing: Mapping[str, Any],
+        policies: Iterable[Mapping[str, Any]],
+    ) -> None:
+        """Compare what the gateway says of halts and listings' approvals with the commands' word.
+
+        Both as of the end: no command is under way any more.
+        """
+        shown = {each["channel"] or "" for each in publishing["halts"]}
+        approvals = {
+            each["key"]: each["fields"]["approval"]
+            for each in policies
+            if "approval" in each["fields"]
+        }
+        halted: set[str] = set()
+        said: dict[str, str] = {}
+        for lane in self.commands:
+            halted |= lane.effects.halted.get(retailer, set())
+            said |= lane.effects.approvals(retailer)
+        self.judged["final halts and policies"] += 1 + len(said)
+        if shown != halted:
+            self.found(
+                "gateway_differs", f"{retailer}: halted are {shown}, by the commands {halted}"
+            )
+        if approvals != said:
+            differing = {key for key, _ in approvals.items() ^ said.items()}
+            self.found(
+                "gateway_differs", f"{retailer}: approvals of {sorted(differing)[:5]} differ"
+            )
 
     def _judge_answer(self, answer: Answer, *, last: bool) -> bool:
         """Judge a read once the log was read beyond it; return whether it was judged."""

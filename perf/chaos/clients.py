@@ -1,4 +1,4 @@
-"""The world outside: a producer, readers, somebody who gives commands, subscribers.
+"""The world outside: a producer, readers, subscribers; who gives commands is in ``commanding``.
 
 Each does what a good client does: it sends again what is in doubt, asks again under the same key,
 resumes its stream by its token. What it is told goes to the checker; what fails is counted and is
@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any, Final
 
@@ -20,8 +20,7 @@ from actors.patience import Patience
 from engine.deltas import AnyDelta, UnitsSold
 from engine.errors import AppendInDoubt, FailedDependency
 from engine.routing import partition_of
-from gateway.money import rfc3339
-from perf.chaos.checker import Answer, Checker, Told
+from perf.chaos.checker import Answer, Checker
 from perf.chaos.documents import unix_ms
 from perf.chaos.truth import ShardTruth
 from persistence.ports import DELTAS, Appender, Logs
@@ -33,15 +32,8 @@ ANSWER_S: Final = 5.0
 READERS: Final = 3
 READ_EVERY_S: Final = 0.15
 STRONG_EVERY: Final = 10
-COMMAND_EVERY_S: Final = 0.8
-ASK_AGAIN_MAX: Final = 40
 LISTINGS: Final = 60
 CURRENCY: Final = "EUR"
-
-STATUSES: Final = {"conflict": "conflict", "refused": "refused", "not-supported": "not_supported"}
-"""Kind of problem -> the outcome that it tells."""
-
-RETRIED: Final = {"in-flight", "unavailable", "deadline"}
 
 
 def retailers_of(shards: int) -> list[str]:
@@ -152,13 +144,20 @@ def _in_force(truth: ShardTruth) -> dict[int, int]:
 class Gateway:
     """The gateway as clients find it: one address, one key."""
 
-    def __init__(self, address: str, key: str, checker: Checker) -> None:
+    def __init__(
+        self,
+        address: str,
+        key: str,
+        checker: Checker,
+        clock_behind: Callable[[int, int], bool] = lambda *_: False,
+    ) -> None:
         self.latencies_ms: deque[tuple[int, float]] = deque(maxlen=200_000)  # (when, how long)
         self.counts: Counter[str] = Counter()
         self.stale: deque[tuple[int, int]] = deque(maxlen=200_000)  # (when, age of the answer)
         self._address = address
         self._headers = {"Authorization": f"Bearer {key}"}
         self._checker = checker
+        self._clock_behind = clock_behind  # whether the gateway's was, between two moments
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -186,7 +185,7 @@ class Gateway:
         parameters = {"retailer": retailer, "channel": channel}
         if strong:
             parameters |= {"consistency": "strong", "deadline_ms": "2000"}
-        asked_ms, began = _now_ms(), time.monotonic()
+        asked_ms, began = now_ms(), time.monotonic()
         try:
             url = self.url(f"/products/{sku}/recommendation")
             async with self.session.get(url, params=parameters) as response:
@@ -200,7 +199,8 @@ class Gateway:
         document = msgspec.json.decode(body)
         self.counts["strong" if strong else "answered"] += 1
         self.counts["stale"] += document["stale"]
-        self._checker.answered(Answer(retailer, asked_ms, document, strong))
+        behind = self._clock_behind(asked_ms, now_ms())
+        self._checker.answered(Answer(retailer, asked_ms, document, strong, behind))
         if not strong:
             self.latencies_ms.append((asked_ms, (time.monotonic() - began) * 1000))
             as_of_ms = unix_ms(document["as_of"])
@@ -216,6 +216,24 @@ class Gateway:
             response.raise_for_status()
             found: list[dict[str, Any]] = (await response.json())["recommendations"]
             return found
+
+    async def publishing(self, retailer: str) -> dict[str, Any]:
+        """Return what a retailer has halted."""
+        found: dict[str, Any] = await self._get("/publishing", retailer=retailer)
+        return found
+
+    async def listing_policies(self, retailer: str) -> list[dict[str, Any]]:
+        """Return what is set for single listings of a retailer."""
+        parameters = {"retailer": retailer, "scope": "listing", "limit": "500"}
+        found = await self._get("/policies", **parameters)
+        assert found["next_cursor"] is None, "there are fewer listings than fit in a page"
+        policies: list[dict[str, Any]] = found["policies"]
+        return policies
+
+    async def _get(self, path: str, **parameters: str) -> Any:
+        async with self.session.get(self.url(path), params=parameters) as response:
+            response.raise_for_status()
+            return await response.json()
 
 
 class Reader:
@@ -242,95 +260,6 @@ def a_listing(checker: Checker, draw: Random) -> tuple[str, str, str] | None:
     if not truth.names:
         return None
     return draw.choice(list(truth.names))
-
-
-class Commander:
-    """Pins and unpins prices, halts and resumes; asks again under the same key until told."""
-
-    def __init__(self, gateway: Gateway, checker: Checker, draw: Random) -> None:
-        self.stopped = asyncio.Event()
-        self.counts: Counter[str] = Counter()
-        self._gateway = gateway
-        self._checker = checker
-        self._draw = draw
-        self._asking: set[asyncio.Task[None]] = set()
-
-    async def run(self) -> None:
-        """Give a command now and then, until stopped; then wait for the last answers."""
-        numbers = itertools.count()
-        while not self.stopped.is_set():
-            await asyncio.sleep(COMMAND_EVERY_S * self._draw.uniform(0.5, 1.5))
-            listing = a_listing(self._checker, self._draw)
-            if listing is None or len(self._asking) >= 16:
-                continue
-            task = asyncio.ensure_future(self._ask(f"chaos-{next(numbers)}", *listing))
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
-        if self._asking:
-            for task in (await asyncio.wait(self._asking))[0]:
-                task.result()
-
-    async def _ask(self, key: str, retailer: str, channel: str, sku: str) -> None:
-        path, parameters, body = self._command(retailer, channel, sku)
-        headers = {"Idempotency-Key": key}
-        patience = Patience()
-        asked_twice = self._draw.random() < 0.15
-        for _ in range(ASK_AGAIN_MAX):
-            try:
-                async with self._gateway.session.post(
-                    self._gateway.url(path), params=parameters, json=body, headers=headers
-                ) as response:
-                    answer, status = msgspec.json.decode(await response.read()), response.status
-            except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError):
-                self.counts["unanswered"] += 1
-                await patience.wait()
-                continue
-            if self._take(retailer, status, answer):
-                if not asked_twice:
-                    return
-                asked_twice = False
-            await patience.wait()
-        self.counts["given up"] += 1
-
-    def _command(
-        self, retailer: str, channel: str, sku: str
-    ) -> tuple[str, dict[str, str], dict[str, Any]]:
-        parameters = {"retailer": retailer, "channel": channel}
-        kind = self._draw.choices(("pin", "unpin", "reject"), (5, 4, 1))[0]
-        if kind == "unpin":
-            return f"/products/{sku}/unpin-price", parameters, {}
-        if kind == "reject":
-            return f"/products/{sku}/reject-price", parameters, {}
-        for truth in self._checker.truths:
-            listing = truth.names.get((retailer, channel, sku))
-            if listing is not None and truth.quotes.get(listing):
-                price = max(truth.quotes[listing][-1].in_force_minor, 1)
-                amount = f"{price // 100}.{price % 100:02d}"
-                body = {"price": {"amount": amount, "currency": CURRENCY}}
-                until = rfc3339(_now_ms() + round(self._draw.uniform(5, 40) * 1000))
-                return f"/products/{sku}/pin-price", parameters, {**body, "until": until}
-        return f"/products/{sku}/unpin-price", parameters, {}
-
-    def _take(self, retailer: str, status: int, answer: Mapping[str, Any]) -> bool:
-        """Note what was told; return whether it is the end of it."""
-        shard = partition_of(retailer, len(self._checker.truths))
-        operation_id = answer.get("operation_id")
-        if status in (200, 202):
-            price = answer.get("price")
-            price_minor = 0 if price is None else round(float(price["amount"]) * 100)
-            outcome = str(answer["status"])
-            self.counts[outcome] += 1
-            self._tell(Told(str(operation_id), shard, _now_ms(), outcome, "", price_minor))
-            return status == 200
-        kind = str(answer.get("type", "")).rpartition(":")[2]
-        self.counts[kind] += 1
-        if kind in STATUSES and operation_id:
-            self._tell(Told(operation_id, shard, _now_ms(), STATUSES[kind]))
-            return True
-        return kind not in RETRIED
-
-    def _tell(self, told: Told) -> None:
-        self._checker.told(told)
 
 
 class Subscriber:
@@ -398,5 +327,5 @@ class Subscriber:
             self._token = message["token"]
 
 
-def _now_ms() -> int:
+def now_ms() -> int:
     return time.time_ns() // 1_000_000

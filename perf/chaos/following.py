@@ -1,11 +1,15 @@
-"""Reads both logs for the checker, straight from the broker: no fault of the network blinds it."""
+"""Reads both logs and their lanes for the checker, straight from the broker.
+
+So no fault of the network blinds it.
+"""
 
 import asyncio
 import time
 
 from engine.errors import FailedDependency, LogFault
 from perf.chaos.checker import Checker
-from persistence.ports import DECISIONS, DELTAS, Log, Logs, Record
+from perf.chaos.keeping import Lines
+from persistence.ports import COMMANDS, DECISIONS, DELTAS, Log, Logs, Record
 
 READ_RECORDS = 1000
 READ_WAIT_MS = 300
@@ -33,10 +37,11 @@ class Heard:
 class Following:
     """The checker's own readers, one a log."""
 
-    def __init__(self, checker: Checker, logs: Logs) -> None:
+    def __init__(self, checker: Checker, logs: Logs, lines: Lines | None = None) -> None:
         self.heard = Heard(len(checker.truths))
         self._checker = checker
         self._logs = logs
+        self._lines = lines or Lines(None)
         self._delta_ms: list[dict[int, int]] = [{} for _ in checker.truths]
 
     async def decisions(self, shard: int) -> None:
@@ -45,7 +50,7 @@ class Following:
         truth = self._checker.truths[shard]
         try:
             while True:
-                for record in await self._read(log, truth.offset, shard):
+                for record in await self._read(log, DECISIONS, truth.offset, shard):
                     before = truth.last_delta
                     if self._checker.logged(shard, record):
                         self.heard.mark(shard, record.appended_ms)
@@ -58,10 +63,21 @@ class Following:
         log, after = await _open(self._logs, DELTAS, shard), -1
         try:
             while True:
-                for record in await self._read(log, after, shard):
+                for record in await self._read(log, DELTAS, after, shard):
                     after = record.offset
                     self._delta_ms[shard][record.offset] = record.appended_ms
                     self._checker.delta_logged(shard, record)
+        finally:
+            await log.close()
+
+    async def commands(self, shard: int) -> None:
+        """Read a shard's commands until cancelled."""
+        log, after = await _open(self._logs, COMMANDS, shard), -1
+        try:
+            while True:
+                for record in await self._read(log, COMMANDS, after, shard):
+                    after = record.offset
+                    self._checker.command_logged(shard, record)
         finally:
             await log.close()
 
@@ -74,9 +90,11 @@ class Following:
                 second = appended_ms // 1000
                 waits[second] = max(waits.get(second, 0), appended_ms - sent_ms)
 
-    async def _read(self, log: Log, after: int, shard: int) -> list[Record]:
+    async def _read(self, log: Log, topic: str, after: int, shard: int) -> list[Record]:
         try:
-            return await log.read(after, limit=READ_RECORDS, wait_ms=READ_WAIT_MS)
+            records = await log.read(after, limit=READ_RECORDS, wait_ms=READ_WAIT_MS)
+            self._lines.note(topic, shard, records)
+            return records
         except FailedDependency:
             await asyncio.sleep(0.1)
         except LogFault as fault:

@@ -75,6 +75,16 @@ class Injuries:
         """Return what is in force now."""
         return list(self._in_force.values())
 
+    def clock_behind(self, target: str, from_ms: int, to_ms: int) -> bool:
+        """Whether a component's clock was behind at some time between two moments."""
+        return any(
+            (each.fault.kind, each.fault.target) == ("clock", target)
+            and int(each.fault.how) < 0
+            and 0 < each.fired_ms <= to_ms
+            and (not each.over_ms or each.over_ms >= from_ms)
+            for each in self.struck
+        )
+
     async def strike(self, fault: Fault) -> Struck:
         """Do it as soon as the rule allows and its target is there; return when it has begun."""
         self._raise_what_failed()
@@ -232,15 +242,17 @@ class Injuries:
 
     async def _clock(self, struck: Struck) -> None:
         fault = struck.fault
-        shard, reigns = int(fault.target.partition(":")[2]), self._all_reigns()
+        place, reigns = self._site.clock_place(fault.target), self._all_reigns()
         struck.fired_ms = _now_ms()
-        shift_clock(self._site.clocks, shard, int(fault.how))
+        shift_clock(self._site.clocks, place, int(fault.how))
         try:
             await asyncio.sleep(fault.seconds)
         finally:
-            shift_clock(self._site.clocks, shard, 0)
-        if self._site.process(fault.target) is None:
-            await self._until(lambda: self._reigns(shard) > reigns[shard])
+            shift_clock(self._site.clocks, place, 0)
+        if fault.target == "gateway":
+            await self._until(lambda: self._site.process(fault.target) is not None)
+        elif self._site.process(fault.target) is None:
+            await self._until(lambda: self._reigns(place) > reigns[place])
 
     async def _ray(self, struck: Struck) -> None:
         """Kill an owner and whoever asks Ray for the next, and let Ray's calls fail meanwhile."""

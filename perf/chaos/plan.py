@@ -5,7 +5,8 @@ meanwhile changes when a fault can strike, never which one comes next, so a seed
 faults and targets in the same order.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 from typing import Final
 
@@ -22,7 +23,7 @@ KINDS: Final = {
     "pause": "SIGSTOP, and SIGCONT a while later",
     "cut": "the network between our processes and a server, silently",
     "disk": "the disk below a folder is full for a while",
-    "clock": "the wall clock of an owner jumps, and back",
+    "clock": "the wall clock of an owner or of the gateway jumps, and back",
     "ray": "an owner starts while Ray's own calls fail or are slow",
 }
 """Every kind of fault, in words."""
@@ -51,6 +52,9 @@ CUT_OFF: Final = {"everybody": 30, "owner": 40, "gateway": 12, "supervisor": 10,
 
 DISKS: Final = ("folder", *SERVERS)
 JUMPS_MS: Final = (-3_600_000, -8_000, -1_800, 1_800, 4_000, 8_000, 3_600_000)
+GATEWAY_CLOCKS_SHARE: Final = 0.35
+"""Of the clocks that are wrong: the gateway's, the others are owners'."""
+
 CALLS: Final = ("requests", "responses", "both", "slow")
 """Which of Ray's calls fail: requests are lost, answers are lost, either, or all are slow."""
 
@@ -71,16 +75,37 @@ class Fault(Struct, frozen=True, kw_only=True):
         return f"{self.kind} {self.target}" + (f" {self.how}" if self.how else "")
 
 
+def hits(faults: Iterable[Fault]) -> dict[str, dict[str, int]]:
+    """Count faults by kind and by what they hit, most frequent first."""
+    counted: dict[str, Counter[str]] = {}
+    for each in faults:
+        counted.setdefault(each.kind, Counter())[component(each.kind, each.target)] += 1
+    return {kind: dict(counted[kind].most_common()) for kind in KINDS if kind in counted}
+
+
+def component(kind: str, target: str) -> str:
+    """Return what a fault hit, as a person counts it: any shard's owner is a shard."""
+    if target.startswith("owner:"):
+        return "shard"
+    if target == "postgres" and kind in ("kill", "pause"):
+        return "postmaster"
+    return target
+
+
 def plan(seed: int, *, shards: int, kinds: Sequence[str] = tuple(KINDS)) -> Iterator[Fault]:
     """Yield the faults of a seed, for ever."""
     unknown = set(kinds) - set(KINDS)
     assert not unknown, unknown
     chosen = [kind for kind in KINDS if kind in kinds]
     draw = Random(f"repricer chaos {seed}")
+    # Drawn apart, so that all but the targets of clocks stayed what they were in older versions.
+    clocks = Random(f"repricer chaos clocks {seed}")
     number = 0
     while True:
         kind = draw.choices(chosen, [WEIGHTS[each] for each in chosen])[0]
         target, how = _target(draw, kind, shards)
+        if kind == "clock" and clocks.random() < GATEWAY_CLOCKS_SHARE:
+            target = "gateway"
         yield Fault(
             number=number,
             kind=kind,

@@ -1,15 +1,19 @@
 """The report for people: one HTML file with its plots inside, nothing to fetch."""
 
-from collections import Counter, defaultdict
+import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, Final
 
-from perf.chaos.checker import RULES
+from msgspec import to_builtins
+
 from perf.chaos.injuries import BREATHER, TOGETHER_MAX, Struck
 from perf.chaos.plan import KINDS
+from perf.chaos.rules import RULES
 from perf.chaos.run import Told
+from perf.chaos.summary import in_words
 
 WIDTH, LEFT, RIGHT = 1120, 130, 20
 PLOT_HEIGHT, LANE_HEIGHT, GAP = 130, 16, 46
@@ -33,6 +37,17 @@ text-align: left; vertical-align: top; border-bottom: 1px solid #ddd; }
 code { background: #f4f4f4; padding: 0 .3em; }
 svg text { font: 11px system-ui, sans-serif; fill: #444; }
 """
+
+COMPONENTS: Final = {
+    "shard": "shard (its owner)",
+    "gcs": "Ray's head (GCS)",
+    "postmaster": "postmaster",
+    "postgres": "Postgres",
+    "questdb": "QuestDB",
+    "redis": "Redis",
+    "folder": "the engine's folder",
+}
+"""What was hit, as people call it; the others are called as they are."""
 
 Points = Sequence[tuple[float, float]]
 
@@ -146,15 +161,27 @@ class Plot:
         )
 
 
+def files_of(path: Path) -> tuple[Path, Path]:
+    """Return the files of a report: for people and, beside it, for programs."""
+    page = path.with_suffix(".html") if path.suffix == ".json" else path
+    return page, page.with_suffix(".json")
+
+
 def write_report(path: Path, told: Told, found: Mapping[str, Any]) -> None:
-    """Write the report."""
-    path.write_text(report(told, found))
+    """Write the report for people, and all of it as JSON beside it."""
+    page, plain = files_of(path)
+    page.write_text(report(told, found))
+    document = dict(found) | {
+        "rules": RULES,
+        "violations": [to_builtins(each) for each in told.checker.violations],
+        "timeline": [to_builtins(each) for each in told.struck],
+    }
+    plain.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def report(told: Told, found: Mapping[str, Any]) -> str:
     """Return the report as HTML."""
     holds = found["verdict"] == "holds"
-    command = command_of(told)
     body = [
         "<h1>repricer chaos: the verdict "
         f'<span class="{"holds" if holds else "broken"}">{found["verdict"]}</span></h1>',
@@ -162,13 +189,15 @@ def report(told: Told, found: Mapping[str, Any]) -> str:
         f"{sum(found['decisions']):,} decisions, {found['deltas_acknowledged']:,} deltas "
         f"acknowledged, {found['judged'].get('reads', 0):,} reads and "
         f"{found['judged'].get('commands', 0):,} answers to commands judged. "
-        f"The same faults on the same targets again: <code>{escape(command)}</code></p>",
+        f"{escape(in_words(found))}. "
+        f"The same faults on the same targets again: <code>{escape(found['again'])}</code></p>",
+        *([f"<p>The run ended early: {escape(found['ended'])}.</p>"] if "ended" in found else []),
         plots(told),
         f"<p>At most {TOGETHER_MAX} faults at a time and one a component; every {BREATHER} faults "
         "the run waits until everything lives again. A bar ends when what was hit works again. "
         "Red lines are violations.</p>",
         "<h2>Faults that hit</h2>",
-        _faults(told, found),
+        _faults(found),
         "<h2>Rules</h2>",
         _rules(found),
     ]
@@ -176,25 +205,13 @@ def report(told: Told, found: Mapping[str, Any]) -> str:
         lines = "".join(f"<li><code>{escape(each)}</code></li>" for each in found["violations"])
         body.append(f"<h2>Violations</h2><ul>{lines}</ul>")
     body += ["<h2>Figures</h2>", _figures(found)]
+    body += ["<h2>Machine</h2>", _machine(found["stamp"])]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f"<title>repricer chaos, seed {found['seed']}</title><style>{STYLE}</style></head><body>"
         + "\n".join(body)
         + "</body></html>\n"
     )
-
-
-def command_of(told: Told) -> str:
-    """Return the command that repeats a run's faults and targets."""
-    wish = told.wish
-    words = ["repricer chaos", f"--seed {wish.seed}"]
-    words += [f"--faults {wish.faults}"] if wish.faults else []
-    words += [f"--minutes {wish.minutes:g}"] if wish.minutes else []
-    words += [f"--only {','.join(wish.kinds)}"] if wish.kinds != tuple(KINDS) else []
-    words += [f"--pace {wish.pace_s:g}", f"--shards {wish.shards}"]
-    words += ["--standby"] if wish.standby else []
-    words += [f"--head-down-s {wish.head_down_s:g}"] if wish.head_down_s else []
-    return " ".join(words)
 
 
 def plots(told: Told) -> str:
@@ -247,19 +264,39 @@ def _by_second(
     return [(float(second), found[second]) for second in sorted(found) if second >= 0]
 
 
-def _faults(told: Told, found: Mapping[str, Any]) -> str:
+def _faults(found: Mapping[str, Any]) -> str:
+    """Return what hit, by component and kind, then what each kind is."""
+    counted = found["hits"]
+    names = sorted({name for each in counted.values() for name in each})
     rows = []
+    for name in names:
+        counts = [counted.get(kind, {}).get(name, 0) for kind in KINDS]
+        rows.append((COMPONENTS.get(name, name), *map(_count, counts), str(sum(counts))))
+    totals = [sum(counted.get(kind, {}).values()) for kind in KINDS]
+    rows.append(("all", *map(_count, totals), str(sum(totals))))
+    kinds = []
     for kind, what in KINDS.items():
-        targets = Counter(
-            each.fault.target for each in told.struck if each.fired and each.fault.kind == kind
-        )
-        shown = ", ".join(f"{target} {count}" for target, count in targets.most_common())
         why = found["left_out"].get(kind)
-        shown = f"left out: {why}" if why else shown
-        rows.append((kind, str(targets.total()), what, shown))
+        kinds.append((kind, what, f"left out: {why}" if why else ""))
     if found["missed"]:
-        rows.append(("missed", str(found["missed"]), "the target was not there in time", ""))
-    return _table(("kind", "hit", "what it is", "targets"), rows)
+        kinds.append(("missed", "the target was not there in time", str(found["missed"])))
+    return _table(("what was hit", *KINDS, "all"), rows) + _table(("kind", "what it is", ""), kinds)
+
+
+def _count(count: int) -> str:
+    return str(count) if count else ""
+
+
+def _machine(stamp: Mapping[str, Any]) -> str:
+    """Return what the run must be read with."""
+    rows = []
+    for name, value in stamp.items():
+        if isinstance(value, Mapping):
+            shown = ", ".join(f"{each} {version}" for each, version in value.items())
+        else:
+            shown = str(value) if value != [] else "nobody"
+        rows.append((name.replace("_", " "), shown))
+    return _table(("", ""), rows)
 
 
 def _rules(found: Mapping[str, Any]) -> str:
@@ -270,7 +307,7 @@ def _rules(found: Mapping[str, Any]) -> str:
 
 
 def _figures(found: Mapping[str, Any]) -> str:
-    left_out = {"violations", "broken", "fired_by_target", "fired", "left_out"}
+    left_out = {"violations", "broken", "fired_by_target", "fired", "hits", "left_out", "stamp"}
     rows = [
         (name.replace("_", " "), str(value))
         for name, value in found.items()

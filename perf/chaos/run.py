@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Any, Final
 
@@ -14,19 +16,21 @@ from cluster.tree import make_keys
 from perf.chaos.checker import Checker
 from perf.chaos.clients import (
     READERS,
-    Commander,
     Gateway,
     Producer,
     Reader,
     Subscriber,
     retailers_of,
 )
+from perf.chaos.commanding import Commander
 from perf.chaos.following import Following
 from perf.chaos.injuries import BREATHER, Injuries, Struck
+from perf.chaos.keeping import Lines
 from perf.chaos.plan import KINDS, Fault, plan
 from perf.chaos.site import Site
 from perf.chaos.verdict import BACK_S, judge_status, judge_whole, until_back
 from persistence.kafka_log import KafkaLogs
+from persistence.ports import COMMANDS, DECISIONS, DELTAS
 
 BREATH_S: Final = 60.0
 HANGS_UP_S: Final = 15.0
@@ -58,6 +62,7 @@ class Told(Struct, kw_only=True):
     ended_ms: int = 0
     struck: list[Struck] = []
     left_out: dict[str, str] = {}
+    servers: dict[str, str] = {}  # their versions
     checker: Checker
     following: Following
     gateway: Gateway
@@ -73,7 +78,13 @@ class Run:
     """Puts a site, its clients and its faults together for one wish."""
 
     def __init__(
-        self, site: Site, wish: Wish, *, say: Callable[[str], None], shown: Callable[[Told], None]
+        self,
+        site: Site,
+        wish: Wish,
+        *,
+        say: Callable[[str], None],
+        shown: Callable[[Told], None],
+        keep: Path | None = None,
     ) -> None:
         self._site = site
         self._wish = wish
@@ -84,14 +95,18 @@ class Run:
         self._sending = make_logs(site.settings)  # the producer's, through the proxy as all others
         generation = site.settings.shards.generation
         checker = Checker(wish.shards, generation=generation, now_ms=_now_ms)
-        following = Following(checker, self._logs)
+        following = Following(checker, self._logs, Lines(keep))
         self._retailers = retailers_of(wish.shards)
         address = f"http://127.0.0.1:{site.settings.gateway.port}"
-        gateway = Gateway(address, make_keys(site.settings), checker)
+        truths = checker.truths
+        self.injuries = Injuries(site, lambda shard: truths[shard].reigns)
+        behind = partial(self.injuries.clock_behind, "gateway")
+        gateway = Gateway(address, make_keys(site.settings), checker, behind)
         draw = Random(f"clients {wish.seed}")
         self.told = Told(
             wish=wish,
             checker=checker,
+            servers=site.versions,
             following=following,
             gateway=gateway,
             commander=Commander(gateway, checker, draw),
@@ -113,8 +128,6 @@ class Run:
         )
         if site.why_no_disks:
             self.told.left_out["disk"] = site.why_no_disks
-        truths = checker.truths
-        self.injuries = Injuries(site, lambda shard: truths[shard].reigns)
         self._draw = draw
 
     async def live(self) -> Told:
@@ -152,6 +165,7 @@ class Run:
         for shard in range(self._wish.shards):
             yield told.following.decisions(shard)
             yield told.following.deltas(shard)
+            yield told.following.commands(shard)
         for _ in range(READERS):
             yield Reader(told.gateway, told.checker, self._draw).run()
         for subscriber in told.subscribers:
@@ -270,20 +284,20 @@ class Run:
         told.end |= await judge_whole(told.checker, site)
 
     async def _catch_up(self) -> None:
-        """Let the checker read to the logs' present ends."""
-        from persistence.ports import DECISIONS
-
-        for truth in self.told.checker.truths:
-            log = await self._logs.open(DECISIONS, truth.shard)
-            try:
-                end = await log.end()
-            finally:
-                await log.close()
-            deadline = time.monotonic() + 30
-            while truth.offset < end - 1 and time.monotonic() < deadline:
-                await asyncio.sleep(0.1)
-            if truth.offset < end - 1:
-                self.told.checker.found("not_recovered", "the checker could not read to the end")
+        """Let the checker read to the logs' present ends: nobody gives a command any more."""
+        checker = self.told.checker
+        for shard in range(self._wish.shards):
+            for topic in (COMMANDS, DELTAS, DECISIONS):
+                log = await self._logs.open(topic, shard)
+                try:
+                    end = await log.end()
+                finally:
+                    await log.close()
+                deadline = time.monotonic() + 30
+                while checker.reached(topic, shard) < end and time.monotonic() < deadline:
+                    await asyncio.sleep(0.1)
+                if checker.reached(topic, shard) < end:
+                    checker.found("not_recovered", f"the checker could not read {topic} to its end")
 
     async def _compare_gateway(self, shard: int, retailer: str) -> None:
         checker = self.told.checker
@@ -295,8 +309,11 @@ class Run:
         documents = []
         for channel, skus in by_channel.items():
             documents += await self.told.gateway.all_prices(retailer, skus, channel)
+        publishing = await self.told.gateway.publishing(retailer)
+        policies = await self.told.gateway.listing_policies(retailer)
         await asyncio.sleep(1.5)  # a heartbeat later the log was read beyond them
         checker.compare_gateway(retailer, documents)
+        checker.compare_standing(retailer, publishing, policies)
 
     # ----- tasks --------------------------------------------------------------------------------
 

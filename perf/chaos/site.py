@@ -26,6 +26,7 @@ from cluster.servers.redis import Redis
 from cluster.settings import Settings
 from cluster.tree import role_card
 from cluster.trial import CLOCKS_VARIABLE, RAY_VARIABLE, make_clocks
+from perf.chaos.keeping import keep_site
 from perf.chaos.plan import OURS, SERVERS
 from perf.faultproxy import FaultProxy
 from perf.real_stack import EngineUnderTest, server_settings
@@ -99,7 +100,9 @@ def _run(*words: str) -> Callable[[Path], bool]:
 class Site:
     """Everything that runs; use it in a ``with``."""
 
-    def __init__(self, *, shards: int, standby: bool, disks: bool) -> None:
+    def __init__(
+        self, *, shards: int, standby: bool, disks: bool, keep: Path | None = None
+    ) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="repricer-chaos-"))
         self.root.chmod(0o711)  # Postgres may run as another user and must get through
         names = ("folder", *SERVERS)
@@ -115,8 +118,11 @@ class Site:
         self.redis = Redis(self.disks["redis"].folder)
         self.clocks = self.root / "clocks"
         self.ray_file = self.root / "ray-trial"
+        self.versions: dict[str, str] = {}  # of the servers
         self.shards = shards
         self._standby = standby
+        self._keep = keep
+        self.not_kept = ""  # why not everything was kept that was asked for
         self._settings: Settings | None = None
         self.engine: EngineUnderTest
         make_clocks(self.clocks, shards)
@@ -128,6 +134,7 @@ class Site:
                 starts = [threads.submit(self.server(name).start) for name in SERVERS]
             for start in starts:
                 start.result()
+            self.versions = {name: self.server(name).version() for name in SERVERS}
             self._open_proxies()
             self.engine = self._engine()
         except BaseException:
@@ -139,11 +146,16 @@ class Site:
         self.close()
 
     def close(self) -> None:
-        """End the servers and remove everything; the engine was stopped before."""
+        """End the servers, keep what was asked for, remove the rest; the engine has ended."""
         for proxy in self.proxies.values():
             proxy.stop()
         with ThreadPoolExecutor(4) as threads:
             stops = [threads.submit(self.server(name).stop) for name in SERVERS]
+        if self._keep is not None:
+            try:
+                keep_site(self.root, self._keep)
+            except OSError as error:  # what is not kept must not keep the rest from being removed
+                self.not_kept = str(error)
         for disk in self.disks.values():
             disk.unmount()
         shutil.rmtree(self.root, ignore_errors=True)
@@ -198,6 +210,10 @@ class Site:
         os.environ[CLOCKS_VARIABLE] = str(self.clocks)
         os.environ[RAY_VARIABLE] = str(self.ray_file)
         return EngineUnderTest(self.disks["folder"].folder, values)
+
+    def clock_place(self, target: str) -> int:
+        """Return where the clock of an owner or of the gateway stands in the file of clocks."""
+        return self.shards if target == "gateway" else int(target.partition(":")[2])
 
     # ----- finding what is to be struck ---------------------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from engine.decided import Decided
 from persistence.decision_records import DecisionRecord, EpochStarted, decode
 from persistence.ports import Record
 
@@ -34,6 +35,7 @@ class Shown(Struct, frozen=True, gc=False):
     listing: int
     in_force_minor: int
     proposed_minor: int
+    state: int  # engine.decided.State
 
 
 class Said(Struct, frozen=True):
@@ -67,6 +69,8 @@ class ShardTruth:
         self.of_retailer: dict[str, tuple[array[int], list[Shown]]] = {}
         self.names: dict[tuple[str, str, str], int] = {}  # (retailer, channel, SKU) -> listing
         self.retailers: dict[int, str] = {}  # listing -> retailer
+        self.channels: dict[int, str] = {}  # listing -> channel
+        self.newest_decided: Decided | None = None  # the last decision that counts
         self.outcomes: dict[str, Said] = {}
         self.refused: dict[tuple[int, int], str] = {}  # (lane, offset) -> verdict
         self.breaks = 0  # breaker trips, for the report
@@ -121,6 +125,7 @@ class ShardTruth:
             ahead_ms = decided.decided_ms - record.appended_ms
             self._found("clock_lied", f"{place}: decided {ahead_ms} ms after it was appended")
         self.seq = decided.seq
+        self.newest_decided = decided
         self.decisions += 1
         self.last_command = decided.last_command
         self.last_delta = decided.last_delta
@@ -141,6 +146,7 @@ class ShardTruth:
                 fields = change.fields
                 self.names[(change.retailer, fields["channel"], fields["sku"])] = change.listing
                 self.retailers[change.listing] = change.retailer
+                self.channels[change.listing] = fields["channel"]
             elif change.what == "breaker":
                 self.breaks += 1
         for shown in _shown(decided, self.order - 1):
@@ -213,6 +219,7 @@ def _shown(decided: Any, order: int) -> list[Shown]:
         quotes["listing"].tolist(),
         quotes["in_force_minor"].tolist(),
         quotes["proposed_minor"].tolist(),
+        quotes["state"].tolist(),
     )
     return [
         Shown(decided.seq, index, order, *row)

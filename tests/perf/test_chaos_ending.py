@@ -49,6 +49,7 @@ class Places:
 class FakeSite:
     def __init__(self, places: Places) -> None:
         self.root = "somewhere"
+        self.not_kept = ""
         self.engine = SimpleNamespace(
             start=lambda: places.at("engine begins", "engine stands"), last_words=lambda: ""
         )

@@ -80,7 +80,13 @@ def test_a_small_storm_breaks_no_rule(tmp_path: Path) -> None:
         assert found["judged"][judged] > 0, judged
     assert found["replayed"] > 0
     assert found["prices_stored"] > 0
+    assert found["commands_followed"]["commands"] > 0
+    assert found["commands_followed"]["outcomes"] >= found["commands_followed"]["commands"]
+    assert sum(sum(each.values()) for each in found["hits"].values()) == 6
     assert "<svg" in report.read_text()
+    written = json.loads(report.with_suffix(".json").read_text())
+    assert written["hits"] == found["hits"]
+    assert set(written["stamp"]["servers"]) == {"broker", "postgres", "questdb", "redis"}
     site = site_of(told.read_text())
     assert "Unclosed" not in told.read_text(), "a client that nobody closed"
     assert not Path(site).exists()
@@ -88,8 +94,9 @@ def test_a_small_storm_breaks_no_rule(tmp_path: Path) -> None:
 
 
 def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
-    told = tmp_path / "told"
-    with running("--seed", "2132", "--minutes", "9", "--pace", "2", told=told) as process:
+    told, report = tmp_path / "told", tmp_path / "chaos.html"
+    words = ("--seed", "2132", "--minutes", "9", "--pace", "2", "--report", str(report))
+    with running(*words, told=told) as process:
         deadline = time.monotonic() + 240
         while "the storm begins" not in told.read_text() and time.monotonic() < deadline:
             assert process.poll() is None, told.read_text()
@@ -102,6 +109,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)  # whoever is in a hurry presses it twice
         process.send_signal(signal.SIGTERM)
         assert process.wait(180) == 1, told.read_text()
+    assert json.loads(report.with_suffix(".json").read_text())["ended"] == "told to end by SIGINT"
     site = site_of(told.read_text())
     assert not Path(site).exists()
     assert left_of(site) == []

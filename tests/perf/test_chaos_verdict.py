@@ -1,9 +1,11 @@
 """Rules about the whole, the report, and how a run ends: judged without a run."""
 
 import inspect
+import json
 import subprocess
 import sys
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,15 +14,18 @@ from xml.etree import ElementTree
 import pytest
 
 from cluster.commands import doubting
-from perf.chaos.__main__ import parse
-from perf.chaos.checker import RULES, Checker
-from perf.chaos.clients import Commander, Gateway, Producer, in_order, retailers_of, world
+from engine.errors import RejectedInput
+from perf.chaos.__main__ import parse, place_of
+from perf.chaos.checker import Checker
+from perf.chaos.clients import Gateway, Producer, in_order, retailers_of, world
+from perf.chaos.commanding import Commander
 from perf.chaos.following import Following
 from perf.chaos.injuries import Struck
 from perf.chaos.plan import KINDS, Fault
-from perf.chaos.report import command_of, report
+from perf.chaos.report import report, write_report
+from perf.chaos.rules import RULES
 from perf.chaos.run import Told, Wish
-from perf.chaos.summary import summary
+from perf.chaos.summary import command_of, in_words, summary
 from perf.chaos.verdict import (
     judge_left,
     judge_replay,
@@ -113,18 +118,24 @@ def a_run(*, violated: bool) -> Told:
         gateway=gateway,
         commander=Commander(gateway, checker, Random(1)),
         producers=[Producer(checker, logs, 0, retailers_of(1)[0], 1)],
+        servers={"broker": "4.1"},
     )
 
 
 @pytest.mark.parametrize("violated", [False, True])
 def test_the_report_says_all_and_is_one_page(violated: bool) -> None:
     told = a_run(violated=violated)
-    found = summary(told, left=0)
+    stamp = {"cpu": "a processor", "cores": 2, "memory_gib": 8, "versions": {"ray": "2.1"}}
+    found = summary(told, left=0, stamp=stamp)
     page = report(told, found)
     assert found["verdict"] == ("broken" if violated else "holds")
     assert found["faults"] == 6
     assert found["missed"] == 1
     assert found["fired"] == dict.fromkeys(KINDS, 1)
+    assert found["hits"] == {kind: {"shard": 1} for kind in KINDS}
+    assert found["stamp"]["servers"] == {"broker": "4.1"}
+    assert all(said in page for said in ("a processor", "ray 2.1", "broker 4.1", in_words(found)))
+    assert "<td>shard (its owner)</td><td>1</td><td>1</td>" in page
     assert "<tea>" not in page
     assert ("&lt;tea&gt;" in page) == violated
     assert all(rule in page for rule in RULES)
@@ -136,10 +147,57 @@ def test_the_report_says_all_and_is_one_page(violated: bool) -> None:
     assert len(bars) == 6
 
 
-def test_the_command_repeats_the_run() -> None:
+def test_the_report_is_written_for_programs_too(tmp_path: Path) -> None:
+    told = a_run(violated=True)
+    for name in ("storm.html", "storm.json"):
+        write_report(tmp_path / name, told, summary(told, left=0, stamp={"cores": 2}))
+    document = json.loads((tmp_path / "storm.json").read_text())
+    assert "<svg" in (tmp_path / "storm.html").read_text()
+    assert document["verdict"] == "broken"
+    assert document["stamp"]["cores"] == 2
+    assert document["hits"]["kill"] == {"shard": 1}
+    assert document["violations"][0]["rule"] == "stale_unmarked"
+    assert len(document["timeline"]) == len(KINDS) + 1
+    assert document["timeline"][0]["fault"]["target"] == "owner:0"
+
+
+def test_a_run_that_ended_early_has_no_verdict_but_its_violations() -> None:
     told = a_run(violated=False)
-    told.wish = Wish(seed=9, minutes=2.5, kinds=("kill",), standby=True, head_down_s=600, shards=3)
-    assert command_of(told) == (
+    found = summary(told, left=0, ended="told to end by SIGINT")
+    assert found["verdict"] == "ended early"
+    assert "told to end by SIGINT" in report(told, found)
+    assert summary(a_run(violated=True), left=0, ended="it failed")["verdict"] == "broken"
+
+
+def test_a_verdict_names_the_commands_that_were_followed() -> None:
+    told = a_run(violated=False)
+    told.checker.judged |= {"commands followed": 12, "command outcomes": 13}
+    told.checker.judged["quotes while halted"] = 7
+    told.checker.commands[0].done["PricePinned"] = 5
+    told.checker.commands[0].repeated = 1
+    words = in_words(summary(told, left=0))
+    assert "12 commands followed from the lane to their outcomes" in words
+    assert "1 stood there again, 13 outcomes" in words
+    assert "5 PricePinned" in words
+    assert "7 quotes while halted" in words
+
+
+def test_a_report_has_a_place_before_the_storm_begins(tmp_path: Path) -> None:
+    now = datetime(2026, 11, 27, 10, 30, tzinfo=UTC)
+    assert place_of(parse(["--seed", "7"]), now) == Path("chaos-seed-7-20261127-103000.html")
+    keep = tmp_path / "kept"
+    words = ["--seed", "7", "--keep", str(keep)]
+    assert place_of(parse(words), now) == keep / "chaos-seed-7-20261127-103000.html"
+    (keep / "older.log").touch()
+    with pytest.raises(RejectedInput, match="is not empty"):
+        place_of(parse(words), now)
+    with pytest.raises(RejectedInput, match="/report"):
+        place_of(parse(["--report", str(keep / "older.log" / "x.html")]), now)
+
+
+def test_the_command_repeats_the_run() -> None:
+    wish = Wish(seed=9, minutes=2.5, kinds=("kill",), standby=True, head_down_s=600, shards=3)
+    assert command_of(wish) == (
         "repricer chaos --seed 9 --minutes 2.5 --only kill --pace 5 --shards 3 --standby "
         "--head-down-s 600"
     )
