@@ -1,4 +1,4 @@
-"""``python -m tests.sim --seeds 1000 [--from N] [--mutants] [--json]``"""
+"""``python -m tests.sim --seeds 1000 [--from N] [--kind learning] [--mutants] [--json]``"""
 
 import argparse
 import json
@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tests.sim.campaign import Verdict, Worlds, run_mutants, run_worlds, summed
+from tests.sim.kinds import KINDS
 from tests.sim.mutants import MUTANTS
 
 
@@ -17,6 +18,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("--seeds", type=int, default=1000, help="how many worlds")
     parser.add_argument("--from", type=int, default=0, dest="begin", help="the first seed")
+    parser.add_argument("--kind", choices=sorted(KINDS), default="", help="of all worlds")
     parser.add_argument("--mutants", action="store_true", help="hunt the mutants, too")
     parser.add_argument("--json", action="store_true", help="print nothing but the line of JSON")
     options = parser.parse_args()
@@ -26,7 +28,7 @@ def main() -> int:
     console = Console(stderr=True, quiet=options.json)
     with Progress(console=console) as progress:
         bar = progress.add_task("worlds", total=options.seeds)
-        for found in run_worlds(options.begin, options.seeds):
+        for found in run_worlds(options.begin, options.seeds, options.kind):
             worlds.append(found)
             progress.advance(bar, found.seeds)
             for seed, text in found.violations:
@@ -42,6 +44,7 @@ def main() -> int:
     line = {
         "seeds": report.seeds,
         "faults": report.faults,
+        "learning": report.learning,
         "violations": len(report.violations),
         "mutants_caught": report.mutants_caught,
         "mutants": report.mutants,

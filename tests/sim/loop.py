@@ -122,6 +122,25 @@ class SimLoop(asyncio.AbstractEventLoop):
     ) -> Any:
         return self.call_at(self._now_s + delay, callback, *args, context=context)
 
+    def run_in_executor(
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> "asyncio.Future[Any]":
+        """Run what wants a thread between two steps of others, soon; its result comes then."""
+        future = self.create_future()
+
+        def run() -> None:
+            try:
+                result = func(*args)
+            except Exception as error:
+                if not future.done():
+                    future.set_exception(error)
+            else:
+                if not future.done():
+                    future.set_result(result)
+
+        self.call_later(self._random() * 0.01, run)
+        return future
+
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         error = context.get("exception")
         self.unhandled.append(f"{context.get('message')}: {error!r}")
