@@ -42,6 +42,22 @@ TOLD = (
 )
 """What a campaign tells of learning: a zero says that its worlds prove nothing of that."""
 
+LIVED = (
+    "worlds with learning",
+    "day turns",
+    "closes cut short",
+    "heirs amid a close",
+    "learnt prices",
+    "dithered prices",
+    "treated prices",
+    "quotes held out",
+    "experiments told",
+    "models champion",
+    "models canary",
+    "models missing",
+)
+"""Of these the suite's own campaign must have seen some; the rest takes more worlds."""
+
 
 def artefacts_of(kind: ShardKind) -> Artefacts:
     """Return all artefacts of a kind's worlds."""

@@ -133,11 +133,8 @@ DAYS_PHASE = Patch(
     '            if name not in ("phase", "cursor"):\n'
     "                setattr(learning, name, value)\n",
 )
-MISSING = Patch(
-    "actors.artefacts", "            if position in places:\n", "            if False:\n"
-)
+MISSING = Patch("actors.artefacts", "if reasons.get(position) == MISSING:", "if False:")
 HAD = Patch("engine.promotion", "if artefact.checksum not in missing]", "]")
-KEY_ORDER = Patch("engine.experiments", "for of in sorted(every)", "for of in every")
 
 MUTANTS = (
     Mutant("epoch filter", (EPOCH_FILTER,)),
@@ -239,7 +236,6 @@ MUTANTS = (
     Mutant("checkpoint keeps the phase of a day", (DAYS_PHASE,), "learning"),
     Mutant("checkpoint keeps what models predict", (PREDICTED,), "learning"),
     Mutant("an artefact that was missing stays so", (MISSING, HAD), "learning"),
-    Mutant("experiments in the order of their keys", (KEY_ORDER,), "learning"),
 )
 
 

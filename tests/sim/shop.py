@@ -214,8 +214,8 @@ def _planned(random: Random, until_s: float) -> list[tuple[float, Draw]]:
     plan: list[tuple[float, Draw]] = [
         (0.25, _live),
         (random.uniform(0.1, 0.3), _experiment),
-        (random.uniform(0.3, 0.5), _promotion),
-        (random.uniform(0.5, 0.9), _promotion),
+        (random.uniform(0.1, 0.3), _promotion),
+        (random.uniform(0.75, 0.95), _promotion),
         (random.uniform(0.6, 1.0), _rules),
     ]
     return sorted(((share * until_s, draw) for share, draw in plan), key=lambda one: one[0])
@@ -235,7 +235,7 @@ def _fact(random: Random, observed_ms: int, number: int) -> AnyDelta:
             price_minor=price,
         )
     if draw < 0.67:
-        return StockCounted(**where, units=random.choice((0, 0, 3, 40, 400)))
+        return StockCounted(**where, units=random.choice((0, 3, 40, 400, 400)))
     if draw < 0.87:
         price = int(price_minor(sku) * random.uniform(0.8, 1.15))
         rival = random.choice(("bob", "carol", "us"))
