@@ -87,7 +87,11 @@ class Shop:
         return np.where(self._draw.random(LISTINGS) < absent, 0, value).astype(np.int64)
 
     def _open(self) -> None:
-        whole = {"learning": True, "holdout_share": 0.1, "breaker_listings_min": LISTINGS}
+        whole: dict[str, Any] = {
+            "learning": True,
+            "holdout_share": 0.1,
+            "breaker_listings_min": LISTINGS,
+        }
         deltas: list[AnyDelta] = [
             RetailerAdded(retailer="acme", currency="EUR", mode="live", observed_ms=0),
             PolicyChanged(retailer="acme", scope="retailer", fields=whole, observed_ms=0),
