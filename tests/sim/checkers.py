@@ -43,7 +43,7 @@ from tests.sim.blobs import SimBlobs
 from tests.sim.faults import Faults
 from tests.sim.feed import KEYS, MURDEROUS_SKU, count
 from tests.sim.folder import SimFolder
-from tests.sim.heirs import Artefacts, Heirs, Tally, artefacts_of
+from tests.sim.heirs import Artefacts, Chronicle, Heirs, artefacts_of
 from tests.sim.logs import Broker, Partition, SimLog, SimLogs
 from tests.sim.loop import SimLoop
 from tests.sim.sinks import Ledger, Store
@@ -266,10 +266,10 @@ def check_replay(world: World, truth: Truth) -> Any:
     So does a shard of a checkpoint that is taken on the way: the same digests, the same state.
     """
     heirs = Heirs(world.kind, len(truth.decisions), Random(world.seed), world.notes)
-    tally = Tally(world.notes)
+    chronicle = Chronicle(world.notes)
 
     def witness(shard: Any, batch: Microbatch, recorded: Decided, had: Artefacts) -> None:
-        tally.note(shard, batch, recorded)
+        chronicle.note(shard, batch, recorded)
         heirs.follow(shard, batch, recorded, had)
 
     deltas = world.broker.partition(DELTAS).everything

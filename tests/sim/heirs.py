@@ -116,7 +116,7 @@ class Heirs:
         return self._differing[:1] + forgot
 
 
-class Tally:
+class Chronicle:
     """What learning did in a world: nothing of it would prove nothing."""
 
     def __init__(self, notes: Counter[str]) -> None:

@@ -126,20 +126,12 @@ class SimLoop(asyncio.AbstractEventLoop):
         self, executor: Any, func: Callable[..., Any], *args: Any
     ) -> "asyncio.Future[Any]":
         """Run what wants a thread between two steps of others, soon; its result comes then."""
-        future = self.create_future()
 
-        def run() -> None:
-            try:
-                result = func(*args)
-            except Exception as error:
-                if not future.done():
-                    future.set_exception(error)
-            else:
-                if not future.done():
-                    future.set_result(result)
+        async def run() -> Any:
+            await asyncio.sleep(self._random() * 0.01)
+            return func(*args)
 
-        self.call_later(self._random() * 0.01, run)
-        return future
+        return self.create_task(run())
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         error = context.get("exception")
