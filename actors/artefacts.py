@@ -12,7 +12,7 @@ from actors.patience import Patience
 from engine.artefact import Artefact, read_artefact
 from engine.decided import Decided
 from engine.deltas import ModelPromoted
-from engine.errors import FailedDependency, RejectedInput
+from engine.errors import CorruptBlob, FailedDependency, RejectedInput
 from engine.microbatch import Microbatch
 from engine.promotion import MISSING, promotions
 from persistence.ports import Blobs
@@ -60,22 +60,23 @@ class Artefacts:
     async def again(self, batch: Microbatch, recorded: Decided) -> tuple[Artefact, ...]:
         """Return what a recorded microbatch was decided with; without it there is no replay.
 
+        What was refused may have been refused before anybody looked for its artefact, so that may
+        never have been there: a promotion that served nothing must stop no successor.
+
         Raises:
             CorruptBlob, RejectedInput: it is not there any more, or not what it was.
         """
-        places = {refusal.position for refusal in recorded.exceptions if refusal.reason == MISSING}
+        reasons = {refusal.position: refusal.reason for refusal in recorded.exceptions}
         had = []
         for position, delta in promotions(batch):
-            if position in places:
+            if reasons.get(position) == MISSING:
                 continue
-            patience = Patience()
-            while True:
-                try:
-                    had.append(await self._read(delta))
-                    break
-                except FailedDependency as error:
-                    LOGGER.warning("replay waits for an artefact: %s", error)
-                    await patience.wait()
+            try:
+                had.append(await self._read_patiently(delta))
+            except (CorruptBlob, RejectedInput) as error:
+                if position not in reasons:
+                    raise
+                LOGGER.warning("replay goes on without a refused artefact: %s", error)
         return tuple(had)
 
     async def close(self) -> None:
@@ -93,6 +94,15 @@ class Artefacts:
                 del self._fetches[checksum]
             found = self._fetches[delta.checksum] = asyncio.create_task(self._read(delta))
         return found
+
+    async def _read_patiently(self, delta: ModelPromoted) -> Artefact:
+        patience = Patience()
+        while True:
+            try:
+                return await self._read(delta)
+            except FailedDependency as error:
+                LOGGER.warning("replay waits for an artefact: %s", error)
+                await patience.wait()
 
     async def _read(self, delta: ModelPromoted) -> Artefact:
         key = artefact_key(delta.retailer, delta.model)

@@ -148,9 +148,7 @@ def change_listing(memory: Memory, work: Work, position: Position, delta: Listin
 
 def _begin_listing(memory: Memory, row: int, retailer: int) -> None:
     listing = memory.listings.listings[row]
-    memory.learnt.forget(row)
-    memory.experiments.forget(np.array([row]))
-    memory.serving.forget(row)
+    _forget_learnt(memory, row)
     listing["retailer"] = retailer
     listing["currency"] = memory.retailers.table["currency"][retailer]
     if retailer in memory.tiers.next_ms:
@@ -248,6 +246,7 @@ def remove_listing(memory: Memory, work: Work, position: Position, delta: Listin
     memory.unmark(np.array([row]))
     looked_at(memory, np.array([row]))
     memory.rivals.clear(row)
+    _forget_learnt(memory, row)
     memory.listings.remove(row, work.now_ms)
     listing["listing_ms"] = delta.observed_ms
     work.touch_row(row, position)
@@ -260,6 +259,17 @@ def remove_listing(memory: Memory, work: Work, position: Position, delta: Listin
         key,
     )
     return Answer(listing=key)
+
+
+def _forget_learnt(memory: Memory, row: int) -> None:
+    """Forget what was learnt of a row, its arms, and what models say of it.
+
+    A tombstone keeps none of it either: where all learning ends, and begins anew, a shard that was
+    restored meanwhile would remember less of it than one that was not.
+    """
+    memory.learnt.forget(row)
+    memory.experiments.forget(np.array([row]))
+    memory.serving.forget(row)
 
 
 def listing_row(memory: Memory, retailer: str, channel: str, sku: str) -> tuple[int, int]:

@@ -241,8 +241,13 @@ class Experiments:
             self.rows = longer
 
     def begin(self, key: tuple[int, int], experiment: Experiment, capacity: int) -> None:
-        """Take a new one in place of an old; its rows begin anew by :meth:`forget`."""
-        self.of[key] = experiment
+        """Take a new one in place of an old; its rows begin anew by :meth:`forget`.
+
+        In the order of the keys, which is a checkpoint's: sales go through all of them, and each
+        adds to the digest.
+        """
+        every = {**self.of, key: experiment}
+        self.of = {of: every[of] for of in sorted(every)}
         self._grow(capacity)
 
     def forget(self, rows: np.ndarray, kinds: tuple[int, ...] = (HOLDOUT, EXPERIMENT)) -> None:

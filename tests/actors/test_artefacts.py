@@ -14,6 +14,7 @@ from actors.shard_actor import OwnerSettings, ShardActor
 from engine.artefact import PREDICTION_DTYPE, encode_artefact
 from engine.decided import Decided
 from engine.deltas import AnyDelta, ListingChanged, ModelPromoted, PolicyChanged, RetailerAdded
+from engine.errors import RejectedInput
 from engine.promotion import MISSING
 from engine.routing import key64
 from engine.shard import Shard
@@ -130,6 +131,37 @@ async def test_a_promotion_serves_and_a_successor_replays_it(owned: Owned) -> No
     await second.start()
     assert second.different == 0
     assert second.models() == first.models()
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_promotion_refused_for_another_reason_stops_no_successor(
+    owned: Owned, lost: bool
+) -> None:
+    """It is not newer than the last, and nobody has its artefact: a successor asks for none."""
+    first = owned.owner(Artefacts(owned.blobs))
+    await first.start()
+    await owned.home.send(promoted("m-1", at_ms=5))
+    await living(first)
+    late = promoted("m-0" if lost else "m-2", at_ms=4)
+    await owned.home.send(late)
+    await living(first)
+    assert (await owned.outcome(late))[0] == "refused"
+    assert (await owned.outcome(late))[1] != MISSING
+    second = owned.owner(Artefacts(owned.blobs))
+    await second.start()
+    assert second.different == 0
+    assert second.models() == first.models()
+
+
+async def test_a_model_that_served_is_needed_for_replay(owned: Owned, tmp_path: Path) -> None:
+    """Without its bytes nobody can decide what was decided: better no owner than another price."""
+    first = owned.owner(Artefacts(owned.blobs))
+    await first.start()
+    await owned.home.send(promoted("m-1"))
+    await living(first)
+    (tmp_path / "blobs" / artefact_key("acme", "m-1")).unlink()
+    with pytest.raises(RejectedInput, match="no artefact"):
+        await owned.owner(Artefacts(owned.blobs)).start()
 
 
 async def test_what_comes_late_is_missing_and_there_when_it_is_given_again(owned: Owned) -> None:

@@ -332,6 +332,22 @@ def test_a_successor_repeats_an_experiment(design: str) -> None:
     assert successor.checkpoint_close() == world.shard.checkpoint_close()
 
 
+def test_a_successor_repeats_an_experiment_that_is_older_than_the_holdout() -> None:
+    """Sales go through both in one order, whichever began first: their sums are in the digest."""
+    world = shop()
+    started(world, baseline_days=0)
+    days(world, 1)
+    world.send(world.policy(learning=True, holdout_share=0.5))
+    world.drain()
+    successor = Shard.restore([world.shard.checkpoint_close()])
+    sales = [world.sold(3, sku, source=f"till {sku}", source_seq=10_000) for sku in SKUS]
+    world.now_ms += 1
+    batch = batch_of(sales, after=world.shard)
+    decided = world.shard.apply(batch, world.now_ms)
+    world.shard.record(decided)
+    assert successor.replay(batch, decided) is Agreement.EXACT
+
+
 def test_slices_change_how_far_a_microbatch_walks_and_not_where_it_arrives(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from engine.artefact import PREDICTION_DTYPE, Artefact, encode_artefact, read_artefact, sound
 from engine.checkpoint import merge_parts
 from engine.decided import CatalogueChange, Decided, Given
-from engine.deltas import AnyDelta, ModelPromoted
+from engine.deltas import AnyDelta, ListingRemoved, ModelPromoted
 from engine.errors import RejectedInput
 from engine.promotion import MISSING
 from engine.replay import Agreement
@@ -282,6 +282,26 @@ def test_an_earlier_model_or_none_is_promoted_again() -> None:
     given(world, world.whole(ModelPromoted, model="rules"), after_ms=2)
     assert served(world) == {}
     assert world.shard.models() == {}
+
+
+def test_models_forget_a_listing_that_is_taken_off() -> None:
+    """A fork made while no model serves knows nothing of it; so must who was there before."""
+    world = shop()
+    model = artefact()
+    given(world, promoted(world, model, stage="champion"), model, after_ms=2)
+    where = {"retailer": "acme", "channel": "shop", "sku": SKUS[3]}
+    given(world, ListingRemoved(**where, observed_ms=world.now_ms + 1), after_ms=2)
+    given(world, world.whole(ModelPromoted, model="rules"), after_ms=2)
+    fork = world.shard.fork()
+    world.now_ms += 2
+    other = artefact("m-2")
+    batch = batch_of([promoted(world, other, stage="champion")], after=world.shard)
+    saved = []
+    for shard in (world.shard, fork):
+        shard.record(shard.apply(batch, world.now_ms, Given(artefacts=(other,))))
+        shard.checkpoint_restart()
+        saved.append(shard.checkpoint_close())
+    assert saved[0] == saved[1]
 
 
 def test_a_retailer_who_does_not_learn_gets_no_model() -> None:

@@ -1,4 +1,4 @@
-"""``python -m tests.sim --seeds 1000 [--from N] [--mutants] [--json]``"""
+"""``python -m tests.sim --seeds 1000 [--from N] [--kind learning] [--mutants] [--json]``"""
 
 import argparse
 import sys
@@ -10,6 +10,7 @@ from rich.progress import Progress
 
 from perf.measuring import Machine, report
 from tests.sim.campaign import Verdict, Worlds, run_mutants, run_worlds, summed
+from tests.sim.kinds import KINDS
 from tests.sim.mutants import MUTANTS
 
 
@@ -18,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("--seeds", type=int, default=1000, help="how many worlds")
     parser.add_argument("--from", type=int, default=0, dest="begin", help="the first seed")
+    parser.add_argument("--kind", choices=sorted(KINDS), default="", help="of all worlds")
     parser.add_argument("--mutants", action="store_true", help="hunt the mutants, too")
     parser.add_argument("--json", action="store_true", help="print nothing but the line of JSON")
     parser.add_argument("--strict", action="store_true", help="exit 3 when others used the machine")
@@ -29,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(stderr=True, quiet=options.json)
     with Progress(console=console) as progress:
         bar = progress.add_task("worlds", total=options.seeds)
-        for found in run_worlds(options.begin, options.seeds):
+        for found in run_worlds(options.begin, options.seeds, options.kind):
             worlds.append(found)
             progress.advance(bar, found.seeds)
             for seed, text in found.violations:
@@ -46,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     figures = {
         "seeds": found.seeds,
         "faults": found.faults,
+        "learning": found.learning,
         "violations": len(found.violations),
         "mutants_caught": found.mutants_caught,
         "mutants": found.mutants,

@@ -6,7 +6,7 @@ first start of it, next ``seq``.
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from random import Random
 from typing import Any
@@ -14,11 +14,12 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace as replaced
 
+from actors.artefacts import Artefacts as Fetched
 from actors.follower import Follower
 from actors.shard_actor import OwnerSettings, ShardActor
 from engine.decided import Decided, Given
 from engine.errors import CorruptCheckpoint, CorruptRecord, PricingError
-from engine.microbatch import FactColumns
+from engine.microbatch import STOCK_COUNTED, UNITS_SOLD, FactColumns, Microbatch
 from engine.replay import Agreement
 from persistence.checkpoints import (
     CheckpointFiles,
@@ -38,9 +39,11 @@ from persistence.decision_records import (
 )
 from persistence.ports import COMMANDS, DECISIONS, DELTAS, Record
 from persistence.wire import Decoder, encode_delta
+from tests.sim.blobs import SimBlobs
 from tests.sim.faults import Faults
-from tests.sim.feed import KEYS, MURDEROUS_SKU, SKUS, count
+from tests.sim.feed import KEYS, MURDEROUS_SKU, count
 from tests.sim.folder import SimFolder
+from tests.sim.heirs import Artefacts, Chronicle, Heirs, artefacts_of
 from tests.sim.logs import Broker, Partition, SimLog, SimLogs
 from tests.sim.loop import SimLoop
 from tests.sim.sinks import Ledger, Store
@@ -149,6 +152,8 @@ def check_order(world: World, truth: Truth) -> None:
 
 def check_clocks(world: World, truth: Truth) -> None:
     """No decision is of a time far off, and no owner goes on deciding with such a clock."""
+    if world.kind.clock == "event":
+        return  # no clock was read
     ahead: Counter[bytes] = Counter()
     latest_ms = 0
     for valid in truth.decisions:
@@ -256,18 +261,38 @@ def check_returns(world: World, truth: Truth) -> None:
 
 
 def check_replay(world: World, truth: Truth) -> Any:
-    """Deciding again what the log says gives what it says, digests included."""
-    shard, differing = replayed(world, truth, world.broker.partition(DELTAS).everything)
+    """Deciding again what the log says gives what it says, digests included.
+
+    So does a shard of a checkpoint that is taken on the way: the same digests, the same state.
+    """
+    heirs = Heirs(world.kind, len(truth.decisions), Random(world.seed), world.notes)
+    chronicle = Chronicle(world.notes)
+
+    def witness(shard: Any, batch: Microbatch, recorded: Decided, had: Artefacts) -> None:
+        chronicle.note(shard, batch, recorded)
+        heirs.follow(shard, batch, recorded, had)
+
+    deltas = world.broker.partition(DELTAS).everything
+    shard, differing = replayed(world, truth, deltas, witness)
     if differing:
         world.violation(f"replay differs from the record at seq {differing[0]}")
+    else:
+        for fault in heirs.faults(shard):
+            world.violation(fault)
     return shard
 
 
-def replayed(world: World, truth: Truth, deltas: list[Record]) -> tuple[Any, list[int]]:
+def replayed(
+    world: World,
+    truth: Truth,
+    deltas: list[Record],
+    witness: Callable[[Any, Microbatch, Decided, Artefacts], None] = lambda *told: None,
+) -> tuple[Any, list[int]]:
     """Return a shard that decided everything again, and the ``seq`` that came out differently."""
     decoder = Decoder(0, 1, {})
     commands = world.broker.partition(COMMANDS).everything
     shard = world.kind.new()
+    had = artefacts_of(world.kind)
     differing = []
     for valid in truth.decisions:
         recorded = valid.decided
@@ -277,8 +302,9 @@ def replayed(world: World, truth: Truth, deltas: list[Record]) -> tuple[Any, lis
             last_command=recorded.last_command,
             last_delta=recorded.last_delta,
         )
-        if shard.replay(batch, recorded) is not Agreement.EXACT:
+        if shard.replay(batch, recorded, *had) is not Agreement.EXACT:
             differing.append(recorded.seq)
+        witness(shard, batch, recorded, had)
     return shard, differing
 
 
@@ -291,7 +317,7 @@ def check_model(world: World, truth: Truth, final: Any) -> None:
         if one.verdict == "skipped"
     }
     units: dict[int, tuple[int, int]] = {}
-    sold: dict[int, set[object]] = {}
+    sold: dict[int, dict[object, int]] = {}
     decoder = Decoder(0, 1, {})
     deltas = world.broker.partition(DELTAS).everything
     batch = decoder.decode([], deltas, last_command=-1, last_delta=len(deltas) - 1)
@@ -302,16 +328,16 @@ def check_model(world: World, truth: Truth, final: Any) -> None:
             key = int(run.listing[at])
             if (int(run.lane[at]), int(run.offset[at])) in skipped:
                 continue
-            if run.kind[at] == 2:
+            if run.kind[at] == STOCK_COUNTED:
                 observed = int(run.observed_ms[at])
                 if observed > units.get(key, (-1, -1))[0]:
                     units[key] = (observed, int(run.amount[at]))
-            else:
+            elif run.kind[at] == UNITS_SOLD:
                 event = (int(run.event[at]), int(run.source[at]), int(run.source_seq[at]))
-                sold.setdefault(key, set()).add(event)
-    for sku in SKUS:
+                sold.setdefault(key, {})[event] = int(run.amount[at])
+    for sku in world.kind.skus:
         key = KEYS[sku]
-        expected = units.get(key, (-1, -1))[1], len(sold.get(key, ()))
+        expected = units.get(key, (-1, -1))[1], sum(sold.get(key, {}).values())
         found = world.kind.table(final, key)
         if found != expected:
             world.violation(f"listing {key} holds {found}, the deltas make {expected}")
@@ -432,9 +458,8 @@ def forge_checkpoint(world: World, truth: Truth) -> None:
     before = replaced(truth, decisions=truth.decisions[:-1])
     shard, _ = replayed(world, before, world.broker.partition(DELTAS).everything)
     decoder = Decoder(0, 1, {})
-    forged = [
-        Record(0, 0, b"acme", encode_delta(count("a", 77, BASE_MS + 90_000)), "application/json")
-    ]
+    later_ms = max(BASE_MS, last.decided.decided_ms) + 90_000
+    forged = [Record(0, 0, b"acme", encode_delta(count("a", 77, later_ms)), "application/json")]
     mark = last.decided
     batch = decoder.decode([], forged, last_command=mark.last_command, last_delta=mark.last_delta)
     batch = replaced(batch, last_delta=mark.last_delta)
@@ -475,8 +500,9 @@ def probe_replay(world: World, truth: Truth) -> None:
     """A delta that is not what it was makes the replay differ."""
     world.faults.counts["replay_disturbed"] += 1
     deltas = list(world.broker.partition(DELTAS).everything)
-    extra = encode_delta(count("a", 31, BASE_MS + 10_000_000))
-    last = truth.decisions[-1].decided.last_delta
+    final = truth.decisions[-1].decided
+    extra = encode_delta(count("a", 31, max(BASE_MS, final.decided_ms) + 10_000_000))
+    last = final.last_delta
     deltas[last] = Record(last, 0, b"acme", extra)
     if not replayed(world, truth, deltas)[1]:
         world.violation("a changed delta replays as if it had not changed")
@@ -505,8 +531,8 @@ def probe_regressed(world: World, truth: Truth, random: Random) -> None:
 
 def probe_restart(world: World, truth: Truth, final: Any) -> None:
     """A start from what checkpoints there are comes to the same state."""
-    settings = OwnerSettings(checkpoint_interval_ms=10**9)
-    loop, logs, _ = calm_world(world, {})
+    settings = OwnerSettings(clock=world.kind.clock, checkpoint_interval_ms=10**9)
+    loop, logs, broker = calm_world(world, {})
     actor = ShardActor(
         0,
         logs=logs,
@@ -517,6 +543,7 @@ def probe_restart(world: World, truth: Truth, final: Any) -> None:
         restore=world.kind.restore,
         owner=b"restarted".ljust(16),
         standby=True,
+        artefacts=calm_artefacts(world, broker),
     )
 
     async def start() -> None:
@@ -535,6 +562,14 @@ def probe_restart(world: World, truth: Truth, final: Any) -> None:
         world.violation("a restart comes to another state than a replay of everything")
     if world.kind.prices(actor._shard) != world.kind.prices(final):
         world.violation("a restart comes to other prices than a replay of everything")
+    if world.kind.state(actor._shard) != world.kind.state(final):
+        world.violation("a restart remembers otherwise than a replay of everything")
+
+
+def calm_artefacts(world: World, broker: Broker) -> Fetched | None:
+    """Return what fetches the models' artefacts without misfortune, where there are any."""
+    held = world.kind.artefacts()
+    return Fetched(SimBlobs(held, Random(0), broker.faults)) if held else None
 
 
 def calm_world(world: World, changes: dict[str, Any]) -> tuple[SimLoop, SimLogs, Broker]:
@@ -573,10 +608,11 @@ def ended_by(world: World, changes: dict[str, Any], *, with_files: bool, then_lo
         logs=logs,
         checkpoints=CheckpointFiles(folder),
         clock=HostClock(loop, 60_000),
-        settings=OwnerSettings(checkpoint_interval_ms=10**9),
+        settings=OwnerSettings(clock=world.kind.clock, checkpoint_interval_ms=10**9),
         new_shard=world.kind.new,
         restore=world.kind.restore,
         owner=b"prober".ljust(16),
+        artefacts=calm_artefacts(world, broker),
     )
 
     async def own() -> str:

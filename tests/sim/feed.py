@@ -12,8 +12,11 @@ from tests.sim.faults import Faults
 
 RETAILER, CHANNEL = "acme", "web"
 SKUS = ("a", "b", "c", "d")
+SHOP_SKUS = (*SKUS, "e", "f", "g", "h")
+"""Listings of a shop that learns (``tests.sim.shop``)."""
+
 MURDEROUS_SKU = "m"
-KEYS = {sku: key64(RETAILER, CHANNEL, sku) for sku in (*SKUS, MURDEROUS_SKU)}
+KEYS = {sku: key64(RETAILER, CHANNEL, sku) for sku in (*SHOP_SKUS, MURDEROUS_SKU)}
 
 
 class Sent(Struct):

@@ -122,6 +122,17 @@ class SimLoop(asyncio.AbstractEventLoop):
     ) -> Any:
         return self.call_at(self._now_s + delay, callback, *args, context=context)
 
+    def run_in_executor(
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> "asyncio.Future[Any]":
+        """Run what wants a thread between two steps of others, soon; its result comes then."""
+
+        async def run() -> Any:
+            await asyncio.sleep(self._random() * 0.01)
+            return func(*args)
+
+        return self.create_task(run())
+
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         error = context.get("exception")
         self.unhandled.append(f"{context.get('message')}: {error!r}")

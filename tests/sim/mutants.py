@@ -28,6 +28,7 @@ class Mutant(Struct, frozen=True):
 
     name: str
     patches: tuple[Patch, ...]
+    kind: str = "toy"  # of the worlds that must notice it, by name
 
 
 READER = "persistence.decision_reader"
@@ -115,6 +116,25 @@ STANDS_IN_LOG = Patch(
     "    if records[0].offset != position.offset:\n        return False\n",
     "    return True\n",
 )
+LEARNT_ROWS = Patch(
+    "engine.checkpoint",
+    'learnt=memory.learnt.rows.take(rows).tobytes() if memory.learnt.any else b"",',
+    'learnt=b"",',
+)
+PREDICTED = Patch("engine.checkpoint", "predicted=memory.serving.saved(rows),", 'predicted=b"",')
+CLOSE_UNSAVED = Patch(
+    "engine.learning",
+    "    put(memory.learnt.rows, rows, learnt)\n    memory.unsaved[rows] = True\n    work.changed",
+    "    put(memory.learnt.rows, rows, learnt)\n    work.changed",
+)
+DAYS_PHASE = Patch(
+    "engine.learnt",
+    "            setattr(learning, name, value)\n",
+    '            if name not in ("phase", "cursor"):\n'
+    "                setattr(learning, name, value)\n",
+)
+MISSING = Patch("actors.artefacts", "if reasons.get(position) == MISSING:", "if False:")
+HAD = Patch("engine.promotion", "if artefact.checksum not in missing]", "]")
 
 MUTANTS = (
     Mutant("epoch filter", (EPOCH_FILTER,)),
@@ -210,6 +230,12 @@ MUTANTS = (
     Mutant("epoch filter, and seq drop", (EPOCH_FILTER, SEQ_DROP)),
     Mutant("in doubt is failure, and seq drop", (IN_DOUBT_IS_FAILURE, SEQ_DROP)),
     Mutant("clock jump, and difference", (CLOCK_JUMP, CLOCK_DIFFERS)),
+    # What learning must not lose: these need a shard that learns.
+    Mutant("checkpoint keeps what is learnt", (LEARNT_ROWS,), "learning"),
+    Mutant("a close leaves its rows to the next checkpoint", (CLOSE_UNSAVED,), "learning"),
+    Mutant("checkpoint keeps the phase of a day", (DAYS_PHASE,), "learning"),
+    Mutant("checkpoint keeps what models predict", (PREDICTED,), "learning"),
+    Mutant("an artefact that was missing stays so", (MISSING, HAD), "learning"),
 )
 
 

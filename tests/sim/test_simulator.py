@@ -1,12 +1,14 @@
 """A thousand worlds, and not one thing that must not happen."""
 
 import logging
+from collections import Counter
 
 import pytest
 
 from persistence.ports import DECISIONS
 from tests.sim.campaign import run_worlds, summed
-from tests.sim.kinds import REAL_EVERY, kind_of
+from tests.sim.heirs import LIVED
+from tests.sim.kinds import REAL_EVERY, TURNS, kind_of
 from tests.sim.world import simulate
 
 SEEDS = 1_200
@@ -41,8 +43,17 @@ def test_no_world_breaks_a_promise() -> None:
     assert report.seeds == SEEDS
     rare = {name: count for name, count in report.faults.items() if count < FIRED_MIN}
     assert rare == {}
+    print(report.learning)
+    assert [name for name in LIVED if report.learning[name] == 0] == []
 
 
 def test_some_worlds_run_the_real_shard() -> None:
-    """The toy is quick; what is sold is the real one."""
-    assert sum(kind_of(seed).name == "real" for seed in range(SEEDS)) == SEEDS // REAL_EVERY
+    """The toy is quick; what is sold is the real one, and half of it learns."""
+    names = Counter(kind_of(seed).name for seed in range(SEEDS))
+    share = SEEDS // REAL_EVERY // len(TURNS)
+    assert names == {
+        "toy": SEEDS - SEEDS // REAL_EVERY,
+        "real": 2 * share,
+        "learning": share,
+        "evening": share,
+    }

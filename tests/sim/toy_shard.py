@@ -236,6 +236,12 @@ class ToyShard:
         row = self._rows.get(listing, Row())
         return row.units, row.sold
 
+    def state(self) -> bytes:
+        """Return all that a checkpoint must keep."""
+        return msgspec.msgpack.encode(
+            (sorted(self._rows.items()), self._mode, self._backlog, self._marks.state())
+        )
+
     def prices(self) -> dict[int, int]:
         """Return each listing's price."""
         return {key: row.price for key, row in self._rows.items()}

@@ -3,9 +3,10 @@
 It delegates and overrides nothing: what decides is the shard inside.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from engine.artefact import Artefact
 from engine.decided import Decided, Given
 from engine.microbatch import FactColumns, Microbatch
 from engine.replay import Agreement
@@ -49,6 +50,10 @@ class Watched:
         self.shard.record(decided)
         self._on_record(decided)
 
-    def replay(self, batch: Microbatch, recorded: Decided) -> Agreement:
-        found: Agreement = self.shard.replay(batch, recorded)
+    def replay(
+        self, batch: Microbatch, recorded: Decided, artefacts: Sequence[Artefact] = ()
+    ) -> Agreement:
+        # The toy knows no artefacts, and only a promotion has any.
+        more = (artefacts,) if artefacts else ()
+        found: Agreement = self.shard.replay(batch, recorded, *more)
         return found

@@ -6,12 +6,15 @@ The actors, reigns, readers, followers and checkpoints are production's own.
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from random import Random
 from typing import Any
 
 from msgspec import Struct
 
+from actors.artefacts import Artefacts
+from actors.clock import ClockKind
 from actors.follower import Follower
 from actors.inbox import InboxLimits
 from actors.shard_actor import OwnerSettings, ShardActor
@@ -28,8 +31,9 @@ from persistence.decision_records import DECIDED, LogPosition
 from persistence.memory_cache import MemoryCache
 from persistence.ports import COMMANDS, DECISIONS, DELTAS
 from persistence.wire import encode_delta
+from tests.sim.blobs import SimBlobs
 from tests.sim.faults import Faults
-from tests.sim.feed import KEYS, MURDEROUS_SKU, RETAILER, count, market
+from tests.sim.feed import KEYS, MURDEROUS_SKU, RETAILER, SKUS, Sent, count, market
 from tests.sim.folder import SimFolder
 from tests.sim.logs import Broker, SimLog, SimLogs
 from tests.sim.loop import Process, SimLoop
@@ -37,7 +41,9 @@ from tests.sim.sinks import CacheSink, Ledger, Store
 from tests.sim.toy_shard import ToyShard
 from tests.sim.watched import Killed, Watched
 
-BASE_MS = 1_700_000_000_000
+BASE_MS = 1_700_006_397_000
+"""When worlds begin: three seconds before a midnight, so that a day ends in every storm."""
+
 STORM_S = 5.0
 """So long misfortunes strike; then it is calm, and everything must come to an end."""
 
@@ -131,6 +137,7 @@ class World:
         self.broker = Broker(self.loop, Random(random.getrandbits(64)), self.faults, BASE_MS)
         self.folder = SimFolder(Random(random.getrandbits(64)), self.faults)
         self.store = Store(self.loop, Random(random.getrandbits(64)), self.faults)
+        self.blobs = SimBlobs(kind.artefacts(), Random(random.getrandbits(64)), self.faults)
         self.cache = MemoryCache(monotonic_s=self.loop.time)
         self.ledger = Ledger(self.store)
         self.cache_sink = CacheSink(self.store, self.cache, lambda: None)
@@ -189,13 +196,13 @@ class World:
     # ----- the market --------------------------------------------------------------------------
 
     async def _feed(self) -> None:
-        opening = self.kind.opening()
+        opening = self.kind.opening(self.random, BASE_MS)
         for topic, value in opening:
             self.broker.send(topic, RETAILER, value)
         while opening and self.known_commands < len(opening):
             await asyncio.sleep(0.02)
         began_s = self.loop.time()
-        for sent in market(self.random, self.faults, BASE_MS, self.storm_s - 0.5):
+        for sent in self.kind.market(self.random, self.faults, BASE_MS, self.storm_s - 0.5):
             wait_s = began_s + sent.at_s - self.loop.time()
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
@@ -220,7 +227,9 @@ class World:
             checkpoints=CheckpointFiles(self.folder),
             clock=clock,
             settings=OwnerSettings(
+                clock=self.kind.clock,
                 checkpoint_interval_ms=self.checkpoint_interval_ms,
+                checkpoint_slice_rows=self.kind.slice_rows,
                 limits=InboxLimits(commands_max=2, deltas_max=4),
             ),
             new_shard=lambda: watched(self.kind.new()),
@@ -228,6 +237,7 @@ class World:
             owner=number.to_bytes(2, "big") + self.random.randbytes(14),
             standby=standby,
             cautious=cautious,
+            artefacts=self.artefacts(),
         )
         owner = Owner(number, process, actor, clock)
         owner.started_s = self.loop.time()
@@ -235,6 +245,10 @@ class World:
         self.owners.append(owner)
         owner.task = self.loop.spawn(process, self._own(owner))
         return owner
+
+    def artefacts(self) -> Artefacts | None:
+        """Return what fetches artefacts for one owner, where there are models."""
+        return Artefacts(self.blobs) if self.kind.artefacts() else None
 
     async def _own(self, owner: Owner) -> None:
         try:
@@ -515,12 +529,27 @@ class ShardKind(Struct, frozen=True):
     name: str
     new: Callable[[], Any]
     restore: Callable[[Any], Any]
-    opening: Callable[[], list[tuple[str, bytes]]]  # topics and records that come before all
+    opening: Callable[[Random, int], list[tuple[str, bytes]]]  # topics and records before all
     table: Callable[[Any, int], tuple[int, int]]  # a listing's units on hand and sold
     prices: Callable[[Any], dict[int, int]]
+    state: Callable[[Any], bytes]  # everything that a checkpoint must keep
+    market: Callable[[Random, Faults, int, float], list[Sent]] = market
+    skus: tuple[str, ...] = SKUS  # whose tables are judged
+    clock: ClockKind = "wall"
+    slice_rows: int = 2_048  # that a slice of a checkpoint holds
+    artefacts: Callable[[], Mapping[str, bytes]] = dict  # by their key among the blobs
+    limits: Callable[[], AbstractContextManager[None]] = nullcontext  # that its worlds live under
 
 
-TOY = ShardKind("toy", ToyShard, ToyShard.restore, list, ToyShard.table, ToyShard.prices)
+TOY = ShardKind(
+    "toy",
+    ToyShard,
+    ToyShard.restore,
+    lambda random, base_ms: [],
+    ToyShard.table,
+    ToyShard.prices,
+    ToyShard.state,
+)
 
 
 def simulate(seed: int, kind: ShardKind = TOY) -> World:
@@ -529,9 +558,10 @@ def simulate(seed: int, kind: ShardKind = TOY) -> World:
 
     gc.disable()
     try:
-        world = World(seed, kind)
-        world.live()
-        judge(world)
+        with kind.limits():
+            world = World(seed, kind)
+            world.live()
+            judge(world)
         return world
     finally:
         gc.enable()
