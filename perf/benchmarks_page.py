@@ -32,15 +32,16 @@ def page(lines: Mapping[str, Any], words: Mapping[str, str], drawn: Sequence[str
         "| Row | Claim | Bound | Measured | | Command |",
         "|---|---|---|---|---|---|",
     ]
+    ran = {name: str(lines.get(name, {}).get("words", each)) for name, each in words.items()}
     for name in words:
         for gate in judged(name, figures_in(lines.get(name, {}))):
             measured = "-" if gate["measured"] is None else plain(gate["measured"])
             parts.append(
                 f"| {gate['row']} | {gate['claim']} | {gate['bound']} | {measured}"
-                f" | {WORDS[gate['reached']]} | `{words[name]}` |"
+                f" | {WORDS[gate['reached']]} | `{ran[name]}` |"
             )
     parts += ["", *(f"![{name}](benchmarks/{name})" for name in drawn)]
-    for name, command in words.items():
+    for name, command in ran.items():
         if name in lines:
             parts += ["", *section(name, command, lines[name])]
     return "\n".join(parts) + "\n"
@@ -86,7 +87,10 @@ def _stamp(line: Mapping[str, Any]) -> Iterator[str]:
         yield f"**Disturbed** by other processes (shares of a core): {others}."
 
 
-LEFT_OUT = {"stamp", "gates", "command", "arguments", "took_s", "on", "exit_code", "environment"}
+LEFT_OUT = {
+    *("stamp", "gates", "command", "words", "arguments"),
+    *("took_s", "on", "exit_code", "environment"),
+}
 
 
 def flat(figures: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
@@ -164,14 +168,16 @@ def bounds_plot(bars: Sequence[tuple[str, float, str, bool | None]]) -> str:
     for claim, measured, bound, reached in bars:
         sign, _, limit = bound.partition(" ")
         margin = measured / float(limit) if sign == ">=" else float(limit) / measured
-        rows.append((f"{claim} ({bound})", math.log2(margin), plain(measured), reached))
-    widest = max(1.0, *(abs(each[1]) for each in rows))
+        # Of what may not be at all, a little is as far off as can be drawn.
+        far = math.log2(margin) if margin > 0 else -math.inf
+        rows.append((f"{claim} ({bound})", far, plain(measured), reached))
+    widest = max([1.0, *(abs(each[1]) for each in rows if math.isfinite(each[1]))])
     middle = LEFT + (WIDTH - LEFT - RIGHT) / 2
     scale = (WIDTH - LEFT - RIGHT) / 2 / widest
     body = [line(middle, 34, middle, 40 + ROW * len(rows), INK)]
     for number, (label, margin, measured_text, reached) in enumerate(rows):
         y = 40 + ROW * number
-        begin, end = sorted((middle, middle + margin * scale))
+        begin, end = sorted((middle, middle + max(margin, -widest) * scale))
         body += [
             text(LEFT - 8, y + 13, label[:66], "end"),
             rectangle(begin, y + 3, max(end - begin, 1.0), ROW - 9, GOOD if reached else BAD),

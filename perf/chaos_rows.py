@@ -131,13 +131,15 @@ async def audit(settings: Settings) -> Audit:
     return found
 
 
-async def next_decision(settings: Settings, shard: int, owner: bytes, since_ms: int) -> int:
+async def next_decision(
+    settings: Settings, shard: int, owner: bytes, since_ms: int, wait_s: float = RECOVERY_S
+) -> int:
     """Return when the log took the first decision of another owner after ``since_ms``."""
     logs = make_logs(settings)
     log = await logs.open(DECISIONS, shard)
     try:
         after = max(await log.end() - 50, -1)
-        deadline = time.monotonic() + RECOVERY_S
+        deadline = time.monotonic() + wait_s
         while time.monotonic() < deadline:
             for record in await log.read(after, limit=500, wait_ms=200):
                 after = record.offset
@@ -148,7 +150,7 @@ async def next_decision(settings: Settings, shard: int, owner: bytes, since_ms: 
                     and record.appended_ms >= since_ms
                 ):
                     return record.appended_ms
-        raise NotReached(f"shard {shard}: no decision within {RECOVERY_S:.0f} s")
+        raise NotReached(f"shard {shard}: no decision within {wait_s:.0f} s")
     finally:
         await log.close()
         await logs.close()

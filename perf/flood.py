@@ -16,7 +16,7 @@ from actors.patience import Patience
 from cluster.assembly import make_logs
 from cluster.feeding import Feed, Router
 from cluster.settings import Settings
-from engine.deltas import AnyDelta, ListingChanged, RetailerAdded
+from engine.deltas import AnyDelta, ListingChanged, PolicyChanged, RetailerAdded
 from engine.errors import AppendInDoubt, FailedDependency
 from engine.microbatch import COMPETITOR_PRICED, FLAG_CONDITION_NEW, FLAG_IN_STOCK, STOCK_COUNTED
 from engine.routing import ROUTING_SLOT, partition_of, routing_key
@@ -43,13 +43,29 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def catalogue(listings: int) -> Iterator[list[AnyDelta]]:
-    """Yield the retailer and his listings in pieces."""
+FOLLOWING: dict[str, object] = {"kvi_rival_ratio_max": 1.0, "changes_per_hour_max": 255}
+"""A policy by which a key value item costs no more than its cheapest rival, however often he moves.
+"""
+
+
+def price_of(number: int) -> int:
+    """Return the price at which a listing is imported, and around which its rivals ask."""
+    return 1500 + number % 700
+
+
+def catalogue(listings: int, *, following: bool = False) -> Iterator[list[AnyDelta]]:
+    """Yield the retailer and his listings in pieces; ``following`` ones go where rivals go."""
     yield [
         RetailerAdded(
             retailer=RETAILER, currency="EUR", observed_ms=now_ms(), mode="live", spread=SPREAD
         )
     ]
+    if following:
+        yield [
+            PolicyChanged(
+                retailer=RETAILER, scope="retailer", fields=FOLLOWING, observed_ms=now_ms()
+            )
+        ]
     for first in range(0, listings, FILL_PIECE):
         yield [
             ListingChanged(
@@ -57,20 +73,24 @@ def catalogue(listings: int) -> Iterator[list[AnyDelta]]:
                 channel=CHANNEL,
                 sku=sku_of(number),
                 category=f"category-{number % 50}",
-                price_minor=1500 + number % 700,
-                cost_minor=900 + number % 500,
+                price_minor=price_of(number),
+                # The markup at which the default model leaves a price about where it is. Far from
+                # it a fifth of all prices would leap at once, and the breaker halt the retailer.
+                cost_minor=price_of(number) * 8 // 13,
+                kvi=following,
+                own_rival_names=("store",) if following else None,
                 observed_ms=now_ms(),
             )
             for number in range(first, min(first + FILL_PIECE, listings))
         ]
 
 
-async def fill(under_test: EngineUnderTest, listings: int) -> None:
+async def fill(under_test: EngineUnderTest, listings: int, *, following: bool = False) -> None:
     """Send the catalogue and wait until every listing is priced."""
     settings = under_test.settings
     logs = make_logs(settings)
     sender = Feed(logs, Router(settings.shards.count, settings.shards.spreads))
-    for piece in catalogue(listings):
+    for piece in catalogue(listings, following=following):
         await sender.send(piece)
     await sender.close()
     await logs.close()
@@ -237,7 +257,7 @@ def slots_of(settings: Settings, listings: int) -> list[Slot]:
                 [router.listing(RETAILER, CHANNEL, sku_of(number)) for number in numbers],
                 dtype=np.uint64,
             ),
-            np.array([1500 + number % 700 for number in numbers], dtype=np.int64),
+            np.array([price_of(number) for number in numbers], dtype=np.int64),
         )
         for key, numbers in sorted(by_key.items())
     ]

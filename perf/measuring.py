@@ -306,15 +306,19 @@ def arguments_of(command: str, doc: str | None) -> argparse.ArgumentParser:
 
 
 def run_command(
-    command: str,
+    command: str | Callable[[argparse.Namespace], str],
     parser: argparse.ArgumentParser,
     arguments: Sequence[str] | None,
     measure: Callable[[argparse.Namespace, Progress], Mapping[str, Any]],
 ) -> int:
-    """Read the arguments, measure as they say, and report; return the exit status."""
+    """Read the arguments, measure as they say, and report; return the exit status.
+
+    A command whose gates depend on its arguments is named by them.
+    """
     options = parser.parse_args(arguments)
+    name = command if isinstance(command, str) else command(options)
     machine = Machine()  # before anything is started: what we start bears its mark
-    return report(command, options, machine, measure(options, Progress(command)))
+    return report(name, options, machine, measure(options, Progress(name)))
 
 
 def report(

@@ -28,7 +28,7 @@ from engine.listing_table import REMOVED
 from engine.shard import Shard, ShardSettings
 from persistence.checkpoints import CheckpointFiles
 from persistence.kafka_log import KafkaLogs
-from persistence.ports import DECISIONS, Log, Logs
+from persistence.ports import DECISIONS, DELTAS, Log, Logs
 
 RETENTION_MS = 14 * 86_400_000
 
@@ -42,29 +42,30 @@ class Work(Struct, frozen=True, kw_only=True):
     clock: ClockKind = "wall"
     openings: dict[int, int] = {}  # last offset of each partition's catalogue; -1: it has none
     events: int = 2**62  # stop when so many facts behind the catalogue are decided; else at the end
+    deltas: str = DELTAS  # what is read: the same facts may lie in several topics
     decisions: str = DECISIONS  # a topic of one's own for each run
     prices: str = ""  # file to which the final table is written
     profile: str = ""  # file to which a profile of the facts is written
 
 
-class OtherDecisions:
-    """The logs, with another topic in place of the decisions': each run begins a log of its own."""
+class OtherTopics:
+    """The logs, with others in place of some topics: each run begins decisions of its own."""
 
-    def __init__(self, logs: KafkaLogs, decisions: str) -> None:
+    def __init__(self, logs: Logs, instead: Mapping[str, str]) -> None:
         self._logs = logs
-        self._decisions = decisions
+        self._instead = instead
 
     async def create(self, topics: Mapping[str, int], *, retention_ms: int) -> None:
         """Create topics as they are named."""
         await self._logs.create(topics, retention_ms=retention_ms)
 
     async def open(self, topic: str, partition: int) -> Log:
-        """Open a partition; of the run's own decisions where decisions are meant."""
-        return await self._logs.open(self._decisions if topic == DECISIONS else topic, partition)
+        """Open a partition, of the topic that stands in place of the one that is meant."""
+        return await self._logs.open(self._instead.get(topic, topic), partition)
 
     async def partitions(self, topic: str) -> int:
         """Return how many partitions a topic has."""
-        return await self._logs.partitions(topic)
+        return await self._logs.partitions(self._instead.get(topic, topic))
 
     async def close(self) -> None:
         """Close what is open."""
@@ -143,7 +144,7 @@ async def run(work: Work) -> dict[str, Any]:
     """Decide, and return what it took."""
     logs = KafkaLogs(work.bootstrap)
     with tempfile.TemporaryDirectory(prefix="repricer-owner-") as folder:
-        mine = OtherDecisions(logs, work.decisions)
+        mine = OtherTopics(logs, {DECISIONS: work.decisions, DELTAS: work.deltas})
         await mine.create({work.decisions: work.partitions}, retention_ms=RETENTION_MS)
         owners = [Owned(n, mine, Path(folder), work) for n in range(work.partitions)]
         try:
@@ -158,7 +159,7 @@ async def run(work: Work) -> dict[str, Any]:
 async def _decide_facts(work: Work, logs: Logs, owners: list[Owned]) -> dict[str, Any]:
     ends = []
     for number in range(work.partitions):
-        log = await logs.open("repricer.deltas.v1", number)
+        log = await logs.open(DELTAS, number)
         ends.append(await log.end())
         await log.close()
     before_events = sum(owner.events for owner in owners)
@@ -226,6 +227,7 @@ def main() -> None:
     )
     parser.add_argument("--clock", choices=("wall", "event"), default="wall")
     parser.add_argument("--events", type=int, default=2**62)
+    parser.add_argument("--deltas", default=DELTAS, help="the topic that is read")
     parser.add_argument("--decisions", default=DECISIONS)
     parser.add_argument("--prices", default="")
     parser.add_argument("--profile", default="")
@@ -237,6 +239,7 @@ def main() -> None:
         clock=given.clock,
         openings={int(shard): last for shard, last in json.loads(given.openings).items()},
         events=given.events,
+        deltas=given.deltas,
         decisions=given.decisions,
         prices=given.prices,
         profile=given.profile,

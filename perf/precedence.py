@@ -20,7 +20,7 @@ from engine import floors, pricing
 from engine.policy import PolicyBook, policy_row
 from kernels.limits import PRICE_MINOR_MAX
 from kernels.reasons import REASONS, RULES
-from tests.oracle import precedence
+from perf import oracle
 
 POLICIES_PER_PIECE = 64
 CASES_PER_PIECE = 65_536
@@ -166,14 +166,14 @@ def judged(draw: np.random.Generator, rows: int) -> tuple[Counter[str], Counter[
     plain, inputs = random_cases(draw, rows)
     priced = pricing.price(inputs)
     plain["wish_minor"] = priced["target_minor"]
-    found = precedence.judge(plain, priced["price_minor"])
+    found = oracle.judge(plain, priced["price_minor"])
     violations = Counter({kind: int(rows_.sum()) for kind, rows_ in found.items()})
-    due = precedence.expected(plain)
+    due = oracle.expected(plain)
     violations["binding_not_set"] = _unexplained(priced)
     violations["wrong_wish"] = int(_wrong_wishes(plain, inputs, priced).sum())
     rules = np.array([*RULES, ""], dtype=object)
     absent = rules[np.minimum(priced["binding"], len(RULES))]
-    without = precedence.expected(plain, absent).price_minor
+    without = oracle.expected(plain, absent).price_minor
     wrong = (priced["price_minor"] != 0) & (without != priced["without_minor"])
     violations["wrong_counterfactual"] = int(wrong.sum())
     seen = Counter(

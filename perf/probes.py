@@ -182,7 +182,7 @@ def judged(
     begin_ms: float,
 ) -> dict[str, Any]:
     """Return percentiles of the whole and of every stage, and what became of every probe."""
-    whole, streamed = Histogram(), Histogram()
+    whole, told_ms, streamed = Histogram(), Histogram(), Histogram()
     stages = {name: Histogram() for name in STAGES}
     fates: Counter[str] = Counter()
     for name, probe in enumerate(probes):
@@ -209,10 +209,13 @@ def judged(
         for stage, (begin, end) in zip(STAGES, itertools.pairwise(marks), strict=True):
             stages[stage].add(end - begin)
         if decision.quote in told:
-            streamed.add(told[decision.quote] - due_ms)
+            told_ms.add(told[decision.quote] - due_ms)
+            streamed.add(told[decision.quote] - decision.appended_ms)
     return {
         "probes": dict(fates),
         **whole.percentiles(),
-        "stages_ms": {name: each.percentiles() for name, each in stages.items()},
-        "told_ms": streamed.percentiles() | {"count": streamed.count},
+        "probes_lost": fates["never_decided"] + fates["never_readable"],
+        "stages_ms": {name: each.percentiles() for name, each in stages.items()}
+        | {"streamed": streamed.percentiles()},
+        "told_ms": told_ms.percentiles() | {"count": told_ms.count},
     }

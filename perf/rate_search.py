@@ -23,6 +23,7 @@ class Run(Struct, frozen=True):
 
     per_s: int
     p99_ms: float  # infinite when a probe was lost, or not readable within its wait
+    probes_lost: int = 0
 
 
 def bounds(runs: Sequence[Run], limit_ms: float) -> tuple[int, int | None]:
@@ -61,6 +62,8 @@ def found_rates(
     found = {f"{limit:g}": bounds(runs, limit)[0] for limit in limits_ms}
     first = {of: int(of * maximum_per_s) for of in FIRST_OF_MAXIMUM}
     p99 = {run.per_s: run.p99_ms if math.isfinite(run.p99_ms) else None for run in runs}
+    lost = {run.per_s: run.probes_lost for run in runs}
+    loaded = first[FIRST_OF_MAXIMUM[0]]
     return {
         "own_maximum_per_s": round(maximum_per_s),
         "highest_per_s_with_p99_ms": found,
@@ -69,6 +72,11 @@ def found_rates(
         },
         "p99_ms_at_of_maximum": {
             f"{of:g}": p99[per_s] for of, per_s in first.items() if per_s in p99
+        },
+        "loaded": {
+            "of_maximum": FIRST_OF_MAXIMUM[0],
+            "p99_ms": p99.get(loaded),
+            "probes_lost": lost.get(loaded),
         },
         "runs": [
             {

@@ -22,6 +22,7 @@ import numpy as np
 
 from engine.decided import State
 from kernels.reasons import REASONS
+from perf import oracle
 from perf.comparison import compare_stores
 from perf.real_stack import (
     ROOT,
@@ -32,10 +33,17 @@ from perf.real_stack import (
     machine,
     print_line,
 )
-from tests.oracle import precedence
 
 HOUR_MS = 3_600_000
-POLICY = ROOT / "docs" / "examples" / "oj-policy.json"
+
+
+def example(name: str) -> Path:
+    """Return a file of ``docs/examples``, which a wheel holds beside the commands."""
+    shipped = Path(__file__).with_name("examples") / name
+    return shipped if shipped.is_file() else ROOT / "docs" / "examples" / name
+
+
+POLICY = example("oj-policy.json")
 DEFAULTS = {
     "min_margin": 0.05,
     "max_discount": 1.0,
@@ -52,7 +60,7 @@ DEFAULTS = {
 def feed_words(options: argparse.Namespace, policy: Path | None) -> list[str]:
     """Return the words of the feed's command line."""
     words = ["feed", "--clock", "event", "--wire", options.wire]
-    words += ["--mapping", str(ROOT / "docs" / "examples" / "oj.json")]
+    words += ["--mapping", str(example("oj.json"))]
     words += ["--policy", str(policy)] if policy is not None else []
     if options.oj is not None:
         return [*words, str(options.oj)]
@@ -115,9 +123,9 @@ class Findings:
         decidable = np.isin(
             quotes["state"], [State.LIVE, State.SHADOW, State.PENDING, State.HELD, State.HALTED]
         )
-        refused = precedence.expected(columns).refused
+        refused = oracle.expected(columns).refused
         self.refused.update(reason for reason in refused if reason)
-        found = precedence.judge(columns, np.where(decidable, proposed, 0))
+        found = oracle.judge(columns, np.where(decidable, proposed, 0))
         for kind, wrong in found.items():
             wrong = wrong & (decidable | (kind != "undecided"))
             self.violations[kind] += int(wrong.sum())

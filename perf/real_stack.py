@@ -272,15 +272,18 @@ def on_engine(
     say: Callable[[str], None],
     measure: Callable[[EngineUnderTest], Coroutine[Any, Any, dict[str, Any]]],
 ) -> dict[str, Any]:
-    """Start an engine, measure on it, stop it; return the figures and what it left behind."""
+    """Start an engine, measure on it, stop it; return the figures and what it left behind.
+
+    ``start_s`` is what ``repricer up`` took until every shard was live, with nothing in it.
+    """
     with engine(embedded, **values) as under_test:
         say("starting the stack")
-        under_test.start()
+        start_s = under_test.start()
         try:
             figures = asyncio.run(measure(under_test))
         finally:
             left = under_test.stop()
-    return figures | {"processes_left": left}
+    return figures | {"start_s": round(start_s, 2), "processes_left": left}
 
 
 async def decisions(settings: Settings, shard: int) -> AsyncIterator[Accepted]:

@@ -1,11 +1,15 @@
 """Black Friday: five times the usual flood for minutes, on the real stack.
 
-``python -m perf.spike [--minutes 5] [--per-minute 2500000] [--json]``
+``python -m perf.spike [--minutes 5] [--per-minute 2500000] [--following] [--json]``
 
 Kafka, Postgres, QuestDB, Redis, two owners, the gateway, the followers and the generator share the
 machine. Frames of rivals' prices and stock flow at a fifth of the rate, then at the rate, then at a
 fifth again. A fact is due at its time in an open loop; reported is the time from there until the
 decision that holds it is in the log, by phase, and how far behind the followers were at the end.
+
+A fact is decided when its listing was priced anew; under the default policy few of these facts move
+a price. With ``--following`` every listing is a key value item that costs no more than its cheapest
+rival: then about every second fact moves one.
 """
 
 import argparse
@@ -43,13 +47,13 @@ async def until_consumed(under_test: EngineUnderTest, wait_s: float) -> float:
 
 
 async def measure(
-    under_test: EngineUnderTest, listings: int, per_minute: float, minutes: float, say: Progress
+    under_test: EngineUnderTest, options: argparse.Namespace, say: Progress
 ) -> dict[str, Any]:
     """Fill, let it flood, and read what was recorded."""
-    settings = under_test.settings
+    settings, listings, minutes = under_test.settings, options.listings, options.minutes
     say(f"filling {listings:,} listings")
-    await fill(under_test, listings)
-    per_s = per_minute / 60
+    await fill(under_test, listings, following=options.following)
+    per_s = options.per_minute / 60
     calm = (per_s / TIMES, CALM_S)
     flood = Flood(settings, listings)
     say(f"calm at {calm[0]:,.0f} facts a second, then {per_s:,.0f} for {minutes:g} minutes")
@@ -82,6 +86,7 @@ def figures_of(
     return {
         "facts": found.facts,
         "quotes": found.quotes,
+        "quotes_per_fact": significant(found.quotes / max(found.facts, 1)),
         "decisions": found.decisions,
         "lost": found.lost,
         "decided_per_minute": significant(decided / longest_s * 60),
@@ -106,7 +111,7 @@ def _figures(options: argparse.Namespace, say: Progress) -> dict[str, Any]:
         options.embedded,
         values,
         say,
-        lambda engine: measure(engine, options.listings, options.per_minute, options.minutes, say),
+        lambda engine: measure(engine, options, say),
     )
 
 
@@ -116,6 +121,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--per-minute", type=float, default=PER_MINUTE)
     parser.add_argument("--listings", type=int, default=100_000)
+    parser.add_argument(
+        "--following", action="store_true", help="listings follow their cheapest rival"
+    )
     parser.add_argument("--embedded", action="store_true", help="without the real servers")
     return run_command(COMMAND, parser, arguments, _figures)
 

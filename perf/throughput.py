@@ -4,35 +4,37 @@ A real Kafka holds a catalogue and a feed of facts (rivals' prices, stock, sales
 1.05). Each contender is a process of its own and reads the same topic: a bare ``getmany`` drain
 that keeps nothing, and our owners with their decoder, shard and durable decision log, followers
 off. Net means less a run of 1,000 facts. With ``--wire frames`` a third one has the same facts in
-arrays in memory, scatters them and runs the kernel: the roofline. Pairs are interleaved; ratios are
-medians.
+arrays in memory, scatters them and runs the kernel: the roofline. Contenders run in turns; ratios
+are of one turn. With ``--partitions 1`` it is told what one shard decides a second, too.
 """
 
 import argparse
 import asyncio
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import aiokafka
 import numpy as np
+import uvloop
 from msgspec import Struct
 
 from cluster.servers.kafka import Kafka
 from engine.deltas import AnyDelta, ListingChanged, PolicyChanged, RetailerAdded
 from engine.microbatch import COMPETITOR_PRICED, STOCK_COUNTED, UNITS_SOLD
 from engine.routing import key64, partition_of, routing_key
+from perf.measuring import Progress, arguments_of, ratio, run_command, spread
 from persistence.kafka_log import KafkaLogs
 from persistence.ports import COMMANDS, DELTAS
 from persistence.wire import FRAME, JSON, FrameColumns, encode_delta, encode_frame
+
+NAMES = {"json": "throughput", "frames": "frames"}
+"""What the command is called by its wire, in the bench and in the budgets."""
 
 RETAILER, CHANNEL = "acme", "web"
 SLOTS = 16
@@ -353,115 +355,113 @@ def net(many: dict[str, Any], few: dict[str, Any]) -> float:
     return float((many["cpu_s"] - few["cpu_s"]) / (many["events"] - few["events"]) * 1e6)
 
 
-def paired(first: Callable[[], float], second: Callable[[], float], pairs: int) -> dict[str, Any]:
-    """Interleave two measurements; return both medians, and the median of ratios with its range."""
-    figures = [(first(), second()) for _ in range(pairs)]
-    ratios = [one / other for one, other in figures]
-    return {
-        "drain_cpu_s_a_million": round(median(one for one, _ in figures), 3),
-        "ours_cpu_s_a_million": round(median(other for _, other in figures), 3),
-        "drain_over_ours": round(median(ratios), 3),
-        "range": [round(min(ratios), 3), round(max(ratios), 3)],
-        "pairs": pairs,
-    }
-
-
-def environment() -> dict[str, Any]:
-    """Return what the figures depend on."""
-    cpuinfo = Path("/proc/cpuinfo").read_text()
-    models = [line.split(":")[1].strip() for line in cpuinfo.splitlines() if "model name" in line]
-    return {
-        "python": platform.python_version(),
-        "aiokafka": aiokafka.__version__,
-        "numpy": np.__version__,
-        "cpu": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 2),
-    }
-
-
-def measure(given: argparse.Namespace) -> dict[str, Any]:
+def measure(options: argparse.Namespace, say: Progress) -> dict[str, Any]:
     """Start Kafka, preload, let contenders run, and return every figure."""
-    world = World(given.listings, given.partitions)
+    world = World(options.listings, options.partitions)
     observed_ms = time.time_ns() // 1_000_000 - 3_600_000
-    facts = draw(world, given.events, observed_ms + 1_000)
-    records = json_records(world, facts) if given.wire == "json" else frame_records(world, facts)
+    say(f"drawing {options.events:,} facts")
+    facts = draw(world, options.events, observed_ms + 1_000)
+    make = json_records if options.wire == "json" else frame_records
+    records = make(world, facts)
     with tempfile.TemporaryDirectory(prefix="repricer-", ignore_cleanup_errors=True) as folder:
         kafka = Kafka(Path(folder) / "kafka")
         (Path(folder) / "kafka").mkdir()
         kafka.start()
         try:
+            say("filling the lanes")
             openings = asyncio.run(preload(kafka.address, world, records, observed_ms))
-            bench = Bench(kafka, world, openings, given.events)
-            few = START_EVENTS if given.wire == "json" else 1
-            figures: dict[str, Any] = {"wire": given.wire, "events": given.events}
-            figures |= {"listings": given.listings, "partitions": given.partitions}
-            figures["record_bytes"] = round(sum(len(r[1]) for r in records) / len(records))
-            if given.profile:
-                figures["ours"] = bench.ours(given.events, "--profile", given.profile)
-                return figures
-            start = {"drain": bench.drain(few), "ours": bench.ours(few)}
-            whole: list[dict[str, Any]] = []
-
-            def ours() -> float:
-                whole.append(bench.ours(given.events))
-                return net(whole[-1], start["ours"])
-
-            def bare() -> float:
-                many = bench.drain(len(records))
-                scale = float(given.events / len(records))
-                few_run = start["drain"]
-                return net(many, few_run) / scale
-
-            figures |= paired(bare, ours, given.pairs)
-            if given.wire == "frames":
-                ceiling = [bench.roofline(given.events) for _ in range(given.pairs)]
-                figures["roofline_cpu_s_a_million"] = round(
-                    median(run["cpu_s"] / run["events"] * 1e6 for run in ceiling), 3
-                )
-                figures["roofline_over_ours"] = round(
-                    figures["roofline_cpu_s_a_million"] / figures["ours_cpu_s_a_million"], 3
-                )
-            figures["ours_events_a_second"] = round(
-                median(run["events"] / run["wall_s"] for run in whole)
-            )
-            figures["decisions"] = whole[-1]["decisions"]
-            figures["same_prices"] = len({run["prices_sha256"] for run in whole}) == 1
-            return figures
+            bench = Bench(kafka, world, openings, options.events)
+            figures: dict[str, Any] = {
+                "record_bytes": round(sum(len(each[1]) for each in records) / len(records))
+            }
+            if options.profile:
+                return figures | {"ours": bench.ours(options.events, "--profile", options.profile)}
+            return figures | compared(bench, options, len(records), say)
         finally:
             kafka.stop()
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--wire", choices=("json", "frames"), default="json")
-    parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--listings", type=int, default=100_000)
-    parser.add_argument("--partitions", type=int, default=4)
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--profile", default="", help="only profile our owners into this file")
-    parser.add_argument("--json", action="store_true", help="one line; else indented")
-    parser.add_argument("--contender", choices=("drain", "roofline"), help=argparse.SUPPRESS)
-    parser.add_argument("--bootstrap", help=argparse.SUPPRESS)
-    parser.add_argument("--openings", help=argparse.SUPPRESS)
-    parser.add_argument("--records", type=int, help=argparse.SUPPRESS)
-    given = parser.parse_args()
+def compared(
+    bench: Bench, options: argparse.Namespace, records: int, say: Progress
+) -> dict[str, Any]:
+    """Let the contenders run in turns; return CPU seconds a million, and the ratios of the turns.
+
+    No round warms: each run is a process of its own, and what its start takes is subtracted.
+    """
+    few = START_EVENTS if options.wire == "json" else 1
+    start = {"drain": bench.drain(few), "ours": bench.ours(few)}
+    whole: list[dict[str, Any]] = []
+
+    def drain() -> float:
+        return net(bench.drain(records), start["drain"]) * records / float(options.events)
+
+    def ours() -> float:
+        whole.append(bench.ours(options.events))
+        return net(whole[-1], start["ours"])
+
+    def roofline() -> float:
+        run = bench.roofline(options.events)
+        return float(run["cpu_s"] / run["events"] * 1e6)
+
+    sides = {"drain": drain, "ours": ours}
+    if options.wire == "frames":
+        sides["roofline"] = roofline
+    cpu_s: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(options.pairs):
+        for name, side in sides.items():
+            say(f"{turn + 1} of {options.pairs}: {name}")
+            cpu_s[name].append(side())
+    figures: dict[str, Any] = {
+        f"{name}_cpu_s_a_million": spread(each) for name, each in cpu_s.items()
+    }
+    figures |= {
+        f"{name}_over_ours": ratio(each, cpu_s["ours"])
+        for name, each in cpu_s.items()
+        if name != "ours"
+    }
+    rates = [run["events"] / run["wall_s"] for run in whole]
+    if options.partitions == 1:
+        figures["one_shard_of_million"] = spread([each / 1e6 for each in rates])
+    return figures | {
+        "ours_events_a_second": spread(rates),
+        "decisions": whole[-1]["decisions"],
+        "same_prices": len({run["prices_sha256"] for run in whole}) == 1,
+    }
+
+
+def contender(arguments: Sequence[str]) -> int:
+    """Be one of the contenders, in a process of its own; print what it took."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--contender", choices=("drain", "roofline"), required=True)
+    parser.add_argument("--bootstrap")
+    parser.add_argument("--openings")
+    parser.add_argument("--records", type=int)
+    parser.add_argument("--events", type=int)
+    parser.add_argument("--listings", type=int)
+    given = parser.parse_args(arguments)
     if given.contender == "roofline":
         print(json.dumps(best_case(World(given.listings, 1), given.events)))
-        return
-    if given.contender == "drain":
-        openings = {int(shard): last for shard, last in json.loads(given.openings).items()}
-        import uvloop
+        return 0
+    openings = {int(shard): last for shard, last in json.loads(given.openings).items()}
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        print(json.dumps(runner.run(drain(given.bootstrap, openings, given.records))))
+    return 0
 
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            print(json.dumps(runner.run(drain(given.bootstrap, openings, given.records))))
-        return
-    began = time.perf_counter()
-    figures = measure(given) | {"environment": environment()}
-    figures["took_s"] = round(time.perf_counter() - began)
-    print(json.dumps(figures, indent=None if given.json else 2))
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and report; by frames it has gates of its own, so another name."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["--contender"]:
+        return contender(words)
+    parser = arguments_of(NAMES["json"], __doc__)
+    parser.add_argument("--wire", choices=tuple(NAMES), default="json")
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--listings", type=int, default=100_000)
+    parser.add_argument("--partitions", type=int, default=4, help="shards, all in one process")
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--profile", default="", help="only profile our owners into this file")
+    return run_command(lambda options: NAMES[options.wire], parser, words, measure)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -24,7 +24,9 @@ import numpy as np
 from msgspec import Struct
 
 from engine.deltas import AnyDelta, ListingChanged, PolicyChanged, RetailerAdded
-from engine.routing import partition_of
+from engine.microbatch import COMPETITOR_PRICED, FLAG_CONDITION_NEW, FLAG_IN_STOCK
+from engine.routing import key64, partition_of
+from persistence.frames import FRAME_FACTS_MAX, FrameColumns, encode_frame
 
 CHANNEL: Final = "web"
 CLOCK: Final = "event"
@@ -148,6 +150,45 @@ class Workload:
                     f'"price_minor":{price},"observed_ms":{START_MS + (place + 1) * EVENT_MS}}}'
                 ).encode(),
             )
+
+    def frames(self) -> Iterator[tuple[int, bytes, bytes]]:
+        """Yield partition, key and value of the same messages in columnar frames.
+
+        Each is as full as may be; those of the partitions follow each other as their last facts.
+        """
+        listings, _, _ = self._feed
+        retailers = [self.retailers[self.partition(each)] for each in range(self.settings.listings)]
+        names = np.array(
+            [key64(each, CHANNEL, self.sku(number)) for number, each in enumerate(retailers)],
+            dtype=np.uint64,
+        )
+        cut = []
+        for partition in range(self.settings.partitions):
+            mine = np.flatnonzero(listings % self.settings.partitions == partition)
+            for begin in range(0, len(mine), FRAME_FACTS_MAX):
+                cut.append((partition, mine[begin : begin + FRAME_FACTS_MAX]))
+        for partition, places in sorted(cut, key=lambda each: int(each[1][-1])):
+            retailer = self.retailers[partition]
+            yield partition, retailer.encode(), encode_frame(retailer, self._frame(names, places))
+
+    def _frame(self, names: np.ndarray, places: np.ndarray) -> FrameColumns:
+        listings, rivals, prices = self._feed
+        facts = len(places)
+        return FrameColumns(
+            kind=np.full(facts, COMPETITOR_PRICED, np.uint8),
+            listing=names[listings[places]],
+            amount=prices[places].astype(np.int64),
+            observed_ms=START_MS + (places + 1) * EVENT_MS,
+            rival=rivals[places].astype(np.int32),
+            rival_names=RIVALS,
+            shipping_minor=np.zeros(facts, np.int32),
+            currency=np.zeros(facts, np.uint32),
+            flags=np.full(facts, FLAG_CONDITION_NEW | FLAG_IN_STOCK, np.uint8),
+            source=np.full(facts, -1, np.int32),
+            source_names=(),
+            source_seq=np.full(facts, -1, np.int64),
+            event=np.zeros(facts, np.uint64),
+        )
 
     def final_prices(self, stop: int | None = None) -> dict[str, int]:
         """Return what every listing must cost in the end: the rule, and nothing of ours."""

@@ -49,8 +49,10 @@ def exam(
     goal is missed. Nothing is special-cased: one policy for all worlds, printed with the results.
     """
     from training.exam import arena as fighting
+    from training.exam import calibration as believing
     from training.exam import experiments as trying
-    from training.exam import orange_juice, seasonal, simulated, standings
+    from training.exam import juice as reading
+    from training.exam import off_policy, orange_juice, seasonal, simulated, standings
     from training.exam import poisoning as lying
     from training.exam.attacks import ATTACKS
     from training.exam.driving import POLICY
@@ -71,7 +73,18 @@ def exam(
     parts: dict[str, Any] = {}
     pages: dict[str, str] = {}  # parts that write their own page
     drawn: dict[str, str] = {}  # plots by file name
-    tables = []
+    earning = table("Who earns what", *simulated.rival_headings())
+    for row in rows:
+        earning.add_row(*simulated.rival_cells(row))
+    pages["who_earns_what"] = simulated.rivals_page(rows)
+    tables = [earning]
+    if beliefs := simulated.calibrations(rows):
+        held = table("Beliefs, 90 % intervals", *believing.NARROW, believing.COLUMNS[-1])
+        for world, each in beliefs:
+            held.add_row(*believing.narrow_cells(world, each))
+        tables.append(held)
+        pages["beliefs"] = believing.calibration_page(beliefs, "beliefs.svg")
+        drawn["beliefs.svg"] = believing.calibration_plot(beliefs)
     if markdown:
         seasons = []
         with _counted(voice, "markdown", seeds) as told:
@@ -110,13 +123,19 @@ def exam(
     if oj is not None:
         if not oj.is_file():
             raise RejectedInput("/oj", f"{oj} is no file", "name the Parquet file")
-        juice = orange_juice.read_juice(oj)
+        juice = reading.read_juice(oj)
         kept: list[tuple[Any, Any]] = []
         weeks = int(juice.week.max()) + 1 - orange_juice.FIRST_WEEK
         with _counted(voice, "orange juice", weeks) as told:
             board = orange_juice.sit_juice(juice, told, kept)
         parts["orange_juice"] = asdict(board)
         judged += orange_juice.juice_verdicts(board)
+        with _counted(voice, "off-policy", weeks) as told:
+            shelves = off_policy.read_shelves(oj)
+            proposed = off_policy.proposals(shelves, told)
+        estimate = off_policy.judge(shelves, proposed, first_seed)
+        parts["off_policy"] = asdict(estimate)
+        judged += off_policy.off_policy_verdicts(estimate)
         if peers:
             parts["peers"] = _peers(voice, juice, kept, prophet_series)
     heading = f"Exam: {seeds} seeds, {listings} listings, {days} days"
@@ -127,7 +146,9 @@ def exam(
     whole["goals"] = [{"goal": goal, "reached": reached} for goal, reached in judged]
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "exam.md").write_text(simulated.page(rows, {**parts, **pages}, judged, heading))
+        (out / "exam.md").write_text(
+            simulated.page(rows, {**pages, **parts, **pages}, judged, heading)
+        )
         for file_name, plot in drawn.items():
             (out / file_name).write_text(plot)
         (out / "exam.json").write_bytes(msgspec.json.encode(whole))

@@ -135,11 +135,11 @@ def _flink(run: Run) -> list[str]:
 
 
 def owner_command(
-    bootstrap: str, partitions: int, openings: str, decisions: str, prices: Path
+    bootstrap: str, partitions: int, openings: str, deltas: str, decisions: str, prices: Path
 ) -> list[str]:
     """Return what starts ours: the production owners, one a partition, in one process."""
     return [
         *(sys.executable, "-m", "perf.owner_run", "--bootstrap", bootstrap),
-        *("--partitions", str(partitions), "--openings", openings),
+        *("--partitions", str(partitions), "--openings", openings, "--deltas", deltas),
         *("--decisions", decisions, "--prices", str(prices), "--clock", CLOCK),
     ]

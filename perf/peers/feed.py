@@ -7,6 +7,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from msgspec import Struct
 
+from persistence.kafka_batches import CONTENT_TYPE_HEADER
+
 BATCH_BYTES = 262_144
 UNACKNOWLEDGED = 64
 
@@ -34,24 +36,39 @@ async def create(bootstrap: str, topic: str, partitions: int) -> None:
 
 
 async def fill(
-    bootstrap: str, topic: str, messages: Iterable[tuple[int, bytes, bytes]], partitions: int
+    bootstrap: str,
+    topic: str,
+    messages: Iterable[tuple[int, bytes, bytes]],
+    partitions: int,
+    content_type: str = "",
 ) -> list[int]:
-    """Append messages (partition, key, value); return how many went into each partition."""
+    """Append messages (partition, key, value); return how many went into each partition.
+
+    Only what is no JSON names its content type.
+    """
     producer = AIOKafkaProducer(
         bootstrap_servers=bootstrap, acks="all", max_batch_size=BATCH_BYTES, linger_ms=0
     )
     await producer.start()
     batches = [producer.create_batch() for _ in range(partitions)]
     counts, sent = [0] * partitions, []
+    headers = [(CONTENT_TYPE_HEADER, content_type.encode())] if content_type else []
+
+    def appended(partition: int, key: bytes, value: bytes) -> bool:
+        batch = batches[partition]
+        made = batch.append(key=key, value=value, timestamp=None, headers=headers)
+        return made is not None
+
     try:
         for partition, key, value in messages:
             counts[partition] += 1
-            if batches[partition].append(key=key, value=value, timestamp=None) is not None:
+            if appended(partition, key, value):
                 continue
             batches[partition].close()
             sent.append(await producer.send_batch(batches[partition], topic, partition=partition))
             batches[partition] = producer.create_batch()
-            batches[partition].append(key=key, value=value, timestamp=None)
+            fits = appended(partition, key, value)
+            assert fits, "a message that no batch can hold"
             if len(sent) >= UNACKNOWLEDGED:
                 await asyncio.gather(*sent)
                 sent.clear()

@@ -1,30 +1,32 @@
 """What was measured, as JSON and as a table for people."""
 
-import os
-import platform
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from perf.peers.rounds import OURS, START_EVENTS, Bench, Taken
+from perf.peers.rounds import OURS, OURS_BY_FRAMES, START_EVENTS, Bench, Taken
 
-OURS_TITLE = "repricer, the production owner"
+TITLES = {
+    OURS: "repricer, the production owner",
+    OURS_BY_FRAMES: "repricer, the same by columnar frames",
+}
 
 
 def summary(bench: Bench, kafka_version: str) -> dict[str, Any]:
     """Return everything as plain values: medians of the rounds, ratios of pairs."""
     settings = bench.work.settings
-    ours = bench.taken.get(OURS, [])
-    keeps = str(ours[0].detail["durability"]) if ours else ""
-    rows = [_row(OURS, OURS_TITLE, "", keeps, ours, ours)] if ours else []
+    by_wire = (bench.taken.get(OURS, []), bench.taken.get(OURS_BY_FRAMES, []))
+    rows = []
+    for name, title in TITLES.items():
+        taken = bench.taken.get(name, [])
+        if taken:
+            keeps = str(taken[0].detail["durability"])
+            rows.append(_row(name, title, "", keeps, taken, by_wire))
     for peer in bench.peers:
         taken = bench.taken.get(peer.name, [])
         if taken:
-            rows.append(_row(peer.name, peer.title, peer.version, peer.keeps, taken, ours))
+            rows.append(_row(peer.name, peer.title, peer.version, peer.keeps, taken, by_wire))
     return {
-        "what": "peers",
         "events": settings.events,
         "listings": settings.listings,
         "partitions": settings.partitions,
@@ -34,20 +36,19 @@ def summary(bench: Bench, kafka_version: str) -> dict[str, Any]:
         "reference_sha256": bench.reference(settings.events),
         "rows": rows,
         "failed": bench.failures,
-        "environment": environment(kafka_version),
+        "kafka": kafka_version,
     }
 
 
 def _row(
-    name: str, title: str, version: str, keeps: str, taken: Sequence[Taken], ours: Sequence[Taken]
+    name: str,
+    title: str,
+    version: str,
+    keeps: str,
+    taken: Sequence[Taken],
+    by_wire: tuple[Sequence[Taken], Sequence[Taken]],
 ) -> dict[str, Any]:
-    equal = all(each.equal for each in taken)
-    ratios = [
-        theirs.cpu_s_a_million / own.cpu_s_a_million
-        for theirs, own in zip(taken, ours, strict=False)
-    ]
-    # Who did other work is not compared, and neither is anybody with ours if that did other work.
-    compared = ratios and equal and all(each.equal for each in ours)
+    by_json, by_frames = (_over(taken, ours) for ours in by_wire)
     return {
         "name": name,
         "title": title,
@@ -61,10 +62,24 @@ def _row(
         "emitted": taken[-1].emitted,
         "durability": keeps,
         "sha256": taken[-1].sha256,
-        "equal": equal,
-        "ratio": round(median(ratios), 2) if compared else None,
-        "ratio_range": [round(min(ratios), 2), round(max(ratios), 2)] if compared else None,
+        "equal": all(each.equal for each in taken),
+        "ratio": by_json[0],
+        "ratio_range": by_json[1],
+        "ratio_by_frames": by_frames[0],
+        "ratio_by_frames_range": by_frames[1],
     }
+
+
+def _over(taken: Sequence[Taken], ours: Sequence[Taken]) -> tuple[float | None, list[float] | None]:
+    """Return what somebody's CPU is of ours by one wire: the median of the rounds and the range."""
+    ratios = [
+        theirs.cpu_s_a_million / own.cpu_s_a_million
+        for theirs, own in zip(taken, ours, strict=False)
+    ]
+    # Who did other work is not compared, and neither is anybody with ours if that did other work.
+    if not ratios or not all(each.equal for each in (*taken, *ours)):
+        return None, None
+    return round(median(ratios), 2), [round(min(ratios), 2), round(max(ratios), 2)]
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -74,37 +89,22 @@ def markdown(result: dict[str, Any]) -> str:
         f"{result['listings']:,} listings, {result['partitions']} partitions, one process each, "
         f"{result['rounds']} rounds, medians; net of a run of {result['start_run_events']:,}.",
         "",
-        "| system | net CPU-s / M | times ours (range) | events/s | RSS MB | emitted "
-        "| same table | durability |",
-        "|---|---|---|---|---|---|---|---|",
+        "| system | net CPU-s / M | times ours by JSON (range) | times ours by frames (range) "
+        "| events/s | RSS MB | emitted | same table | durability |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
-        low, high = row["ratio_range"] or (None, None)
-        ratio = f"{row['ratio']} ({low} - {high})" if row["ratio"] is not None else "-"
         lines.append(
-            f"| {row['title']} {row['version']} | {row['net_cpu_s_a_million']} | {ratio} "
-            f"| {row['events_a_second']:,} | {row['peak_rss_mb']:,} | {row['emitted']:,} "
+            f"| {row['title']} {row['version']} | {row['net_cpu_s_a_million']} "
+            f"| {told(row, 'ratio')} | {told(row, 'ratio_by_frames')} | {row['events_a_second']:,} "
+            f"| {row['peak_rss_mb']:,} | {row['emitted']:,} "
             f"| {'yes' if row['equal'] else 'NO'} | {row['durability']} |"
         )
     lines += [f"\n{name} failed: {why.splitlines()[0]}" for name, why in result["failed"].items()]
-    lines += ["", ", ".join(f"{name} {value}" for name, value in result["environment"].items())]
     return "\n".join(lines)
 
 
-def environment(kafka_version: str) -> dict[str, Any]:
-    """Return what it was measured on."""
-    model = [
-        line.split(":", 1)[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-    return {
-        "cpu": model[0] if model else platform.machine(),
-        "cores": os.cpu_count(),
-        "linux": os.uname().release.split("-")[0],
-        "governor": governor.read_text().strip() if governor.is_file() else "unknown",
-        "load": round(os.getloadavg()[0], 2),
-        "python": sys.version.split()[0],
-        "kafka": kafka_version,
-    }
+def told(row: dict[str, Any], ratio: str) -> str:
+    """Return a ratio with its range, as the table holds it."""
+    low, high = row[f"{ratio}_range"] or (None, None)
+    return f"{row[ratio]} ({low} - {high})" if row[ratio] is not None else "-"

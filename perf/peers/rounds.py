@@ -15,6 +15,7 @@ from perf.peers import feed
 from perf.peers.contenders import Contender, Run, owner_command
 from perf.peers.measured import Failed, Measured, run_measured
 from perf.workload import Workload, WorkloadSettings, table_sha256
+from persistence.frames import FRAME
 from persistence.kafka_log import KafkaLogs
 from persistence.ports import COMMANDS, DELTAS
 from persistence.wire import encode_delta
@@ -23,6 +24,11 @@ START_EVENTS: Final = 1_000
 """The run that is subtracted: process, connections, catalogue, and one thousand messages."""
 
 OURS: Final = "ours"
+OURS_BY_FRAMES: Final = "ours_by_frames"
+FRAMED_DELTAS: Final = "deltas-in-frames"
+"""The engine's own lane once more, the same catalogue and the same facts, in columnar frames."""
+
+LANES: Final = {OURS: DELTAS, OURS_BY_FRAMES: FRAMED_DELTAS}
 OWNER_LIMIT_S: Final = 600.0
 RETENTION_MS: Final = 14 * 86_400_000
 
@@ -100,11 +106,12 @@ class Bench:
 
     async def _fill_ours(self) -> None:
         """Fill the engine's own lane: catalogue and feed."""
-        note("filling the engine's lanes")
+        note("filling the engine's lanes, by JSON and by frames")
         partitions = self.work.settings.partitions
         logs = KafkaLogs(self.bootstrap)
         try:
-            await logs.create({DELTAS: partitions, COMMANDS: partitions}, retention_ms=RETENTION_MS)
+            topics = dict.fromkeys((DELTAS, FRAMED_DELTAS, COMMANDS), partitions)
+            await logs.create(topics, retention_ms=RETENTION_MS)
         finally:
             await logs.close()
 
@@ -113,22 +120,23 @@ class Bench:
                 for delta in self.work.opening(partition):
                     yield partition, retailer.encode(), encode_delta(delta)
 
-        counts = await feed.fill(self.bootstrap, DELTAS, opening(), partitions)
-        self._openings = {partition: count - 1 for partition, count in enumerate(counts)}
+        for topic in LANES.values():
+            counts = await feed.fill(self.bootstrap, topic, opening(), partitions)
+            self._openings = {partition: count - 1 for partition, count in enumerate(counts)}
         await feed.fill(self.bootstrap, DELTAS, self.work.messages(), partitions)
+        await feed.fill(self.bootstrap, FRAMED_DELTAS, self.work.frames(), partitions, FRAME)
 
     # ----- running ---------------------------------------------------------------------------
 
     def round(self, number: int) -> None:
         """Run everybody once; who begins moves on from round to round."""
-        names = [OURS, *(peer.name for peer in self.peers)] if self.ours else []
-        names = names or [peer.name for peer in self.peers]
+        names = [*(LANES if self.ours else ()), *(peer.name for peer in self.peers)]
         peers = {peer.name: peer for peer in self.peers}
         for name in names[number % len(names) :] + names[: number % len(names)]:
             if name in self.failures:
                 continue
             try:
-                taken = self._run_ours() if name == OURS else self._run_peer(peers[name])
+                taken = self._run_ours(name) if name in LANES else self._run_peer(peers[name])
             except Failed as error:
                 self.failures[name] = str(error)
                 note(f"{name} failed: {error}")
@@ -185,16 +193,17 @@ class Bench:
         shutil.rmtree(folder)
         return measured, found
 
-    def _run_ours(self) -> Taken:
-        """Run the owners; they count from the end of their catalogue."""
+    def _run_ours(self, name: str) -> Taken:
+        """Run the owners over one of their lanes; they count from the end of their catalogue."""
         self._runs += 1
-        folder = self.folder / f"ours-{self._runs}"
+        folder = self.folder / f"{name}-{self._runs}"
         folder.mkdir()
-        log, prices = self.folder / f"ours-{self._runs}.log", folder / "prices"
+        log, prices = self.folder / f"{name}-{self._runs}.log", folder / "prices"
         command = owner_command(
             self.bootstrap,
             self.work.settings.partitions,
             json.dumps(self._openings),
+            LANES[name],
             f"decisions-{self._runs}",
             prices,
         )

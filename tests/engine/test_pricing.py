@@ -13,8 +13,8 @@ from engine.policy import POLICY_DTYPE, Policy, policy_row
 from kernels import reasons
 from kernels.models import constant_elasticity
 from kernels.reprice import reprice
+from perf import oracle
 from perf import precedence as cases
-from tests.oracle import precedence
 
 
 def rows(count: int, **values: float) -> np.ndarray:
@@ -67,7 +67,7 @@ def test_the_judge_sees_a_rule_that_is_left_out(
     inputs[name] = values
     priced = pricing.price(inputs)
     plain["wish_minor"] = priced["target_minor"]
-    assert precedence.judge(plain, priced["price_minor"])[wrong].any()
+    assert oracle.judge(plain, priced["price_minor"])[wrong].any()
 
 
 def test_nothing_compiles_after_warming(fresh_kernel: None) -> None:

@@ -1,6 +1,7 @@
 """Each command of the bench at a tiny size: what it compares is equal, and its line is whole."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +25,9 @@ from perf.flood import RETAILER, Recorded, Sent, Slot, percentile
 from persistence.frames import FRAME, decode_frame
 from persistence.lanes import Lanes
 from persistence.ports import Record
+from tests.sim import __main__ as sim
+from tests.sim.campaign import Worlds
+from tests.sim.faults import NAMES
 
 Main = Callable[[Sequence[str]], int]
 
@@ -112,6 +116,22 @@ def test_sinks_hold_what_the_log_says(capsys: pytest.CaptureFixture[str]) -> Non
     """The command itself compares count and checksum before it counts a rate."""
     found = line_of(sinks.main, "--quotes 1500 --pairs 1", capsys)["figures"]
     assert found["quotes"] >= 1500
+
+
+@pytest.mark.parametrize("violations", [[], [(7, "doubled")]], ids=["clean", "a violation"])
+def test_a_campaign_of_the_simulator_is_judged_by_its_gates(
+    violations: list[tuple[int, str]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where no mutant was hunted none has escaped, and that is not measured."""
+    told = [Worlds(5, Counter({name: 1 for name in NAMES}), violations)]
+    monkeypatch.setattr(sim, "run_worlds", lambda begin, count: told)
+    assert sim.main(["--seeds", "5", "--json"]) == len(violations)
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert line["figures"]["seeds"] == 5
+    reached = {gate["figure"]: gate["reached"] for gate in line["gates"]}
+    assert reached == {"violations": not violations, "mutants_escaped": None}
 
 
 def test_a_flood_is_about_its_own_listings_and_nothing_is_refused() -> None:

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from perf import kills
+from perf.bench import COMMANDS
 from perf.flood import Flood
+from perf.measuring import gates
 from perf.starved import weeks_for
 
 
@@ -26,6 +28,16 @@ def test_an_old_answer_must_say_that_it_is_stale() -> None:
     assert reads.unmarked == 0
     reads.judge(12_001, json.dumps({**as_of, "stale": False}).encode())
     assert reads.unmarked == 1
+
+
+@pytest.mark.parametrize("heir", kills.PROMISED_S)
+def test_each_heir_has_gates_of_its_own(heir: str) -> None:
+    """A standby promises what a new process cannot."""
+    (command,) = (each for each in COMMANDS if each.name == f"{kills.COMMAND}-{heir}")
+    assert command.arguments == ("--heir", heir)
+    (gate,) = (each for each in gates(command.name) if each.figure == "p99_of_promised")
+    assert gate.most == 1
+    assert f"/ {kills.PROMISED_S[heir]:g} s, {heir}" in gate.claim
 
 
 def test_the_starved_feed_outlasts_the_watching() -> None:

@@ -1,18 +1,22 @@
 """The latency command charges every delta from the moment it was meant to be sent."""
 
 import time
+from argparse import Namespace
 from collections.abc import Mapping
 from math import inf
 
 import numpy as np
+import pytest
 
 from cluster.feeding import Router
 from engine.deltas import CostChanged, PolicyChanged, StockCounted, UnitsSold
+from perf.bench import COMMANDS
 from perf.latency import (
     PROBED_COST,
     RETAILER,
     WARM_S,
     background,
+    name_of,
     opening,
     probing,
     whole_p99_ms,
@@ -82,8 +86,9 @@ def test_fates_tell_a_probe_without_news_from_one_that_was_never_readable() -> N
     }
     assert found["max_ms"] == 9
     largest = {name: each["max_ms"] for name, each in found["stages_ms"].items()}
-    assert largest == {"produced": 2, "decided": 2, "recorded": 1, "readable": 4}
+    assert largest == {"produced": 2, "decided": 2, "recorded": 1, "readable": 4, "streamed": 15}
     assert found["told_ms"]["max_ms"] == 20
+    assert found["probes_lost"] == 2
 
 
 def test_probes_of_a_later_run_set_other_costs_than_the_earlier_left() -> None:
@@ -102,9 +107,21 @@ def test_probes_of_a_later_run_set_other_costs_than_the_earlier_left() -> None:
 
 
 def test_a_run_that_lost_a_probe_keeps_no_limit() -> None:
-    assert whole_p99_ms({"probes": {"readable": 9}, "p99_ms": 12.5}) == 12.5
-    for probes in ({"readable": 9, "never_readable": 1}, {"never_decided": 1}, {"same_price": 3}):
-        assert whole_p99_ms({"probes": probes, "p99_ms": 12.5 if len(probes) > 1 else None}) == inf
+    assert whole_p99_ms({"probes_lost": 0, "p99_ms": 12.5}) == 12.5
+    assert whole_p99_ms({"probes_lost": 1, "p99_ms": 12.5}) == inf
+    assert whole_p99_ms({"probes_lost": 0, "p99_ms": None}) == inf, "none decided anything new"
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [("", "latency"), ("--per-s 20000", "latency-20000"), ("--find-rate", "find-rate")],
+)
+def test_gates_go_by_the_load(words: str, name: str) -> None:
+    """A promise about one load says nothing of another."""
+    given = Namespace(find_rate="--find-rate" in words, per_s=20_000 if "20000" in words else 1000)
+    assert name_of(given) == name
+    (command,) = (each for each in COMMANDS if each.name == name)
+    assert words.split() == [each for each in command.arguments if each in words.split()]
 
 
 def test_its_retailer_is_served_by_both_shards() -> None:

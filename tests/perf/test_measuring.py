@@ -129,6 +129,22 @@ def test_the_page_shows_every_bound_and_says_what_is_not_reached() -> None:
         assert svg.startswith("<svg")
 
 
+def test_a_figure_stands_beside_the_command_that_printed_it() -> None:
+    """The bench may run it otherwise today."""
+    lines = {"soak": line_of(lost=0) | {"words": "python -m perf.soak --minutes 7"}}
+    text = benchmarks_page.page(lines, {"soak": "python -m perf.soak --minutes 60"}, [])
+    assert text.count("`python -m perf.soak --minutes 7`") == 4, "three gates, and its own part"
+    assert "60`" not in text
+
+
+def test_a_plot_shows_what_may_not_be_and_was() -> None:
+    drawn = benchmarks_page.bounds_plot(
+        [("reads failed", 3.0, "<= 0", False), ("ratio", 8.0, ">= 2", True)]
+    )
+    assert drawn.count(benchmarks_page.BAD) == drawn.count(benchmarks_page.GOOD) == 1
+    assert "inf" not in drawn
+
+
 def test_the_page_of_the_repository_is_made_from_its_lines() -> None:
     """Nobody writes a figure into the page by hand."""
     lines = json.loads(bench.LINES.read_text())

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.oracle import precedence
+from perf import oracle
 
 HIGHEST = 3_000
 """The literal judge lists every price there is, so there may not be many."""
@@ -114,8 +114,8 @@ def literal(case: dict[str, int], endings: tuple[str, ...]) -> int:
 def test_the_judge_demands_what_the_text_says(cases: list[Case]) -> None:
     columns = as_columns(cases)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(precedence, "HIGHEST", HIGHEST)
-        found = precedence.expected(columns).price_minor
+        patch.setattr(oracle, "HIGHEST", HIGHEST)
+        found = oracle.expected(columns).price_minor
     assert found.tolist() == [literal(case, case["endings"]) for case in cases]  # type: ignore[arg-type]
 
 
@@ -167,5 +167,5 @@ USUAL: Case = {
     ],
 )
 def test_each_violation_is_blamed_on_one_rule(given: Case, price: int, blamed: str | None) -> None:
-    found = precedence.judge(as_columns([{**USUAL, **given}]), np.array([price]))
+    found = oracle.judge(as_columns([{**USUAL, **given}]), np.array([price]))
     assert [kind for kind, rows in found.items() if rows[0]] == ([blamed] if blamed else [])

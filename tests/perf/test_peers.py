@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from perf import workload
+from perf.owner_run import OtherTopics
 from perf.peers import given
 from perf.peers.contenders import PEERS
 from perf.peers.environments import HERE
 from perf.peers.measured import Failed, run_measured
 from perf.peers.report import markdown, summary
-from perf.peers.rounds import OURS, Bench, Taken
+from perf.peers.rounds import FRAMED_DELTAS, OURS, OURS_BY_FRAMES, Bench, Taken
+from persistence.memory_log import MemoryLogs
+from persistence.ports import DECISIONS, DELTAS
 
 
 def test_peers_have_the_reference_s_rule() -> None:
@@ -51,7 +54,9 @@ def taken(cpu_s: float, equal: bool = True) -> Taken:
     )
 
 
-def bench_of(tmp_path: Path, ours: list[Taken], theirs: list[Taken]) -> Bench:
+def bench_of(
+    tmp_path: Path, ours: list[Taken], theirs: list[Taken], by_frames: list[Taken]
+) -> Bench:
     bench = Bench(
         bootstrap="",
         folder=tmp_path,
@@ -62,27 +67,49 @@ def bench_of(tmp_path: Path, ours: list[Taken], theirs: list[Taken]) -> Bench:
         peers=PEERS[:1],
         ours=True,
     )
-    bench.taken[OURS], bench.taken[PEERS[0].name] = ours, theirs
+    bench.taken[OURS], bench.taken[OURS_BY_FRAMES] = ours, by_frames
+    bench.taken[PEERS[0].name] = theirs
     return bench
 
 
 def test_ratios_are_of_pairs(tmp_path: Path) -> None:
     ours, theirs = [taken(2.0), taken(4.0), taken(1.0)], [taken(8.0), taken(12.0), taken(9.0)]
-    result = summary(bench_of(tmp_path, ours, theirs), "4")
-    row = result["rows"][1]
+    by_frames = [taken(0.5), taken(0.5), taken(0.1)]
+    result = summary(bench_of(tmp_path, ours, theirs, by_frames), "4")
+    row = result["rows"][2]
     assert row["ratio"] == 4.0
     assert row["ratio_range"] == [3.0, 9.0]
-    assert "| 4.0 (3.0 - 9.0) |" in markdown(result)
+    assert row["ratio_by_frames"] == 24.0
+    assert row["ratio_by_frames_range"] == [16.0, 90.0]
+    assert "| 4.0 (3.0 - 9.0) | 24.0 (16.0 - 90.0) |" in markdown(result)
 
 
-@pytest.mark.parametrize("wrong", ["ours", "theirs"])
-def test_other_work_is_not_compared(tmp_path: Path, wrong: str) -> None:
-    """One run that ended in another table is enough."""
+@pytest.mark.parametrize(
+    ("wrong", "compared"),
+    [("ours", {"ratio_by_frames"}), ("by_frames", {"ratio"}), ("theirs", set[str]())],
+)
+def test_other_work_is_not_compared(tmp_path: Path, wrong: str, compared: set[str]) -> None:
+    """One run that ended in another table is enough, and each wire of ours stands for itself."""
     ours = [taken(2.0), taken(2.0, equal=wrong != "ours")]
     theirs = [taken(9.0), taken(9.0, equal=wrong != "theirs")]
-    result = summary(bench_of(tmp_path, ours, theirs), "4")
-    assert all(row["ratio"] is None for row in result["rows"][1:])
+    by_frames = [taken(1.0), taken(1.0, equal=wrong != "by_frames")]
+    result = summary(bench_of(tmp_path, ours, theirs, by_frames), "4")
+    row = result["rows"][2]
+    assert {name for name in ("ratio", "ratio_by_frames") if row[name] is not None} == compared
     assert "NO" in markdown(result)
+
+
+async def test_an_owner_reads_the_lane_that_it_is_told() -> None:
+    """The same facts lie there once by JSON and once by frames, and each run decides for itself."""
+    logs = MemoryLogs()
+    topics = (DELTAS, FRAMED_DELTAS, DECISIONS, "decisions-1")
+    await logs.create(dict.fromkeys(topics, 1), retention_ms=1)
+    told = OtherTopics(logs, {DELTAS: FRAMED_DELTAS, DECISIONS: "decisions-1"})
+    for topic, instead in ((DELTAS, FRAMED_DELTAS), (DECISIONS, "decisions-1")):
+        appender = await (await logs.open(instead, 0)).appender()
+        await appender.append_many([(b"key", b"value", "")])
+        assert await (await told.open(topic, 0)).end() == 1
+        assert await (await logs.open(topic, 0)).end() == 0
 
 
 def test_the_whole_tree_is_counted(tmp_path: Path) -> None:

@@ -52,3 +52,10 @@ def test_what_is_told_is_a_share_of_the_own_maximum() -> None:
     assert found["highest_per_s_with_p99_ms"] == {"50": 32_000, "500": 35_000}
     assert found["highest_of_maximum"] == {"50": 0.8, "500": 0.875}
     assert found["p99_ms_at_of_maximum"] == {"0.8": 45.0, "0.95": None}
+    assert found["loaded"] == {"of_maximum": 0.8, "p99_ms": 45.0, "probes_lost": 0}
+
+
+def test_a_load_that_lost_a_probe_has_no_p99_and_says_so() -> None:
+    """Null is not measured, so the count has a gate of its own."""
+    found = found_rates([Run(32_000, math.inf, 2), Run(38_000, math.inf, 9)], (50,), MAXIMUM)
+    assert found["loaded"] == {"of_maximum": 0.8, "p99_ms": None, "probes_lost": 2}

@@ -18,12 +18,12 @@ from perf.workload import (
     table_sha256,
 )
 from persistence.ports import Record
-from persistence.wire import Decoder, encode_delta
+from persistence.wire import FRAME, JSON, Decoder, encode_delta
 
 SETTINGS = WorkloadSettings(events=6_000, listings=500, partitions=2, seed=7)
 
 
-def decided_prices(work: Workload, batch: int) -> dict[str, int]:
+def decided_prices(work: Workload, batch: int, wire: str = JSON) -> dict[str, int]:
     """Let a shard for each partition decide the work from its wire, ``batch`` records at once."""
     settings = work.settings
     skus = {
@@ -36,8 +36,13 @@ def decided_prices(work: Workload, batch: int) -> dict[str, int]:
     for partition in range(settings.partitions):
         key = work.retailers[partition].encode()
         values = [encode_delta(delta) for delta in work.opening(partition)]
-        values += [value for at, _, value in work.messages() if at == partition]
-        records = [Record(offset, 0, key, value) for offset, value in enumerate(values)]
+        opening = len(values)
+        feed = work.messages() if wire == JSON else work.frames()
+        values += [value for at, _, value in feed if at == partition]
+        records = [
+            Record(offset, 0, key, value, wire if offset >= opening else JSON)
+            for offset, value in enumerate(values)
+        ]
         shard, decoder = Shard(), Decoder(partition, settings.partitions, {})
         for begin in range(0, len(records), batch):
             cut = records[begin : begin + batch]
@@ -58,6 +63,12 @@ def test_the_engine_decides_what_the_rule_says(batch: int) -> None:
     ours = decided_prices(work, batch)
     assert ours == work.final_prices()
     assert table_sha256(ours) == table_sha256(work.final_prices())
+
+
+def test_frames_hold_the_same_work() -> None:
+    """So what a peer takes by JSON may be compared with what ours takes by frames."""
+    work = Workload(SETTINGS)
+    assert decided_prices(work, 64, FRAME) == work.final_prices()
 
 
 @pytest.mark.parametrize(

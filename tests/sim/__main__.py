@@ -1,25 +1,28 @@
 """``python -m tests.sim --seeds 1000 [--from N] [--mutants] [--json]``"""
 
 import argparse
-import json
 import sys
 import time
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.progress import Progress
 
+from perf.measuring import Machine, report
 from tests.sim.campaign import Verdict, Worlds, run_mutants, run_worlds, summed
 from tests.sim.mutants import MUTANTS
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run a campaign; the last line on stdout is JSON. Returns 1 if anything is wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("--seeds", type=int, default=1000, help="how many worlds")
     parser.add_argument("--from", type=int, default=0, dest="begin", help="the first seed")
     parser.add_argument("--mutants", action="store_true", help="hunt the mutants, too")
     parser.add_argument("--json", action="store_true", help="print nothing but the line of JSON")
-    options = parser.parse_args()
+    parser.add_argument("--strict", action="store_true", help="exit 3 when others used the machine")
+    options = parser.parse_args(arguments)
+    machine = Machine()
     began_s = time.monotonic()
     worlds: list[Worlds] = []
     verdicts: list[Verdict] = []
@@ -38,17 +41,19 @@ def main() -> int:
                 progress.advance(bar)
                 fate = f"killed by seed {verdict.seed}" if verdict.seed >= 0 else "SURVIVED"
                 console.print(f"mutant {verdict.name}: {fate} {verdict.violation}")
-    report = summed(worlds, verdicts)
-    line = {
-        "seeds": report.seeds,
-        "faults": report.faults,
-        "violations": len(report.violations),
-        "mutants_caught": report.mutants_caught,
-        "mutants": report.mutants,
+    found = summed(worlds, verdicts)
+    escaped = found.mutants - found.mutants_caught
+    figures = {
+        "seeds": found.seeds,
+        "faults": found.faults,
+        "violations": len(found.violations),
+        "mutants_caught": found.mutants_caught,
+        "mutants": found.mutants,
+        "mutants_escaped": escaped if options.mutants else None,  # none were hunted
         "seconds": round(time.monotonic() - began_s, 1),
     }
-    print(json.dumps(line))
-    return 1 if report.violations or report.mutants_caught < report.mutants else 0
+    status = report("sim", options, machine, figures)
+    return 1 if found.violations or escaped else status
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 A day's sales and rival prices go in as one microbatch of columns when the day ends; what the shard
 has put in force by then is what customers pay on the next. History goes in the same way, in shadow,
-with the managers' prices as reports of the channel. Nothing is read from the shard but prices.
+with the managers' prices as reports of the channel. Nothing is read from the shard but prices;
+what it believes is read by ``training.exam.calibration`` and changes nothing.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 from msgspec import Struct
@@ -62,11 +64,13 @@ class Driven:
         self.world, self.shard = world, Shard()
         self.policy = POLICY if policy is None else policy
         self._skus = [f"s{number}" for number in range(world.listings)]
-        keys = [key64(RETAILER, CHANNEL, sku) for sku in self._skus]
-        self._keys = np.array(keys, dtype=np.uint64)
+        self.keys = [key64(RETAILER, CHANNEL, sku) for sku in self._skus]
+        self._keys = np.array(self.keys, dtype=np.uint64)
+        self.categories = [f"group {group}" for group in world.group.tolist()]
         self._order = np.argsort(self._keys)
         self.price = np.round(world.today).astype(np.int64)
         self._reported = self.price.copy()
+        self.rival = world.rival_price()  # as it was last told
         self.trips = 0
 
     def open(self) -> None:
@@ -102,12 +106,11 @@ class Driven:
                 )
             self._send(reports, day, start_ms + DAY_MS)
 
-    def day(self) -> np.ndarray:
-        """Let a day pass at the prices in force; return them."""
-        price = self.price.copy()
-        sold = self.world.sell(price.astype(np.float64))
+    def day(self) -> Day:
+        """Let a day pass at the prices in force; return what is seen of it."""
+        sold = self.world.sell(self.price.astype(np.float64))
         self._send([], sold, (self.world.day + HISTORY_DAYS) * DAY_MS)
-        return price
+        return sold
 
     def _range(self, row: int) -> AnyDelta:
         low, high = int(self.world.low[row]), int(self.world.high[row])
@@ -123,7 +126,7 @@ class Driven:
             retailer=RETAILER,
             channel=CHANNEL,
             sku=self._skus[row],
-            category=f"group {int(world.group[row])}",
+            category=self.categories[row],
             price_minor=int(self.price[row]),
             cost_minor=int(world.cost[row]),
             own_rival_names=(RETAILER,),
@@ -137,6 +140,7 @@ class Driven:
         ]
         count = len(deltas)
         if day is not None:
+            self.rival = day.rival
             runs.append(self._facts(day, now_ms, offset + count))
             count += 1
         decided = self.shard.apply(
@@ -197,10 +201,21 @@ class Driven:
         )
 
 
+class Watched(Protocol):
+    """Somebody who looks on."""
+
+    def before(self, driven: Driven) -> None:
+        """Look at the shard before a day happens at the prices in force."""
+
+    def after(self, driven: Driven, day: Day) -> None:
+        """See what the day brought."""
+
+
 def sit(
     world: PricedWorld,
     policy: dict[str, object] | None = None,
     told: Callable[[int], None] = lambda day: None,
+    watch: Watched | None = None,
 ) -> Result:
     """Let the shard price a world to its end, and score it.
 
@@ -209,6 +224,7 @@ def sit(
 
     Args:
         told: is called after each day, for a progress bar.
+        watch: is shown the shard before each day, and the day after it.
     """
     driven = Driven(world, policy)
     driven.open()
@@ -228,7 +244,11 @@ def sit(
         # A price found at import may lie outside; what the engine moved may not.
         moved = driven.price != np.round(world.today).astype(np.int64)
         violations += int((moved & ((asked < world.low) | (asked > world.high))).sum())
-        driven.day()
+        if watch is not None:
+            watch.before(driven)
+        sold = driven.day()
+        if watch is not None:
+            watch.after(driven, sold)
         changes += int((driven.price != before).sum())
         before = driven.price.copy()
         told(day)

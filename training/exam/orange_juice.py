@@ -10,13 +10,12 @@ ones); the score of both is shown, and the one for MAPE is the entry, with its b
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from msgspec import Struct
 
 from engine.demand import Demand, Forecast
+from training.exam.juice import Juice, own_spread, plain_slope, within_slope
 
 FIRST_WEEK, ROUNDS = 40, tuple(range(135, 154, 2))
 """A round trains up to its week and forecasts the second and third after it."""
@@ -28,20 +27,11 @@ MOVED_LOG, MEMORY_WEEKS = 0.10, 8
 REFERENCE = (-2.78, -1.84, -3.33, -3.85, -2.91, -2.47, -3.63, -2.73, -4.09, -2.83, -1.00)
 """Store fixed effects with cross prices, brands 1 to 11: what elasticities are compared with."""
 
+PLAIN: dict[int, float] = {10: -3.378, 5: -3.321, 1: -2.712}
+"""Brands, and what plain least squares of log sales on the log price must give for them."""
+
 MEAN_MAPE = 69.772
 """What the mean of each series must score, or the rows are not the published ones."""
-
-
-class Juice(Struct, frozen=True, eq=False):
-    """The table, one element a row, sorted by week."""
-
-    item: list[str]
-    brand: np.ndarray
-    week: np.ndarray
-    units: np.ndarray
-    price: np.ndarray  # an ounce
-    covariates: np.ndarray
-    exact: np.ndarray  # exp(logmove), unrounded
 
 
 class Board(Struct, frozen=True, kw_only=True):
@@ -65,34 +55,13 @@ class Board(Struct, frozen=True, kw_only=True):
     winkler: float  # mean score over mean units
     elasticities: tuple[float, ...]
     elasticity_rmse: float
-    largest_elasticity: float  # of any store and brand
+    largest_elasticity: float  # of any store and brand, as the slope was fitted: before clipping
+    positive_share: float  # of such slopes
+    spread: tuple[float, ...]  # sd over a brand's stores of their elasticities
+    own_spread: tuple[float, ...]  # the same of a regression of each store alone
     mean_mape: float  # the self-check
-
-
-def read_juice(path: Path) -> Juice:
-    """Read the table."""
-    table = pq.read_table(path)
-    column = {name: table.column(name).to_numpy() for name in table.column_names}
-    order = np.lexsort((column["brand"], column["store"], column["week"]))
-    prices = np.stack([column[f"price_per_oz_{n}"] for n in range(1, 12)], axis=1)[order]
-    brand = column["brand"][order].astype(np.int64)
-    logs = np.log(np.maximum(prices, 1e-4))
-    rows = np.arange(len(brand))
-    own = logs[rows, brand - 1]
-    others = logs.copy()
-    others[rows, brand - 1] = 0.0
-    extra = np.stack([column["deal"][order], column["feat"][order]], axis=1).astype(np.float64)
-    store = column["store"][order]
-    exact = np.exp(column["logmove"][order])
-    return Juice(
-        item=[f"{s}-{b}" for s, b in zip(store.tolist(), brand.tolist(), strict=True)],
-        brand=brand,
-        week=column["week"][order].astype(np.int64),
-        units=np.round(exact),
-        price=np.exp(own),
-        covariates=np.concatenate([extra, others], axis=1),
-        exact=exact,
-    )
+    plain_slopes: tuple[float, ...]  # a self-check: least squares, brands as PLAIN names them
+    reference_off: float  # and another: how far our own regression is off REFERENCE at most
 
 
 def sit_juice(
@@ -187,6 +156,10 @@ def _board(juice: Juice, demand: Demand, scored: list[tuple[np.ndarray, Forecast
     by_brand = demand.group_elasticities()
     found = dict(zip(by_brand.names, by_brand.mean.tolist(), strict=True))
     elasticities = tuple(found[f"brand {n}"] for n in range(1, 12))
+    # What ``elasticities`` tells is clipped below zero; the slopes themselves may be anything.
+    raw = demand.effects()[:, 0]
+    brand = np.array([int(name.rpartition("-")[2]) for name in demand.items])
+    within = np.array([within_slope(juice, n) for n in range(1, 12)])
     return Board(
         cells=len(rows),
         **_scores("", entry, actual),
@@ -202,8 +175,13 @@ def _board(juice: Juice, demand: Demand, scored: list[tuple[np.ndarray, Forecast
         winkler=float((high - low + 20.0 * missed).mean() / actual.mean()),
         elasticities=elasticities,
         elasticity_rmse=float(np.sqrt(np.mean(np.square(np.array(elasticities) - REFERENCE)))),
-        largest_elasticity=float(demand.elasticities().mean.max()),
+        largest_elasticity=float(raw.max()),
+        positive_share=float((raw > 0.0).mean()),
+        spread=tuple(float(raw[brand == n].std()) for n in range(1, 12)),
+        own_spread=tuple(own_spread(juice, n) for n in range(1, 12)),
         mean_mape=_mean_mape(juice),
+        plain_slopes=tuple(plain_slope(juice, n) for n in PLAIN),
+        reference_off=float(np.abs(within - np.array(REFERENCE)).max()),
     )
 
 
@@ -240,10 +218,24 @@ def juice_verdicts(board: Board) -> list[tuple[str, bool]]:
     """Return every goal on real data, and whether it is reached."""
     low, high = min(board.coverage_by_volume), max(board.coverage_by_volume)
     slopes = (board.slope_up, board.slope_down)
+    pairs = zip(board.spread, board.own_spread, strict=True)
+    shrunk = sum(ours < alone for ours, alone in pairs)
+    plain = ", ".join(f"{slope:.3f}" for slope in board.plain_slopes)
+    apart = np.abs(np.array(board.plain_slopes) - list(PLAIN.values())).max()
     return [
         (
             f"self-check: mean scores {board.mean_mape:.3f}, published {MEAN_MAPE}",
             abs(board.mean_mape - MEAN_MAPE) < 0.01,
+        ),
+        (
+            f"self-check: least squares gives {plain}, published "
+            + ", ".join(f"{slope:.3f}" for slope in PLAIN.values()),
+            bool(apart < 0.0006),
+        ),
+        (
+            f"self-check: our regression is off the published elasticities by "
+            f"{board.reference_off:.3f} at most < .01",
+            board.reference_off < 0.01,
         ),
         (f"MAPE {board.mape:.2f} <= 35.97 (aim 34), bias {board.bias:+.3f}", board.mape <= 35.97),
         (f"WAPE {board.wape:.3f} <= .42 (aim .40)", board.wape <= 0.42),
@@ -258,9 +250,11 @@ def juice_verdicts(board: Board) -> list[tuple[str, bool]]:
             board.elasticity_rmse <= 0.5,
         ),
         (
-            f"largest elasticity of a store {board.largest_elasticity:.2f} < 0",
+            f"greatest slope of a store {board.largest_elasticity:.2f} < 0 (unclipped; "
+            f"{board.positive_share:.4f} of them positive)",
             board.largest_elasticity < 0.0,
         ),
+        (f"spread over stores shrinks for {shrunk} of 11 brands = 11", shrunk == len(board.spread)),
         (f"90 % intervals cover {board.coverage:.3f}, .88 to .92", 0.88 <= board.coverage <= 0.92),
         (f"by volume they cover {low:.3f} to {high:.3f}, .85 to .95", low >= 0.85 and high <= 0.95),
         (

@@ -14,7 +14,8 @@ import numpy as np
 from msgspec import Struct
 
 from engine.errors import RejectedInput
-from training.exam.orange_juice import FIRST_WEEK, MEMORY_WEEKS, MOVED_LOG, ROUNDS, Juice
+from training.exam.juice import Juice
+from training.exam.orange_juice import FIRST_WEEK, MEMORY_WEEKS, MOVED_LOG, ROUNDS
 
 HORIZON_WEEKS = 3
 """A row's past ends so many weeks before it, when a peer learns and when it is asked."""

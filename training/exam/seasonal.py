@@ -37,12 +37,25 @@ POLICY: dict[str, object] = {
 
 BOUND_GOAL, CHANGES_GOAL = 0.95, 3
 
+LADDER = ((0.25, 0.8), (0.5, 0.6), (0.75, 0.4))
+"""From which share of the season on shops ask which share of the list price."""
+
+ASSUMED_ELASTICITY, RESOLVED_DAYS, PRIOR_UNITS = -2.3, 7, 1.0
+"""Of the fluid price: what it takes for granted, how often it is solved, and the units that stand
+behind a listing's rate before it has sold any."""
+
+
+BASELINES = ("list_price", "ladder", "assumed_fluid")
+"""Fields of a result that others earn."""
+
 
 class SeasonResult(Struct, frozen=True, kw_only=True):
     """What a season came to."""
 
     share: float  # of the fluid bound
     list_price: float  # the share of never cutting a price
+    ladder: float  # the share of the ladder of shops
+    assumed_fluid: float  # the share of the fluid price at an assumed elasticity
     sell_through: float
     changes: float  # of a listing, on average
     changes_most: int
@@ -85,6 +98,8 @@ def sit_season(seed: int, listings: int, policy: dict[str, object] | None = None
     return SeasonResult(
         share=world.final() / bound,
         list_price=still.final() / bound,
+        ladder=ladder(seed, listings) / bound,
+        assumed_fluid=assumed_fluid(seed, listings) / bound,
         sell_through=float(1.0 - world.stock.sum() / world.opening.sum()),
         changes=float(changes.mean()),
         changes_most=int(changes.max()),
@@ -92,13 +107,44 @@ def sit_season(seed: int, listings: int, policy: dict[str, object] | None = None
     )
 
 
+def ladder(seed: int, listings: int) -> float:
+    """Return what 20, 40 and 60 % off earn, the same for all listings."""
+    world = SeasonWorld(seed, listings)
+    for day in range(SEASON_DAYS):
+        asked = [share for from_share, share in LADDER if day >= from_share * SEASON_DAYS]
+        world.sell(np.round(world.list_price * min([1.0, *asked])))
+    return world.final()
+
+
+def assumed_fluid(seed: int, listings: int) -> float:
+    """Return what the fluid price earns at an assumed elasticity, with rates as they are learnt.
+
+    Solved each week: the price at which what is left sells out by the end, never higher than
+    before, never below what salvage is worth.
+    """
+    world, slope = SeasonWorld(seed, listings), ASSUMED_ELASTICITY
+    price, exposure, sold = world.list_price.copy(), np.zeros(listings), np.zeros(listings)
+    for day in range(SEASON_DAYS):
+        if day and day % RESOLVED_DAYS == 0:
+            rate = (sold + PRIOR_UNITS) / (exposure + PRIOR_UNITS)
+            wanted = np.maximum(world.stock, 1.0) / (rate * (SEASON_DAYS - day))
+            run_out = world.list_price * wanted ** (1.0 / slope)
+            least = np.maximum(world.salvage * slope / (1.0 + slope), run_out)
+            price = np.minimum(np.round(least), price)
+        exposure += np.where(world.stock > 0, (price / world.list_price) ** slope, 0.0)
+        sold += world.sell(price)
+    return world.final()
+
+
 def season_verdicts(seasons: Sequence[SeasonResult]) -> list[tuple[str, bool]]:
     """Return the goals of the markdown part, and whether they are reached."""
     share = float(np.mean([season.share for season in seasons]))
     most = max(season.changes_most for season in seasons)
+    ruled = max(float(np.mean([getattr(s, name) for s in seasons])) for name in BASELINES)
     rises = sum(season.rises for season in seasons)
     return [
         (f"markdown: {share:.3f} of the fluid bound >= {BOUND_GOAL}", share >= BOUND_GOAL),
+        (f"markdown: {share:.3f} >= {ruled:.3f} of the best rule of shops", share >= ruled),
         (f"markdown: at most {most} changes of a listing <= {CHANGES_GOAL}", most <= CHANGES_GOAL),
         (f"markdown: {rises} prices rose = 0", rises == 0),
     ]

@@ -1,13 +1,16 @@
 """The simulated half of the exam: every scenario and every world of our own, seed by seed."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 from msgspec.structs import asdict
 
+from training.exam.calibration import Calibration, Watch, calibration_verdicts
 from training.exam.driving import Result, sit
+from training.exam.rivals import RULES, shares, told_share
 from training.worlds.priced import PricedWorld
 from training.worlds.settings import PERTURBED, SCENARIOS
 
@@ -31,6 +34,8 @@ class Row(Struct, frozen=True, kw_only=True):
     world: str
     seeds: tuple[int, ...]
     results: tuple[Result, ...]
+    calibration: Calibration | None  # over all seeds; None: not a whole week was priced
+    rivals: tuple[dict[str, float], ...]  # shares of published rules, a seed each
 
     def mean(self, name: str) -> float:
         """Return the mean of one score over the seeds."""
@@ -39,6 +44,10 @@ class Row(Struct, frozen=True, kw_only=True):
     def spread(self, name: str) -> float:
         """Return its standard deviation over the seeds."""
         return float(np.std([getattr(result, name) for result in self.results]))
+
+    def rival(self, name: str) -> float:
+        """Return the mean share of a published rule."""
+        return float(np.mean([each[name] for each in self.rivals]))
 
     @property
     def lowest_gap(self) -> float:
@@ -76,11 +85,18 @@ def examine(
     """Give the row of each world, in order; ``told`` is called after each day of each seed."""
     for name in worlds:
         setting = SCENARIOS.get(name) or PERTURBED[name]
-        results = tuple(
-            sit(PricedWorld(setting, seed, listings, days), policy, told=lambda day: told())
-            for seed in seeds
+        watch, results, rivals = Watch(), [], []
+        for seed in seeds:
+            make = partial(PricedWorld, setting, seed, listings, days)
+            results.append(sit(make(), policy, told=lambda day: told(), watch=watch))
+            rivals.append(shares(make))
+        yield Row(
+            world=name,
+            seeds=tuple(seeds),
+            results=tuple(results),
+            calibration=watch.calibration(),
+            rivals=tuple(rivals),
         )
-        yield Row(world=name, seeds=tuple(seeds), results=results)
 
 
 def verdicts(rows: Sequence[Row]) -> list[tuple[str, bool]]:
@@ -110,7 +126,37 @@ def verdicts(rows: Sequence[Row]) -> list[tuple[str, bool]]:
     trips = sum(result.trips for row in rows for result in row.results)
     judged.append((f"guardrail violations {violations} = 0", violations == 0))
     judged.append((f"trips of the breaker {trips} = 0", trips == 0))
-    return judged
+    for row in rows:
+        best = max(RULES, key=row.rival)
+        share = row.mean("share")
+        told = f"{row.world}: share {share:.4f} >= {row.rival(best):.4f} of the best rule, {best}"
+        judged.append((told, share >= row.rival(best)))
+    return judged + calibration_verdicts(calibrations(rows))
+
+
+def calibrations(rows: Sequence[Row]) -> list[tuple[str, Calibration]]:
+    """Return the worlds in which beliefs could be held against what came."""
+    return [(row.world, row.calibration) for row in rows if row.calibration is not None]
+
+
+def rival_headings() -> list[str]:
+    """Return the headings of the table of who earns what."""
+    return ["world", "fixed", *(name.replace("_", " ") for name in RULES), "repricer"]
+
+
+def rival_cells(row: Row) -> list[str]:
+    """Return who earns what of the clairvoyant's profit, and in brackets the gap closed."""
+    fixed = row.mean("fixed")
+    told = [told_share(row.rival(name), fixed) for name in RULES]
+    return [row.world, f"{fixed:.4f}", *told, told_share(row.mean("share"), fixed)]
+
+
+def rivals_page(rows: Sequence[Row]) -> str:
+    """Return the table of who earns what, in Markdown."""
+    names = rival_headings()
+    lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
+    lines += ["| " + " | ".join(rival_cells(row)) + " |" for row in rows]
+    return "\n".join([*lines, ""])
 
 
 COLUMNS = (
@@ -168,6 +214,8 @@ def plain(rows: Sequence[Row]) -> dict[str, Any]:
                 "world": row.world,
                 "seeds": list(row.seeds),
                 "results": [asdict(result) for result in row.results],
+                "calibration": to_builtins(row.calibration),
+                "rivals": list(row.rivals),
             }
             for row in rows
         ]

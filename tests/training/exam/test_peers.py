@@ -6,7 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from engine.errors import RejectedInput
-from training.exam.orange_juice import ROUNDS, Juice, read_juice, sit_juice
+from training.exam.juice import Juice, read_juice
+from training.exam.orange_juice import ROUNDS, sit_juice
 from training.exam.peers import (
     _imported,
     compared,

@@ -9,4 +9,6 @@ def test_a_season_is_cleared_by_few_cuts() -> None:
     assert season.sell_through > 0.75
     assert season.changes_most <= 3
     assert season.rises == 0
-    assert len(season_verdicts([season])) == 3
+    assert season.list_price < season.ladder < season.assumed_fluid < 1.0
+    assert season.share > season.ladder
+    assert len(season_verdicts([season])) == 4

@@ -78,7 +78,7 @@ def test_prices_in_force_are_what_the_world_sells_at() -> None:
     driven = Driven(PricedWorld(SCENARIOS["S1"], 3, 40, 3))
     driven.open()
     asked = driven.price.copy()
-    np.testing.assert_array_equal(driven.day(), asked)
+    np.testing.assert_array_equal(driven.day().price, asked)
 
 
 def test_worlds_are_named() -> None:
