@@ -1,16 +1,17 @@
-"""What another policy would have proposed on a recorded log, and what that may have earned.
+"""What another policy or model would have proposed on a recorded log, and may have earned.
 
 The very same ``Shard`` decides every recorded microbatch again, in the recorded cuts and at the
-recorded times. Under the recorded policy it must repeat every decision. Under another one history
+recorded times. As recorded it must repeat every decision. Under another policy or model history
 stays as it was: after each microbatch the recorded prices are in force again, because sales, rivals
 and stock in the log answered those and no others. So each proposal is one step away from what
 really happened; a path of steps that nobody took is not followed, and the rate limit, which counts
 moves made, does not bind.
 
 What a proposal may have earned is the demand model's word: the units really sold, times
-``(proposed / recorded) ** elasticity``. Nothing in the log can confirm it where a listing's price
-never was, hence the share of proposals outside the prices observed: over a fifth, and the
-backtest says that it must not be believed.
+``(proposed / recorded) ** elasticity``. A trained model that is tried is no judge in its own cause:
+there the elasticity is what the stream alone believes, so that two models are measured alike.
+Nothing in the log can confirm it where a listing's price never was, hence the share of proposals
+outside the prices observed: over a fifth, and the backtest says that it must not be believed.
 
 Units. Money in minor units of the listing's currency, times in unix milliseconds.
 """
@@ -34,6 +35,7 @@ from engine.replay import Agreement
 from engine.shard import Shard
 from kernels import reasons
 from kernels.hyperparameters import BACKTEST_DRAWS, EXTRAPOLATED_MAX, FLATTEST
+from training.tried_model import PLACE, TriedModel
 
 OURS = 1_000_000
 """The index from which on the deltas that a backtest adds are numbered within their record."""
@@ -103,9 +105,16 @@ class Tested(Struct, frozen=True, kw_only=True):
 class Backtest:
     """Decides a recorded life again, microbatch by microbatch."""
 
-    def __init__(self, shard: Shard, changes: Sequence[ScopeChange] = ()) -> None:
+    def __init__(
+        self,
+        shard: Shard,
+        changes: Sequence[ScopeChange] = (),
+        model: TriedModel | None = None,
+    ) -> None:
         self.shard = shard
         self.changes = tuple(changes)
+        self.model = model  # None: the models that were recorded
+        self._tries = bool(changes) or model is not None
         self.decisions = 0
         self.deltas = 0
         self.differences = 0
@@ -136,14 +145,20 @@ class Backtest:
         """
         if not self.decisions:
             self._first_ms = recorded.decided_ms
-        if self.changes:
+        if self._tries:
             batch = self._with_policy(batch, recorded)
+        if self.model is not None:
+            batch = self.model.put_into(batch, self.shard._memory, self.shard.decided_ms)
+            tried = self.model.artefact
+            artefacts = artefacts if tried is None else (*artefacts, tried)
         ours, agreed = self.shard.follow(batch, recorded, artefacts)
         self.decisions += 1
         self.deltas += batch.deltas
         self._last_ms = recorded.decided_ms
-        if self.changes:
+        if self._tries:
             _check_taken(ours)
+            if self.model is not None:
+                self.model.see(ours)
             self._compare(ours, recorded)
         elif agreed is not Agreement.EXACT:
             self.differences += same_domain
@@ -258,10 +273,22 @@ class Backtest:
         self._proposed.append(np.stack([rows[other], price[other].astype(np.int64)], axis=1))
         self._move_sum += float(np.abs(price[other] / recorded_minor[rows][other] - 1.0).sum())
         self._binding += np.bincount(looked["binding"][other], minlength=256)
-        for name in ("proposed_minor", "elasticity", "elasticity_sd"):
-            track[name] = looked[name]
+        track["proposed_minor"] = price
+        track["elasticity"], track["elasticity_sd"] = self._believed(rows, looked)
         track["moved"] |= other
         self._tracks[rows] = track
+
+    def _believed(self, rows: np.ndarray, looked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the elasticities by which proposals are judged, and their standard deviations."""
+        mean, sd = looked["elasticity"], looked["elasticity_sd"]
+        learnt = self.shard._memory.learnt
+        if self.model is None or not learnt.any:
+            return mean, sd
+        decided = np.isfinite(learnt.rows["anchor"][rows])
+        return (
+            np.where(decided, learnt.rows["elasticity"][rows], mean),
+            np.where(decided, learnt.rows["elasticity_sd"][rows], sd),
+        )
 
     def _take_prices(self, recorded: Decided) -> None:
         """Let learning know when the recorded prices came in force."""
@@ -319,7 +346,10 @@ class Backtest:
 def _check_taken(ours: Decided) -> None:
     """Raise where the shard refused the policy that a backtest added."""
     for refusal in ours.exceptions:
-        if refusal.position.index >= OURS and refusal.verdict in ("rejected", "not_supported"):
+        if OURS <= refusal.position.index < PLACE and refusal.verdict in (
+            "rejected",
+            "not_supported",
+        ):
             pointer, _, problem = refusal.reason.partition(": ")
             raise RejectedInput(f"/policy{pointer}", problem)
 

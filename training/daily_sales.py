@@ -57,7 +57,7 @@ async def from_history(
     """Read the history store: prices in force and accepted sales, day by day (UTC).
 
     Raises:
-        RejectedInput: the retailer's name is none, or nothing is known of him.
+        RejectedInput: the retailer's name is none, nothing is known of him, or he sold nothing.
     """
     if RETAILER.fullmatch(retailer) is None:
         raise RejectedInput("/retailer", f"{retailer!r} is no retailer's id", "name one")
@@ -92,6 +92,10 @@ async def from_history(
         problem = f"{len(sales)} sales of {retailer} lie before the first price decided for him"
         fix = "`repricer train FILE` takes what was sold before; see docs/models.md"
         raise RejectedInput("/days", problem, fix)
+    if not np.nansum(units) > 0.0:
+        # A model of nothing but zeros would be sure of it, and serve.
+        problem = f"{retailer} sold nothing in these days, as far as history knows"
+        raise RejectedInput("/days", problem, "train on more days, or on a file")
     return _made(
         retailer, np.array(kept, dtype=np.int64).view(np.uint64), names, first, units, price
     )

@@ -6,15 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
+from actors.artefacts import artefact_key
 from cluster.__main__ import main
+from cluster.assembly import make_blobs
 from cluster.commands.backtesting import _backtest
-from cluster.commands.speaking import FAILURE, OK, USAGE, Voice
+from cluster.commands.modelling import make_registry
+from cluster.commands.speaking import FAILURE, NOT_FOUND, OK, USAGE, Voice
 from cluster.settings import Settings
-from engine.deltas import PlanApplied, PolicyChanged, ScopeChange
+from engine.artefact import PREDICTION_DTYPE, encode_artefact
+from engine.deltas import ModelPromoted, PlanApplied, PolicyChanged, ScopeChange
 from engine.errors import RejectedInput
 from tests.cluster.site import site, traded
+from training.registry import ModelCard
+from training.trained import Trained
 from training.worlds.market import Market, World
 
 DAYS = 12
@@ -125,3 +132,123 @@ def test_the_command_answers_with_its_exit_code(
     policy.write_bytes(msgspec.json.encode(far))
     assert main(["backtest", str(tmp_path / "data"), "--policy", str(policy), *one]) == FAILURE
     assert main(["backtest", str(tmp_path / "nowhere"), *one]) == USAGE
+
+
+def candidate(settings: Settings, *, elasticity: float, version: str = "m-1") -> ModelCard:
+    """Put a model of the demo's listings into the registry: all of one elasticity, and sure."""
+    keys = np.array(Market(3, 30, World(volume_median=40.0)).keys, dtype=np.uint64)
+    table = np.zeros(len(keys), dtype=PREDICTION_DTYPE)
+    table["reference_minor"], table["level"] = 2000, np.log(20.0)
+    table["level_sd"], table["elasticity"], table["elasticity_sd"] = 0.3, elasticity, 0.05
+    trained = Trained(
+        version=version,
+        retailer="demo",
+        artefact=encode_artefact(version, "demo", keys, table),
+        listings=len(keys),
+        rows=0,
+        first_day=0,
+        last_day=0,
+        seed=1,
+        scores={},
+    )
+    return asyncio.run(make_registry(settings).add(trained, 1))
+
+
+def tested(
+    capsys: pytest.CaptureFixture[str], settings: Settings, *words: str
+) -> tuple[int, dict[str, Any]]:
+    one = ["--json", "--set", "shards.count=1"]
+    code = main(["backtest", str(settings.folder), *words, *one])
+    told = capsys.readouterr()
+    return code, json.loads((told.out.strip() or told.err.strip()).splitlines()[-1])
+
+
+def test_another_model_serves_as_champion_and_is_told_as_a_policy_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that is sure of steep demand asks for less than one that is sure of flat demand."""
+    settings = asyncio.run(recorded(tmp_path / "data", learning=True))
+    steep = candidate(settings, elasticity=-6.0)
+    flat = candidate(settings, elasticity=-1.5, version="m-2")
+    _, cheap = tested(capsys, settings, "--model", steep.model)
+    _, dear = tested(capsys, settings, "--model", flat.model)
+    _, rules = tested(capsys, settings, "--model", "rules")
+    assert (cheap["model"], cheap["model_listings"]) == ("m-1", 30)
+    assert cheap["other"] > 0 and dear["other"] > 0
+    for each in (cheap, dear):
+        assert each["differences"] == 0
+        assert {"extrapolation", "supported", "times_real_time"} <= set(each)
+        (earned,) = each["earned"]
+        assert earned["low_minor"] <= earned["difference_minor"] <= earned["high_minor"]
+    assert cheap["earned"] != dear["earned"]
+    assert rules["model"] == "rules"
+    assert rules["other"] == rules["extrapolated"] == 0, "none was recorded, so all is the same"
+
+
+def test_a_model_that_is_not_whole_or_not_there_is_told_as_such(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = asyncio.run(recorded(tmp_path / "data", learning=True))
+    card = candidate(settings, elasticity=-3.0)
+    assert tested(capsys, settings, "--model", "m-9")[0] == NOT_FOUND
+    code, told = tested(capsys, settings, "--model", "m-1", "--retailer", "acme")
+    assert code == NOT_FOUND and "acme has no model m-1" in json.dumps(told)
+    blobs = make_blobs(settings)
+    key = artefact_key("demo", card.model)
+    other = encode_artefact("m-1", "demo", np.zeros(0, np.uint64), np.zeros(0, PREDICTION_DTYPE))
+    asyncio.run(blobs.put(key, other))
+    code, told = tested(capsys, settings, "--model", "m-1")
+    assert code == USAGE and "another checksum" in json.dumps(told)
+    asyncio.run(blobs.delete(key))
+    code, told = tested(capsys, settings, "--model", "m-1")
+    assert code == NOT_FOUND and "the artefact of m-1 of demo is gone" in json.dumps(told)
+
+
+def test_a_model_of_a_retailer_who_does_not_learn_never_serves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = asyncio.run(recorded(tmp_path / "data"))
+    candidate(settings, elasticity=-3.0)
+    code, told = tested(capsys, settings, "--model", "m-1")
+    assert code == USAGE and "never served" in json.dumps(told)
+    _, result = tested(capsys, settings, "--model", "m-1", "--learning")
+    assert result["model_listings"] == 30
+
+
+def test_recorded_promotions_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same model again proposes what was recorded; without it other prices are proposed."""
+
+    async def lived() -> tuple[Settings, bool]:
+        async with site(tmp_path / "data") as at:
+            market = Market(3, 30, World(volume_median=40.0))
+            await at.feed(market.opening())
+            fields = {"learning": True}
+            now_ms = at.shard.decided_ms
+            learns = PolicyChanged(
+                retailer="demo", scope="retailer", fields=fields, observed_ms=now_ms
+            )
+            await at.feed([learns])
+            card = await asyncio.to_thread(candidate, at.settings, elasticity=-6.0)
+            await at.command(
+                ModelPromoted(
+                    retailer="demo",
+                    command_id="m-1",
+                    model=card.model,
+                    checksum=card.checksum,
+                    stage="champion",
+                    observed_ms=now_ms + 1,
+                )
+            )
+            assert at.shard.models()["demo"]["champion"]["model"] == "m-1"
+            await traded(market, at, 6)
+            return at.settings, not at.shard.models()
+
+    settings, rolled_back = asyncio.run(lived())
+    code, same = tested(capsys, settings)
+    assert (code, same["differences"]) == (OK, 0)
+    _, again = tested(capsys, settings, "--model", "m-1")
+    _, rules = tested(capsys, settings, "--model", "rules")
+    assert rules["other"] > again["other"]
+    assert again["model_rolled_back"] == rolled_back
