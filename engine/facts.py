@@ -24,6 +24,8 @@ from engine.microbatch import (
     facts_of,
 )
 from engine.offers import apply_offers
+from engine.stock import on_hand
+from kernels.hyperparameters import RECOUNT_SHARE
 from kernels.limits import PRICE_MINOR_MAX
 
 FUTURE_MS_MAX = 300_000
@@ -212,12 +214,15 @@ def _set_stock(
     _refuse_old(work, facts, which, judged.late, judged.duplicate)
     last = last_of(row, judged.effective)
     row, observed = row[last], observed[last]
+    expected = on_hand(listings, row)
     listings["counted"][row] = units[last]
     listings["stock_ms"][row] = observed
     # Sales later than the count may have come before it; those we remember are subtracted again.
     later = listings["sale_ms"][row] > observed[:, None]
     since = (listings["sale_units"][row] * later).sum(axis=1, dtype=np.int64)
     listings["sold_since"][row] = np.minimum(since, UNITS_MAX)
+    off = np.abs(on_hand(listings, row) - expected) > RECOUNT_SHARE * expected
+    work.recounted.append(row[off | (expected < 0)])
     return np.asarray(which[last])
 
 

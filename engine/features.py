@@ -16,7 +16,6 @@ from engine.evidence import learns
 from engine.learnt import new_learnt
 from engine.listing_table import CHANGE_SLOTS, SALES_KEPT, SLOT_MS
 from engine.memory import Memory
-from engine.quotes import stock_of
 from engine.rivals import (
     OFFER_UNPROVEN,
     OFFER_USED,
@@ -24,6 +23,7 @@ from engine.rivals import (
     converted,
     distinct_rivals,
 )
+from engine.stock import stock_of
 
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 

@@ -52,10 +52,11 @@ from engine.memory import Memory, Work
 from engine.objectives import counted_cost
 from engine.promotion import informed_rows, judge, prediction_of, weigh
 from engine.proven import barred_above, prove
-from engine.quotes import reference_of, stock_of
+from engine.quotes import reference_of
 from engine.rationed import put_off
 from engine.seasons import clear, sells_through, sold_through_log
 from engine.stated import own_word, stated_of
+from engine.stock import stock_of
 from kernels import choice, hierarchy
 from kernels.choice import Place, best_log, dither_size, pinned
 from kernels.elasticities import moments
@@ -565,7 +566,10 @@ def _place(
 
 
 def redecide(memory: Memory, work: Work) -> None:
-    """Let touched rows decide at once whose cost or fees are others than at their decision."""
+    """Let touched rows decide at once whose cost, fees or stock are others than they decided by.
+
+    Stock counts where it is a price's reason: until a season's end.
+    """
     rows = work.touched()[0]
     rows = rows[memory.listings.listings["flags"][rows] & REMOVED == 0]
     listings = memory.listings.listings["retailer"][rows]
@@ -579,11 +583,21 @@ def redecide(memory: Memory, work: Work) -> None:
         cost = effective_cost_ratio(memory, columns)
         changed = (learnt["turns"] > 0) & (columns["cost_minor"] >= 0)
         changed &= may_decide(memory, mine, columns)
-        changed &= np.abs(cost - learnt["cost"]) > 0.005 * learnt["cost"]
+        changed &= (np.abs(cost - learnt["cost"]) > 0.005 * learnt["cost"]) | _restocked(
+            memory, work, mine, columns
+        )
         category = categories_of(memory, held, columns)
         changed &= category < held.table.parts.shape[1]
         if changed.any():
             decide_rows(memory, work, held, mine[changed], category[changed])
+
+
+def _restocked(memory: Memory, work: Work, rows: np.ndarray, listings: np.ndarray) -> np.ndarray:
+    """Return bool[rows], which were counted in a season at another stock than sales had left."""
+    if not work.recounted:
+        return np.zeros(len(rows), dtype=bool)
+    ends = policies_of(memory, rows, listings)["season_end_ms"] > work.now_ms
+    return ends & np.isin(rows, np.concatenate(work.recounted))
 
 
 def _dither_scale(

@@ -29,11 +29,12 @@ from engine.memory import Memory
 from engine.policy import Policy
 from engine.promotion import informed_learnt, told_model
 from engine.proven import barred_above
-from engine.quotes import reference_of, stock_of
+from engine.quotes import reference_of
 from engine.rival_position import asks, pull_bp
 from engine.rivals import Reference
 from engine.seasons import planned_log, season_told, sells_through, sold_through_log
 from engine.serving import CANARY, CHAMPION
+from engine.stock import stock_of
 from kernels.forms import FORMS
 from kernels.hyperparameters import STRAYS_LOG
 from kernels.limits import PRICE_MINOR_MAX

@@ -158,6 +158,7 @@ class Work:
         self.catalogue: list[CatalogueChange] = []
         self.outcomes: list[Outcome] = []
         self.changed: list[bytes | np.ndarray] = []  # of global state, for the digest
+        self.recounted: list[np.ndarray] = []  # rows with another stock than sales had left
         self._rows: list[np.ndarray] = []
         self._lanes: list[np.ndarray] = []
         self._offsets: list[np.ndarray] = []

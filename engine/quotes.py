@@ -29,6 +29,7 @@ from engine.narrow import sum_in_row
 from engine.pricing import PRICING_INPUT_DTYPE, PRICING_POLICY_FIELDS
 from engine.rival_position import Positions
 from engine.rivals import Reference, converted, reference
+from engine.stock import stock_of
 from kernels import reasons
 from kernels.limits import PRICE_MINOR_MAX
 
@@ -233,12 +234,6 @@ def reference_of(
         policy["rival_unconfirmed_per_day"] < 1.0,
     )
     return leashed(seen, listings, policy, now_ms)
-
-
-def stock_of(listings: np.ndarray) -> np.ndarray:
-    """Return int32[rows], units on hand: the last count less what was sold since; -1: unknown."""
-    left = np.maximum(listings["counted"].astype(np.int64) - listings["sold_since"], 0)
-    return np.where(listings["counted"] < 0, -1, left).astype(np.int32)
 
 
 def _shift_changes(listings: np.ndarray, now_ms: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from engine.learnt import DAY_MS, RetailerLearning
 from engine.objectives import SELL_THROUGH
-from engine.quotes import stock_of
+from engine.stock import stock_of
 from kernels.choice import Place
 from kernels.clearing import clearing_log, least_cut_log, run_out_log, season_level
 from kernels.hyperparameters import LOOK_DAYS, SEASON_SLOPE_MAX, WATCHED_DAYS

@@ -61,15 +61,16 @@ from engine.microbatch import (
     Position,
     facts_of,
 )
-from engine.quotes import Looked, is_removed, quote_rows, removed_quotes, stock_of
+from engine.quotes import Looked, is_removed, quote_rows, removed_quotes
 from engine.ranking import rank
 from engine.replay import Agreement, agreement, chained
+from engine.stock import stock_of
 from engine.telling import told_listing, told_retailer
 from kernels import reasons
 from kernels.limits import DUE_ROWS_MAX, ROWS_PER_DECISION_MAX
 from kernels.models import streamed
 
-ENGINE_VERSION = "10"
+ENGINE_VERSION = "11"
 """Changes whenever the same deltas may be decided otherwise than before."""
 
 FACTS = (CompetitorPriced, StockCounted, UnitsSold, CostChanged)

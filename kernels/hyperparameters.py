@@ -309,6 +309,10 @@ optimism of 1.5 and one least cut of .06 reach .945."""
 LOOK_DAYS = 2
 """So often a listing is looked at: what a cut must be worth chooses its day."""
 
+RECOUNT_SHARE = 0.1
+"""A count further than this off what sales had left decides a season's price at once. What
+shops lose and find between two counts is a few per cent; a delivery or a return is more."""
+
 PRIOR_UNITS, PRIOR_DAYS = 0.5, 0.7
 """What a season is taken to have sold before its first day: little, for it shall weigh little."""
 

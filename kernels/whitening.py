@@ -265,7 +265,10 @@ def _step(
     young = np.log(np.maximum(mean, 0.5 / (level.days + 3.0)))
     # The level follows the filtered price, which this day moves on.
     young = young + np.where(level.days > 0, gain * np.log(np.maximum(moved / days, 1e-9)), 0.0)
-    filtered = level.level + gain * sales
+    # A surprise is a ratio, and convex in the level's error: with none on average it is half its
+    # variance. All of a shop's levels would drift by that, for their day's factor takes out what
+    # holds them together (docs/decisions/0108).
+    filtered = level.level + gain * (sales - foreseen.variance / 2.0)
     after = np.where(warm, filtered, young)
     seen_days = level.days + kept
     young_variance = (1.0 / np.maximum(np.exp(young), 1e-6) + noise) / np.maximum(seen_days, 1.0)

@@ -151,3 +151,23 @@ def test_a_stock_that_nobody_counted_moves_no_price() -> None:
     shop = Shop(objective="sell_through", season_end_ms=T + 50 * DAY).live(30)
     assert (shop.prices() == shop.prices()[0]).all()
     assert abs(shop.prices()[0] / START - 1.0) < 0.3
+
+
+def test_another_stock_than_was_left_is_answered_at_once() -> None:
+    """A delivery in a season moves the price in its own microbatch, and what sales explain none."""
+    stock, by = int(UNITS_A_DAY * 50), {"season_end_ms": T + 50 * DAY}
+    shop = Shop(stock, objective="sell_through", **by).live(8)
+    counted, delivered = SKUS[:2]
+    before = shop.world.price(delivered)
+    usual = shop.world.send(shop.world.stock(int(shop.left[0] * 0.95), counted))
+    assert len(usual.quotes) == 0, "within what shops lose and find"
+    decided = shop.world.send(shop.world.stock(int(shop.left[1] * 3), delivered))
+    assert decided.quotes["listing"].tolist() == [shop.world.key(delivered)]
+    assert shop.world.price(delivered) < 0.95 * before
+
+
+@pytest.mark.parametrize("asked", [{}, {"objective": "sell_through"}], ids=["profit", "no date"])
+def test_without_a_date_stock_is_no_reason(asked: dict[str, Any]) -> None:
+    shop = Shop(int(UNITS_A_DAY * 50), **asked).live(8)
+    decided = shop.world.send(shop.world.stock(int(shop.left[0] * 3), SKUS[0]))
+    assert len(decided.quotes) == 0
