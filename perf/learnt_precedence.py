@@ -4,7 +4,7 @@
 
 Each shop has policies of any kind, one a category, and an objective for each; its customers answer
 its prices. The proposals come from what the shop has learnt by then, the bounds from the policies
-as they were written. The oracle (``tests/oracle/precedence.py``) knows neither engine nor brain; a
+as they were written. The oracle (``perf/oracle.py``) knows neither engine nor brain; a
 quote's own columns tell it cost, rival and wish, and the shop tells it the rest.
 """
 
@@ -33,8 +33,8 @@ from engine.objectives import OBJECTIVES
 from engine.routing import key64
 from engine.shard import Shard
 from kernels import reasons
+from perf import oracle
 from perf.precedence import random_policy
-from tests.oracle import precedence
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 LISTINGS, CATEGORIES = 48, 6
@@ -182,7 +182,7 @@ class Shop:
         decidable = np.isin(quotes["state"], DECIDED)
         columns = self._columns(quotes, at)
         proposed = np.where(decidable, quotes["proposed_minor"].astype(np.int64), 0)
-        for kind, wrong in precedence.judge(columns, proposed).items():
+        for kind, wrong in oracle.judge(columns, proposed).items():
             self.violations[kind] += int((wrong & (decidable | (kind != "undecided"))).sum())
         moved = quotes["in_force_minor"] != quotes["previous_minor"]
         self.seen["judged"] += int(decidable.sum())
