@@ -199,6 +199,14 @@ its listings' beliefs, which catch up with them."""
 
 # ----- levels of sales, surprises, and how they are forgotten -------------------------------------
 
+FACTOR_DAYS = 28.0
+"""In so many days a shop's levels follow the factor that all of its listings share. Four weeks hold
+four of each weekday, whose factors cancel."""
+
+FACTOR_MAX = 0.25
+"""What of a day's shared factor levels may follow: of a Black Friday, when five times as much is
+sold, no more than of a good day."""
+
 LEVEL_SD = 0.10
 """How far a level moves in a day, in logs. Shocks of 0.12 that last ten days look like this."""
 

@@ -15,7 +15,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels.hyperparameters import LEVEL_SD, PSEUDO_UNITS, SURPRISE_SD_MAX, WARM_DAYS
+from kernels.hyperparameters import (
+    FACTOR_DAYS,
+    FACTOR_MAX,
+    LEVEL_SD,
+    PSEUDO_UNITS,
+    SURPRISE_SD_MAX,
+    WARM_DAYS,
+)
 
 SUMS = ("xx", "xk", "xc", "kk", "kc", "cc", "bx", "bk", "bc")
 """Cross sums of innovations of price (x), its square (k), rival (c) and sales (b)."""
@@ -267,8 +274,9 @@ def _step(
     young = young + np.where(level.days > 0, gain * np.log(np.maximum(moved / days, 1e-9)), 0.0)
     # A surprise is a ratio, and convex in the level's error: with none on average it is half its
     # variance. All of a shop's levels would drift by that, for their day's factor takes out what
-    # holds them together (docs/decisions/0108).
-    filtered = level.level + gain * (sales - foreseen.variance / 2.0)
+    # holds them together. So they follow the factor slowly, too (docs/decisions/0108).
+    together = np.clip(factor, -FACTOR_MAX, FACTOR_MAX) * min(days / FACTOR_DAYS, 1.0)
+    filtered = level.level + gain * (sales - foreseen.variance / 2.0) + together
     after = np.where(warm, filtered, young)
     seen_days = level.days + kept
     young_variance = (1.0 / np.maximum(np.exp(young), 1e-6) + noise) / np.maximum(seen_days, 1.0)
