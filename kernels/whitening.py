@@ -275,8 +275,9 @@ def _step(
     # A surprise is a ratio, and convex in the level's error: with none on average it is half its
     # variance. All of a shop's levels would drift by that, for their day's factor takes out what
     # holds them together. So they follow the factor slowly, too (docs/decisions/0108).
+    excess = np.where(seen.sold_out, 0.0, foreseen.variance / 2.0)
     together = np.clip(factor, -FACTOR_MAX, FACTOR_MAX) * min(days / FACTOR_DAYS, 1.0)
-    filtered = level.level + gain * (sales - foreseen.variance / 2.0) + together
+    filtered = level.level + gain * (sales - excess) + together
     after = np.where(warm, filtered, young)
     seen_days = level.days + kept
     young_variance = (1.0 / np.maximum(np.exp(young), 1e-6) + noise) / np.maximum(seen_days, 1.0)

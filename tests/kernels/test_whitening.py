@@ -80,6 +80,33 @@ def test_the_slope_is_found_without_bias() -> None:
     assert abs(np.mean(apart)) < 0.17
 
 
+def foreseen_of_sold(growth: float) -> float:
+    """Return what a shop foresees over what it sells, after half a year of growth a day."""
+    draw = np.random.default_rng(5)
+    volume = 3.0 * np.exp(draw.normal(0, 1.0, ROWS))
+    level, nothing = fresh(), np.zeros(ROWS)
+    belief = Belief(nothing - 2.0, 0.0, 0.0, 0.2)
+    part, never = np.zeros(ROWS, dtype=np.int64), np.zeros(ROWS, dtype=bool)
+    ratios = []
+    for day in range(180):
+        rate = volume * np.exp(growth * day) * draw.gamma(5, 0.2, ROWS)
+        units = draw.poisson(rate).astype(float)
+        seen = Seen(units, nothing, nothing + np.nan, never, never)
+        ahead = foresee(level, belief, seen)
+        counted = level.days >= 3
+        total = totals(units, ahead, 0.2, counted, part, 1)
+        common = factor(total[:, part], units, ahead, 0.2, counted, nothing, 0.5)
+        level = learn(level, belief, seen, ahead, common).level
+        ratios.append(ahead.units.sum() / units.sum())
+    return float(np.mean(ratios[-28:]))
+
+
+def test_a_shops_levels_stay_with_what_it_sells() -> None:
+    """Their common factor is taken out of what each learns, and so nothing else would hold them."""
+    assert foreseen_of_sold(0.0) == pytest.approx(1.0, abs=0.07)
+    assert foreseen_of_sold(0.002) == pytest.approx(1.0, abs=0.15)
+
+
 def test_prices_that_follow_demand_are_noticed() -> None:
     assert abs(lead_score(history(4)[1])) < 4.0
     assert abs(lead_score(history(4, follow=0.5, days=120)[1])) > 4.0

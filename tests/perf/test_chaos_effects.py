@@ -36,7 +36,7 @@ MICROBATCHES = 120
 STEP_MS = 700
 
 
-class Life:
+class Storm:
     """A shard with its market, decided microbatch by microbatch and heard by the checker."""
 
     def __init__(self, seed: int) -> None:
@@ -138,7 +138,7 @@ class Life:
 
 
 def test_what_the_engine_does_on_a_persons_word_is_no_violation() -> None:
-    life = Life(2)
+    life = Storm(2)
     life.decide([], life.market.opening())
     for _ in range(MICROBATCHES):
         life.go_on(life.draw.choice((0, 0, 1, 1, 2, 6)))
