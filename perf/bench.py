@@ -67,6 +67,7 @@ COMMANDS = (
     # By hand: an hour, and the five minutes that the issue asks for.
     Command("soak", "perf.soak", ("--minutes", "60"), 65, by_default=False),
     Command("black-friday", "perf.spike", ("--minutes", "5"), 8, by_default=False),
+    Command("following", "perf.spike", ("--minutes", "5", "--following"), 8, by_default=False),
     # By hand: what takes long, or crowds the machine on purpose.
     Command("find-rate", "perf.latency", ("--find-rate",), 25, by_default=False),
     Command("latency-20000", "perf.latency", ("--per-s", "20000"), 4, by_default=False),

@@ -125,8 +125,8 @@ def test_a_campaign_of_the_simulator_is_judged_by_its_gates(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where no mutant was hunted none has escaped, and that is not measured."""
-    told = [Worlds(5, Counter({name: 1 for name in NAMES}), violations)]
-    monkeypatch.setattr(sim, "run_worlds", lambda begin, count: told)
+    told = [Worlds(5, Counter({name: 1 for name in NAMES}), Counter(), violations)]
+    monkeypatch.setattr(sim, "run_worlds", lambda begin, count, kind: told)
     assert sim.main(["--seeds", "5", "--json"]) == len(violations)
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert line["figures"]["seeds"] == 5
