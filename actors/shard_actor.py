@@ -33,7 +33,6 @@ from engine.errors import (
     RejectedInput,
     SettingsRefused,
 )
-from engine.live_drivers import LiveFacts
 from engine.microbatch import FactColumns, Microbatch, Position
 from engine.replay import Agreement
 from kernels.limits import FEATURES_SLICE_MAX
@@ -310,8 +309,11 @@ class ShardActor:
         except TimeoutError:
             raise DeadlinePassed(f"not told within {deadline_ms} ms; ask again") from None
 
-    async def live_facts(self, listing: int, deadline_ms: int) -> LiveFacts | None:
-        """Return what explains a listing's price now and its quote does not hold.
+    async def live_facts(self, listing: int, deadline_ms: int) -> dict[str, Any]:
+        """Return ``facts``, what explains a listing's price now and its quote does not hold.
+
+        They are ``None`` of a listing that is not known. ``seq`` and ``decided_ms`` are the mark
+        that they are as of.
 
         Raises:
             DeadlinePassed: nothing was recorded in time, or others were told before.
@@ -320,7 +322,9 @@ class ShardActor:
         try:
             async with asyncio.timeout(deadline_ms / 1000), self._telling:
                 await self._gate.opened(deadline_ms)
-                return self._shard.live_facts(listing)
+                shard = self._shard
+                mark = {"seq": shard.seq, "decided_ms": shard.decided_ms}
+                return {**mark, "facts": shard.live_facts(listing)}
         except TimeoutError:
             raise DeadlinePassed(f"not told within {deadline_ms} ms; ask again") from None
 

@@ -235,7 +235,7 @@ class OwnerProcess:
         async def live_facts(arguments: Mapping[str, Any]) -> dict[str, Any]:
             listing, deadline_ms = int(arguments["listing"]), int(arguments["deadline_ms"])
             told = await actor.live_facts(listing, deadline_ms)
-            return {"facts": msgspec.to_builtins(told)}
+            return {**told, "facts": msgspec.to_builtins(told["facts"])}
 
         async def models(_: Mapping[str, Any]) -> dict[str, Any]:
             return actor.models()

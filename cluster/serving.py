@@ -73,18 +73,17 @@ class OwnerReads:
         )
         return answer
 
-    async def live_facts(
-        self, shard: int, listing: int, deadline_ms: int
-    ) -> Mapping[str, Any] | None:
-        """Return what explains a listing's price now, ``None`` where it is not known.
+    async def live_facts(self, shard: int, listing: int, deadline_ms: int) -> Mapping[str, Any]:
+        """Return what explains a listing's price now and the mark that it is as of.
 
         Raises:
             DeadlinePassed: the owner answered that it could not in time.
             FailedDependency: there is no owner, or it did not answer.
         """
-        answer = await self._act(shard, "live-facts", deadline_ms, listing=listing)
-        facts: Mapping[str, Any] | None = answer["facts"]
-        return facts
+        answer: Mapping[str, Any] = await self._act(
+            shard, "live-facts", deadline_ms, listing=listing
+        )
+        return answer
 
     async def _act(self, shard: int, act: str, deadline_ms: int, **asked: Any) -> Any:
         card = self._owners.get(shard)

@@ -12,7 +12,7 @@ from engine.arms import note_sales
 from engine.breaker import costs_doubted, costs_shocked
 from engine.deduplication import NO_ROOM, SEEN, TOO_OLD, last_of, newest
 from engine.listing_table import SALES_KEPT
-from engine.memory import Memory, Work
+from engine.memory import Counts, Memory, Work
 from engine.microbatch import (
     COMPETITOR_PRICED,
     COST_CHANGED,
@@ -63,6 +63,8 @@ def apply_facts(memory: Memory, work: Work, facts: FactColumns) -> None:
         which = np.flatnonzero(sound & (facts.kind == kind))
         if len(which):
             touched[apply(memory, work, facts, rows, which)] = True
+    if work.counts:
+        _note_recounts(memory, work, facts, rows, touched)
     which = np.flatnonzero(touched)
     if len(which):
         work.touch(
@@ -221,9 +223,31 @@ def _set_stock(
     later = listings["sale_ms"][row] > observed[:, None]
     since = (listings["sale_units"][row] * later).sum(axis=1, dtype=np.int64)
     listings["sold_since"][row] = np.minimum(since, UNITS_MAX)
-    off = np.abs(on_hand(listings, row) - expected) > RECOUNT_SHARE * expected
-    work.recounted.append(row[off | (expected < 0)])
+    work.counts.append(Counts(row, expected, on_hand(listings, row)))
     return np.asarray(which[last])
+
+
+def _note_recounts(
+    memory: Memory, work: Work, facts: FactColumns, rows: np.ndarray, taken: np.ndarray
+) -> None:
+    """Note the rows of a block that were counted at another stock than sales had left.
+
+    Sales of the same block that the count knew of explain it, in whichever order they came.
+
+    Args:
+        taken: bool[facts], which were not refused.
+    """
+    known = taken & (facts.kind == UNITS_SOLD)
+    known &= facts.observed_ms <= memory.listings.listings["stock_ms"][rows]
+    for counts in work.counts:
+        left = counts.expected.astype(np.int64)
+        of = {row: at for at, row in enumerate(counts.rows.tolist())} if known.any() else {}
+        for fact in np.flatnonzero(known).tolist():
+            if (at := of.get(int(rows[fact]), -1)) >= 0 and left[at] >= 0:
+                left[at] = max(int(left[at]) - int(facts.amount[fact]), 0)
+        off = np.abs(counts.found - left) > RECOUNT_SHARE * left
+        work.recounted.append(counts.rows[off | (counts.expected < 0)])
+    work.counts.clear()
 
 
 def _add_sales(

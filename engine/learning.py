@@ -58,12 +58,11 @@ from engine.seasons import clear, sells_through, sold_through_log
 from engine.stated import own_word, stated_of
 from engine.stock import stock_of
 from kernels import choice, hierarchy
-from kernels.choice import Place, best_log, dither_size, pinned
+from kernels.choice import Place, best_log, dither_size, pinned, profit_bend
 from kernels.elasticities import moments
 from kernels.hierarchy import posterior
 from kernels.hyperparameters import (
     ASKED_LOG,
-    BEND_LEAST,
     CATEGORY_SD,
     DISPERSION_STEP_MAX,
     FACTOR_SD,
@@ -394,15 +393,6 @@ def _explored(held: RetailerLearning, period: _Period, own: np.ndarray) -> np.nd
     return np.array([(0.5 * bend * np.square(learnt["dither"]) * profit).sum(), profit.sum()])
 
 
-def profit_bend(elasticity: np.ndarray, curvature: np.ndarray | float) -> np.ndarray:
-    """Return float64[rows], how profit bends around its best price: a dither costs half of it.
-
-    Times the dither's square, as a share of the profit.
-    """
-    bend = elasticity * (1.0 + elasticity) + 2.0 * curvature
-    return np.asarray(np.maximum(bend, BEND_LEAST))
-
-
 def _is_own(memory: Memory, period: _Period) -> np.ndarray:
     """Return which rows sold at the price that the engine asked: nobody chose it by their sales.
 
@@ -581,7 +571,8 @@ def redecide(memory: Memory, work: Work) -> None:
         columns = memory.listings.listings.take(mine)
         learnt = memory.learnt.rows.take(mine)
         cost = effective_cost_ratio(memory, columns)
-        changed = (learnt["turns"] > 0) & (columns["cost_minor"] >= 0)
+        # Decided before: in a season turns count cuts, of which there may be none yet.
+        changed = np.isfinite(learnt["anchor"]) & (columns["cost_minor"] >= 0)
         changed &= may_decide(memory, mine, columns)
         changed &= (np.abs(cost - learnt["cost"]) > 0.005 * learnt["cost"]) | _restocked(
             memory, work, mine, columns

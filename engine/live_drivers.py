@@ -155,7 +155,7 @@ def _model(live: LiveFacts) -> Driver:
     alone = {
         "rules": "No demand is learnt: the price comes from rules and from what was stated of it.",
         "none": "No trained model was promoted",
-        "withdrawn": "The last trained model was taken back, by its errors or by a person",
+        "withdrawn": "No trained model serves: the last was taken back, or rules were asked for",
         "unknown": f"The trained model {live.named} says nothing of this listing",
         "canary": f"The trained model {live.named} is a canary and serves other listings",
     }[live.alone]

@@ -11,7 +11,6 @@ from engine.arms import arms_in, policies_of
 from engine.brake import brake_ends_ms, braked_minor
 from engine.evidence import learns, learnt_wishes
 from engine.forms import curvature_of, form_of
-from engine.learning import profit_bend
 from engine.learnt import DAY_MS, RetailerLearning
 from engine.listing_table import KVI
 from engine.live_drivers import (
@@ -35,6 +34,7 @@ from engine.rivals import Reference
 from engine.seasons import planned_log, season_told, sells_through, sold_through_log
 from engine.serving import CANARY, CHAMPION
 from engine.stock import stock_of
+from kernels.choice import profit_bend
 from kernels.forms import FORMS
 from kernels.hyperparameters import STRAYS_LOG
 from kernels.limits import PRICE_MINOR_MAX

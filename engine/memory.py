@@ -1,6 +1,7 @@
 """Everything a shard remembers, and what one microbatch does to it on the way."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -140,6 +141,14 @@ class Memory:
             np.subtract.at(self.retailers.table["waiting"], retailers, 1)
 
 
+class Counts(NamedTuple):
+    """Rows that were counted, int64[n], and their stock before and after, int32[n]; -1: unknown."""
+
+    rows: np.ndarray
+    expected: np.ndarray
+    found: np.ndarray
+
+
 class Work:
     """What one microbatch has done so far: rows touched and why, and what will be told."""
 
@@ -158,6 +167,7 @@ class Work:
         self.catalogue: list[CatalogueChange] = []
         self.outcomes: list[Outcome] = []
         self.changed: list[bytes | np.ndarray] = []  # of global state, for the digest
+        self.counts: list[Counts] = []  # of the block that is being applied
         self.recounted: list[np.ndarray] = []  # rows with another stock than sales had left
         self._rows: list[np.ndarray] = []
         self._lanes: list[np.ndarray] = []

@@ -1,5 +1,6 @@
 """Receipts: a quote with everything that explains it, and its text for people."""
 
+import logging
 from typing import Literal
 
 import msgspec
@@ -31,11 +32,12 @@ from gateway.documents import (
     quote_columns,
     recommendation,
 )
-from gateway.money import Money, money, rfc3339
+from gateway.money import Money, money
+from gateway.owner_answers import aged
 from gateway.policies import winners_of
 from gateway.problems import NOT_FOUND, Problem
 from gateway.replica import Replica
-from gateway.shard_view import STALE_MS, Age
+from gateway.shard_view import Age
 
 
 class Elasticity(Struct, frozen=True):
@@ -105,6 +107,7 @@ NOW_MS = 300
 """How long a receipt waits for what only the owner knows."""
 
 _encode = msgspec.json.Encoder().encode
+logger = logging.getLogger(__name__)
 
 
 async def explanation(gateway: Gateway, call: Call) -> web.Response:
@@ -120,6 +123,7 @@ async def explanation(gateway: Gateway, call: Call) -> web.Response:
         raise Problem(NOT_FOUND, f"nothing was decided yet for {product.sku!r}", age=age)
     place = replica.place(row)
     listing = replica.listing(row)
+    newest = newest.copy()  # of the table, whose row the next quote overwrites while we ask
     now, live = await _asked(gateway, listing, place)
     document = _receipt(replica, listing, newest, place, age, now, live)
     return web.Response(body=_encode(document), content_type="application/json")
@@ -134,10 +138,10 @@ async def quote(gateway: Gateway, call: Call) -> web.Response:
         detail = f"there is no quote {quote_id!r}, or it is no longer kept here"
         raise Problem(NOT_FOUND, detail, age=age_of_all(gateway))
     age = age_of(gateway, (found.place.shard,))
-    now, live = None, None
+    now, live, kept = None, None, found.quote.copy()
     if gateway.replica.place(found.row) == found.place:
         now, live = await _asked(gateway, found.listing, found.place)
-    document = _receipt(gateway.replica, found.listing, found.quote, found.place, age, now, live)
+    document = _receipt(gateway.replica, found.listing, kept, found.place, age, now, live)
     return web.Response(body=_encode(document), content_type="application/json")
 
 
@@ -153,18 +157,18 @@ async def _asked(
     if routed is None:
         return None, None
     known_seq = gateway.replica.shards[place.shard].position.seq
+    asking = routed.read(place.shard, listing.key, NOW_MS, known_seq=known_seq)
     try:
-        told = await routed.read(place.shard, listing.key, NOW_MS, known_seq=known_seq)
+        age, told = await aged(gateway, place.shard, asking)
+        live = msgspec.convert(told["facts"], LiveFacts | None)
     except (TimeoutError, DeadlinePassed, FailedDependency):
         return None, None
-    live = None if told is None else msgspec.convert(told, LiveFacts)
+    except msgspec.ValidationError as fault:  # of another version, while versions change
+        logger.warning("shard %d explains in words of its own: %s", place.shard, fault)
+        return None, None
     if live is None or live.quote != (place.seq, place.index):
         return None, None
-    view, wall_ms = gateway.replica.shards[place.shard], gateway.clock.wall_ms()
-    old = wall_ms - live.decided_ms > STALE_MS
-    if view.clock == "event":
-        old = age_of(gateway, (place.shard,)).stale  # his time is not ours
-    return Now(as_of=rfc3339(live.decided_ms), stale=old, seq=live.seq), live
+    return Now(as_of=age.as_of, stale=age.stale, seq=live.seq), live
 
 
 def _receipt(

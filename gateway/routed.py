@@ -20,7 +20,7 @@ AskFeatures = Callable[[int, Sequence[int], int, bool], Awaitable[Mapping[str, A
 AskLearning = Callable[[int, str, int], Awaitable[Mapping[str, Any]]]
 """Asks the owner of (shard) what it has learnt of (retailer)'s demand within (deadline_ms)."""
 
-AskFacts = Callable[[int, int, int], Awaitable[Mapping[str, Any] | None]]
+AskFacts = Callable[[int, int, int], Awaitable[Mapping[str, Any]]]
 """Asks the owner of (shard) what explains the price of (listing) now, within (deadline_ms)."""
 
 AskFork = Callable[[Mapping[str, Any], int], Awaitable[Mapping[str, Any]]]
@@ -176,14 +176,14 @@ class RoutedFacts:
 
     async def read(
         self, shard: int, listing: int, deadline_ms: int, *, known_seq: int
-    ) -> Mapping[str, Any] | None:
-        """Return it, ``None`` of a listing that is not known; see :meth:`Questions.answered`."""
+    ) -> Mapping[str, Any]:
+        """Return the mark that it is as of, and ``facts``: null of a listing that is not known.
 
-        async def ask() -> Mapping[str, Any]:
-            return await self._ask(shard, listing, deadline_ms) or {"seq": known_seq}
-
-        told = await self._questions.answered(shard, ask, deadline_ms, known_seq)
-        return told if len(told) > 1 else None
+        See :meth:`Questions.answered`.
+        """
+        return await self._questions.answered(
+            shard, lambda: self._ask(shard, listing, deadline_ms), deadline_ms, known_seq
+        )
 
 
 def _seen(task: asyncio.Task[Mapping[str, Any]]) -> None:

@@ -103,6 +103,15 @@ def compiled_shapes() -> int:
     return compiled(best_of)
 
 
+def profit_bend(elasticity: np.ndarray, curvature: np.ndarray | float) -> np.ndarray:
+    """Return float64[rows], how profit bends around its best price: a dither costs half of it.
+
+    Times the dither's square, as a share of the profit.
+    """
+    bend = elasticity * (1.0 + elasticity) + 2.0 * curvature
+    return np.asarray(np.maximum(bend, BEND_LEAST))
+
+
 def dither_size(
     mean: np.ndarray,
     variance: np.ndarray,
@@ -122,7 +131,7 @@ def dither_size(
         noise: R, the variance of a day's log sales.
         largest: what the policy allows.
     """
-    bend = np.maximum(mean * (1.0 + mean) + 2.0 * curvature, BEND_LEAST)
+    bend = profit_bend(mean, curvature)
     pays = HORIZON_DAYS * np.square(variance) / (np.square(bend) * noise)
     return np.asarray(largest * np.clip(np.log2(np.maximum(pays, 1.0)), 0.0, 1.0))
 

@@ -29,8 +29,13 @@ class TriedModel:
 
     def __init__(self, artefact: Artefact | None) -> None:
         self.artefact = artefact
-        self.known = 0  # listings that it serves, or served until it was rolled back
+        self._served = np.empty(0, dtype=np.uint64)  # keys of listings that it was promoted with
         self.rolled_back_ms: int | None = None
+
+    @property
+    def known(self) -> int:
+        """Return how many listings it serves, or served until it was rolled back."""
+        return len(self._served)
 
     @property
     def version(self) -> str:
@@ -55,7 +60,8 @@ class TriedModel:
                 raise RejectedInput("/model", refusal.reason.partition(": ")[2])
         for change in ours.catalogue:
             rolled_back = change.what == "model" and change.fields["stage"] == "rolled_back"
-            if rolled_back and change.fields["model"] == self.version:
+            ours_is = self.artefact is not None and change.retailer == self.artefact.retailer
+            if rolled_back and ours_is and change.fields["model"] == self.version:
                 self.rolled_back_ms = ours.decided_ms
 
     def _is_recorded(self, run: Any) -> bool:
@@ -84,10 +90,10 @@ class TriedModel:
             )
         if self.rolled_back_ms is not None:
             return ()
-        known = self._known(memory, self.artefact)
-        if known <= self.known:
+        more = np.setdiff1d(self._known(memory, self.artefact), self._served)
+        if not len(more):
             return ()
-        self.known = known
+        self._served = np.union1d(self._served, more)
         number = memory.retailers.numbers[self.artefact.retailer]
         delta = ModelPromoted(
             retailer=self.artefact.retailer,
@@ -98,12 +104,12 @@ class TriedModel:
         )
         return (ObjectDelta(place, delta),)
 
-    def _known(self, memory: Memory, artefact: Artefact) -> int:
-        """Return how many listings there are that the model knows; 0 where nothing is learnt."""
+    def _known(self, memory: Memory, artefact: Artefact) -> np.ndarray:
+        """Return uint64[n], the listings there are that the model knows, once he learns."""
         number = memory.retailers.numbers.get(artefact.retailer, -1)
         if number not in memory.learnt.retailers:
-            return 0
+            return np.empty(0, dtype=np.uint64)
         rows = memory.listings.index.rows(artefact.keys)
         listings = memory.listings.listings.take(rows[rows >= 0])
         mine = (listings["retailer"] == number) & (listings["flags"] & REMOVED == 0)
-        return int(np.count_nonzero(mine))
+        return np.asarray(listings["key"][mine])

@@ -76,7 +76,7 @@ def exam(
     earning = table("Who earns what", *simulated.rival_headings())
     for row in rows:
         earning.add_row(*simulated.rival_cells(row))
-    pages["who_earns_what"] = simulated.rivals_page(rows)
+    pages["who_earns_what"] = simulated.published_page(rows)
     tables = [earning]
     if beliefs := simulated.calibrations(rows):
         held = table("Beliefs, 90 % intervals", *believing.NARROW, believing.COLUMNS[-1])
@@ -147,7 +147,10 @@ def exam(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "exam.md").write_text(
-            simulated.page(rows, {**pages, **parts, **pages}, judged, heading)
+            # A part that has a page of its own is told by that.
+            simulated.page(
+                rows, pages | {k: v for k, v in parts.items() if k not in pages}, judged, heading
+            )
         )
         for file_name, plot in drawn.items():
             (out / file_name).write_text(plot)

@@ -172,6 +172,8 @@ async def _live(
                 raise Ended(str(ending)) from None
             raise
         finally:
+            if run.lines.stopped:
+                say(f"not every record could be kept: {run.lines.stopped}")
             await run.close()
 
 

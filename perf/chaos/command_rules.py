@@ -69,6 +69,7 @@ class CommandLane:
         body.pop("observed_ms", None)  # when it was said is not what it says
         self._judged["command records"] += 1
         if command_id is None:
+            self._settle()
             return  # nobody asked for an answer
         first = self.first.setdefault(command_id, record.offset)
         self.repeated += first != record.offset

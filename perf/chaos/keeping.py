@@ -35,15 +35,22 @@ class Lines:
     """Writes every record down, one file a topic and shard; nothing where nothing is kept."""
 
     def __init__(self, folder: Path | None) -> None:
+        self.stopped = ""  # why nothing more was kept
         self._folder = folder
 
     def note(self, topic: str, shard: int, records: list[Record]) -> None:
-        """Write records down. Blocks for as long as the disk does."""
-        if self._folder is None or not records:
+        """Write records down. Blocks for as long as the disk does.
+
+        A disk that takes no more ends the keeping and not the judging.
+        """
+        if self._folder is None or self.stopped or not records:
             return
         lines = b"".join(_encode(line(topic, each)) + b"\n" for each in records)
-        with (self._folder / f"{topic}-{shard}.jsonl").open("ab") as file:
-            file.write(lines)
+        try:
+            with (self._folder / f"{topic}-{shard}.jsonl").open("ab") as file:
+                file.write(lines)
+        except OSError as error:
+            self.stopped = str(error)
 
 
 def line(topic: str, record: Record) -> Mapping[str, Any]:

@@ -95,7 +95,8 @@ class Run:
         self._sending = make_logs(site.settings)  # the producer's, through the proxy as all others
         generation = site.settings.shards.generation
         checker = Checker(wish.shards, generation=generation, now_ms=_now_ms)
-        following = Following(checker, self._logs, Lines(keep))
+        self.lines = Lines(keep)
+        following = Following(checker, self._logs, self.lines)
         self._retailers = retailers_of(wish.shards)
         address = f"http://127.0.0.1:{site.settings.gateway.port}"
         truths = checker.truths

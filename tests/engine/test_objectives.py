@@ -166,6 +166,28 @@ def test_another_stock_than_was_left_is_answered_at_once() -> None:
     assert shop.world.price(delivered) < 0.95 * before
 
 
+def test_a_clearance_that_has_not_cut_yet_answers_a_delivery_at_once() -> None:
+    shop = Shop(int(UNITS_A_DAY * 45), season_end_ms=T + 50 * DAY).live(12)
+    at, sku = next((at, sku) for at, sku in enumerate(SKUS) if shop.prices()[at] == START)
+    decided = shop.world.send(shop.world.stock(int(shop.left[at] * 5), sku))
+    assert decided.quotes["listing"].tolist() == [shop.world.key(sku)]
+    assert shop.world.price(sku) < 0.95 * START
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["one microbatch", "two"])
+def test_a_count_that_knows_of_the_days_sales_is_no_delivery(together: bool) -> None:
+    """Of a till that tells its sales and the count after them, at once."""
+    stock, by = int(UNITS_A_DAY * 50), {"season_end_ms": T + 50 * DAY}
+    shop = Shop(stock, objective="sell_through", **by).live(8)
+    sku, many = SKUS[0], int(shop.left[0] * 0.4)
+    sold = shop.world.sold(many, sku, source=f"till {sku}", source_seq=1_000)
+    counted = shop.world.stock(int(shop.left[0]) - many, sku, observed_ms=sold.observed_ms + 1)
+    turns = shop.world.shard._memory.learnt.rows["turns"][:1].copy()
+    for deltas in [(sold, counted)] if together else [(sold,), (counted,)]:
+        shop.world.send(*deltas)
+    assert shop.world.shard._memory.learnt.rows["turns"][:1].tolist() == turns.tolist()
+
+
 @pytest.mark.parametrize("asked", [{}, {"objective": "sell_through"}], ids=["profit", "no date"])
 def test_without_a_date_stock_is_no_reason(asked: dict[str, Any]) -> None:
     shop = Shop(int(UNITS_A_DAY * 50), **asked).live(8)

@@ -32,7 +32,8 @@ class Told:
 
     async def ask(self, shard: int, listing: int, deadline_ms: int) -> Any:
         self.asked.append((shard, listing))
-        return msgspec.to_builtins(self.facts)
+        mark = {"seq": 1_000, "decided_ms": 1_800_000_000_000}
+        return {**mark, "facts": msgspec.to_builtins(self.facts)}
 
 
 async def priced(place: Market, **values: int) -> int:
@@ -70,6 +71,50 @@ async def test_an_older_quote_is_told_without_what_is_known_now() -> None:
         _, body = await place.get(f"/api/v1/quotes/{first['quote_id']}")
         assert (body["now"], owner.asked) == (None, [])
         assert all(each["as_of"] == "decision" for each in body["drivers"])
+
+
+async def test_a_quote_stays_itself_while_its_owner_is_asked() -> None:
+    """Another price is decided, and heard, before the owner answers."""
+    async with market(ask_facts=lambda *asked: other_price()) as place:
+        prices = iter((1900, 1950))
+
+        async def other_price() -> Any:
+            again = quoted("acme", "shop", "A-1", next(prices))
+            await place.owner("acme").decide(quotes=[again])
+            await place.caught_up()
+            raise FailedDependency("overthrown")
+
+        await priced(place)
+        _, first = await place.get("/api/v1/products/A-1/recommendation")
+        _, body = await place.get(PATH)
+        assert body["recommendation"]["quote_id"] == first["quote_id"]
+        same = first.keys() & body["recommendation"].keys()
+        assert {name: first[name] for name in same} == {
+            name: body["recommendation"][name] for name in same
+        }
+        assert "18.50 EUR is in force" in body["text"]
+        _, next_one = await place.get("/api/v1/products/A-1/recommendation")
+        _, kept = await place.get(f"/api/v1/quotes/{next_one['quote_id']}")
+        assert "19.00 EUR is in force" in kept["text"]
+
+
+async def test_words_of_another_version_leave_a_receipt_as_it_is() -> None:
+    async def ask(*asked: Any) -> Any:
+        return {"seq": 1_000, "decided_ms": 1_800_000_000_000, "facts": {"quote": "what?"}}
+
+    async with market(ask_facts=ask) as place:
+        await priced(place)
+        status, body = await place.get(PATH)
+        assert (status, body["now"]) == (200, None)
+
+
+async def test_an_owner_of_the_past_explains_nothing() -> None:
+    async def ask(*asked: Any) -> Any:
+        return {"seq": -5, "decided_ms": 1_800_000_000_000, "facts": None}
+
+    async with market(ask_facts=ask) as place:
+        await priced(place)
+        assert (await place.get(PATH))[1]["now"] is None
 
 
 async def test_what_is_told_of_another_quote_is_left_out() -> None:

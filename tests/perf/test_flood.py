@@ -8,13 +8,12 @@ from perf.flood import CHANNEL, RETAILER, RIVAL_NAMES, catalogue, now_ms, price_
 from repricer import Shard, State, decide
 
 LISTINGS = 400
-AT_MS = now_ms()  # what is filled says that it was seen now
 
 
 def filled(*, following: bool) -> Shard:
     shard = Shard()
-    for step, piece in enumerate(catalogue(LISTINGS, following=following)):
-        decide(shard, piece, AT_MS + step)
+    for piece in catalogue(LISTINGS, following=following):
+        decide(shard, piece, now_ms())  # at which the flood says that it was seen
     return shard
 
 
@@ -22,8 +21,8 @@ def filled(*, following: bool) -> Shard:
 def test_the_breaker_has_no_reason_to_halt_what_is_filled(following: bool) -> None:
     shard = Shard()
     states = set()
-    for step, piece in enumerate(catalogue(LISTINGS, following=following)):
-        decided = decide(shard, piece, AT_MS + step)
+    for piece in catalogue(LISTINGS, following=following):
+        decided = decide(shard, piece, now_ms())
         assert not [each for each in decided.catalogue if each.what == "breaker"]
         states |= set(decided.quotes["state"].tolist())
     assert states == {State.LIVE}
@@ -33,8 +32,8 @@ def moved(shard: Shard) -> tuple[int, int]:
     """Send what a flood sends, as single deltas; return quotes and facts."""
     random = np.random.default_rng(7)
     quotes = facts = 0
-    for turn in range(20):
-        now_ms = AT_MS + 1_000 * (turn + 1)
+    for _ in range(20):
+        at_ms = shard.decided_ms + 1_000
         told = [
             CompetitorPriced(
                 retailer=RETAILER,
@@ -42,12 +41,12 @@ def moved(shard: Shard) -> tuple[int, int]:
                 sku=sku_of(number),
                 rival=RIVAL_NAMES[number % len(RIVAL_NAMES)],
                 price_minor=price_of(number) + int(random.integers(-60, 60)),
-                observed_ms=now_ms,
+                observed_ms=at_ms,
             )
             for number in random.integers(0, LISTINGS, 100).tolist()
         ]
         facts += len(told)
-        quotes += len(decide(shard, told, now_ms).quotes)
+        quotes += len(decide(shard, told, at_ms).quotes)
     return quotes, facts
 
 

@@ -201,7 +201,7 @@ class Driven:
         )
 
 
-class Watched(Protocol):
+class Witness(Protocol):
     """Somebody who looks on."""
 
     def before(self, driven: Driven) -> None:
@@ -215,7 +215,7 @@ def sit(
     world: PricedWorld,
     policy: dict[str, object] | None = None,
     told: Callable[[int], None] = lambda day: None,
-    watch: Watched | None = None,
+    watch: Witness | None = None,
 ) -> Result:
     """Let the shard price a world to its end, and score it.
 

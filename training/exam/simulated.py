@@ -10,7 +10,7 @@ from msgspec.structs import asdict
 
 from training.exam.calibration import Calibration, Watch, calibration_verdicts
 from training.exam.driving import Result, sit
-from training.exam.rivals import RULES, shares, told_share
+from training.exam.published_rules import PUBLISHED, shares, told_share
 from training.worlds.priced import PricedWorld
 from training.worlds.settings import PERTURBED, SCENARIOS
 
@@ -35,7 +35,7 @@ class Row(Struct, frozen=True, kw_only=True):
     seeds: tuple[int, ...]
     results: tuple[Result, ...]
     calibration: Calibration | None  # over all seeds; None: not a whole week was priced
-    rivals: tuple[dict[str, float], ...]  # shares of published rules, a seed each
+    published: tuple[dict[str, float], ...]  # shares of published rules, a seed each
 
     def mean(self, name: str) -> float:
         """Return the mean of one score over the seeds."""
@@ -47,7 +47,7 @@ class Row(Struct, frozen=True, kw_only=True):
 
     def rival(self, name: str) -> float:
         """Return the mean share of a published rule."""
-        return float(np.mean([each[name] for each in self.rivals]))
+        return float(np.mean([each[name] for each in self.published]))
 
     @property
     def lowest_gap(self) -> float:
@@ -85,17 +85,17 @@ def examine(
     """Give the row of each world, in order; ``told`` is called after each day of each seed."""
     for name in worlds:
         setting = SCENARIOS.get(name) or PERTURBED[name]
-        watch, results, rivals = Watch(), [], []
+        watch, results, published = Watch(), [], []
         for seed in seeds:
             make = partial(PricedWorld, setting, seed, listings, days)
             results.append(sit(make(), policy, told=lambda day: told(), watch=watch))
-            rivals.append(shares(make))
+            published.append(shares(make))
         yield Row(
             world=name,
             seeds=tuple(seeds),
             results=tuple(results),
             calibration=watch.calibration(),
-            rivals=tuple(rivals),
+            published=tuple(published),
         )
 
 
@@ -127,7 +127,7 @@ def verdicts(rows: Sequence[Row]) -> list[tuple[str, bool]]:
     judged.append((f"guardrail violations {violations} = 0", violations == 0))
     judged.append((f"trips of the breaker {trips} = 0", trips == 0))
     for row in rows:
-        best = max(RULES, key=row.rival)
+        best = max(PUBLISHED, key=row.rival)
         share = row.mean("share")
         told = f"{row.world}: share {share:.4f} >= {row.rival(best):.4f} of the best rule, {best}"
         judged.append((told, share >= row.rival(best)))
@@ -141,17 +141,17 @@ def calibrations(rows: Sequence[Row]) -> list[tuple[str, Calibration]]:
 
 def rival_headings() -> list[str]:
     """Return the headings of the table of who earns what."""
-    return ["world", "fixed", *(name.replace("_", " ") for name in RULES), "repricer"]
+    return ["world", "fixed", *(name.replace("_", " ") for name in PUBLISHED), "repricer"]
 
 
 def rival_cells(row: Row) -> list[str]:
     """Return who earns what of the clairvoyant's profit, and in brackets the gap closed."""
     fixed = row.mean("fixed")
-    told = [told_share(row.rival(name), fixed) for name in RULES]
+    told = [told_share(row.rival(name), fixed) for name in PUBLISHED]
     return [row.world, f"{fixed:.4f}", *told, told_share(row.mean("share"), fixed)]
 
 
-def rivals_page(rows: Sequence[Row]) -> str:
+def published_page(rows: Sequence[Row]) -> str:
     """Return the table of who earns what, in Markdown."""
     names = rival_headings()
     lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
@@ -215,7 +215,7 @@ def plain(rows: Sequence[Row]) -> dict[str, Any]:
                 "seeds": list(row.seeds),
                 "results": [asdict(result) for result in row.results],
                 "calibration": to_builtins(row.calibration),
-                "rivals": list(row.rivals),
+                "published": list(row.published),
             }
             for row in rows
         ]

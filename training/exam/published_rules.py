@@ -79,7 +79,7 @@ def _marked_up(world: PricedWorld, variance: np.ndarray, covariance: np.ndarray)
     return np.where(told, world.cost * slope / (1.0 + slope), world.today)
 
 
-RULES: dict[str, Rule] = {
+PUBLISHED: dict[str, Rule] = {
     "cost_plus": cost_plus,
     "match_rival": match_rival,
     "listing_ols": listing_ols,
@@ -117,7 +117,7 @@ def earned_by_clairvoyant(world: PricedWorld) -> float:
 def shares(make: Callable[[], PricedWorld]) -> dict[str, float]:
     """Return each rule's share of the clairvoyant's profit; ``make`` gives the same world anew."""
     best = earned_by_clairvoyant(make())
-    return {name: earned_by(rule, make()) / best for name, rule in RULES.items()}
+    return {name: earned_by(rule, make()) / best for name, rule in PUBLISHED.items()}
 
 
 def told_share(share: float, fixed: float) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from training.exam.rivals import RULES, Past, listing_ols, match_rival, shares
+from training.exam.published_rules import PUBLISHED, Past, listing_ols, match_rival, shares
 from training.worlds.priced import PricedWorld
 from training.worlds.settings import SCENARIOS
 
@@ -15,7 +15,7 @@ from training.worlds.settings import SCENARIOS
 def test_they_earn_what_papers_say(name: str) -> None:
     """Below the clairvoyant; least squares pooled over groups does harm, most with bad history."""
     found = shares(partial(PricedWorld, SCENARIOS[name], 3, 300, 70))
-    assert set(found) == set(RULES)
+    assert set(found) == set(PUBLISHED)
     assert all(0.8 < share < 1.0 for share in found.values()), found
     assert found["group_ols"] < 0.95
     assert found == shares(partial(PricedWorld, SCENARIOS[name], 3, 300, 70)), "it repeats"
