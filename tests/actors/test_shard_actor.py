@@ -407,7 +407,9 @@ async def test_features_wait_at_the_gate_and_a_strong_one_for_a_later_mark(place
 async def test_what_explains_a_price_waits_at_the_gate(place: Home) -> None:
     await place.send(count("a", 50, 1))
     owner = await live(place.owner(heartbeat_ms=60_000))
-    assert await owner.live_facts(LISTING, 100) is None, "the toy shard knows none"
+    told = await owner.live_facts(LISTING, 100)
+    assert told["facts"] is None, "the toy shard knows none"
+    assert (told["seq"], told["decided_ms"]) == (owner._shard.seq, owner._shard.decided_ms)
     owner._gate.close()
     with pytest.raises(DeadlinePassed):
         await owner.live_facts(LISTING, 10)

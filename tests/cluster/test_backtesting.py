@@ -154,7 +154,7 @@ def candidate(settings: Settings, *, elasticity: float, version: str = "m-1") ->
     return asyncio.run(make_registry(settings).add(trained, 1))
 
 
-def tested(
+def answered(
     capsys: pytest.CaptureFixture[str], settings: Settings, *words: str
 ) -> tuple[int, dict[str, Any]]:
     one = ["--json", "--set", "shards.count=1"]
@@ -170,9 +170,9 @@ def test_another_model_serves_as_champion_and_is_told_as_a_policy_is(
     settings = asyncio.run(recorded(tmp_path / "data", learning=True))
     steep = candidate(settings, elasticity=-6.0)
     flat = candidate(settings, elasticity=-1.5, version="m-2")
-    _, cheap = tested(capsys, settings, "--model", steep.model)
-    _, dear = tested(capsys, settings, "--model", flat.model)
-    _, rules = tested(capsys, settings, "--model", "rules")
+    _, cheap = answered(capsys, settings, "--model", steep.model)
+    _, dear = answered(capsys, settings, "--model", flat.model)
+    _, rules = answered(capsys, settings, "--model", "rules")
     assert (cheap["model"], cheap["model_listings"]) == ("m-1", 30)
     assert cheap["other"] > 0 and dear["other"] > 0
     for each in (cheap, dear):
@@ -190,17 +190,17 @@ def test_a_model_that_is_not_whole_or_not_there_is_told_as_such(
 ) -> None:
     settings = asyncio.run(recorded(tmp_path / "data", learning=True))
     card = candidate(settings, elasticity=-3.0)
-    assert tested(capsys, settings, "--model", "m-9")[0] == NOT_FOUND
-    code, told = tested(capsys, settings, "--model", "m-1", "--retailer", "acme")
+    assert answered(capsys, settings, "--model", "m-9")[0] == NOT_FOUND
+    code, told = answered(capsys, settings, "--model", "m-1", "--retailer", "acme")
     assert code == NOT_FOUND and "acme has no model m-1" in json.dumps(told)
     blobs = make_blobs(settings)
     key = artefact_key("demo", card.model)
     other = encode_artefact("m-1", "demo", np.zeros(0, np.uint64), np.zeros(0, PREDICTION_DTYPE))
     asyncio.run(blobs.put(key, other))
-    code, told = tested(capsys, settings, "--model", "m-1")
+    code, told = answered(capsys, settings, "--model", "m-1")
     assert code == USAGE and "another checksum" in json.dumps(told)
     asyncio.run(blobs.delete(key))
-    code, told = tested(capsys, settings, "--model", "m-1")
+    code, told = answered(capsys, settings, "--model", "m-1")
     assert code == NOT_FOUND and "the artefact of m-1 of demo is gone" in json.dumps(told)
 
 
@@ -209,9 +209,9 @@ def test_a_model_of_a_retailer_who_does_not_learn_never_serves(
 ) -> None:
     settings = asyncio.run(recorded(tmp_path / "data"))
     candidate(settings, elasticity=-3.0)
-    code, told = tested(capsys, settings, "--model", "m-1")
+    code, told = answered(capsys, settings, "--model", "m-1")
     assert code == USAGE and "never served" in json.dumps(told)
-    _, result = tested(capsys, settings, "--model", "m-1", "--learning")
+    _, result = answered(capsys, settings, "--model", "m-1", "--learning")
     assert result["model_listings"] == 30
 
 
@@ -246,9 +246,9 @@ def test_recorded_promotions_are_left_out(
             return at.settings, not at.shard.models()
 
     settings, rolled_back = asyncio.run(lived())
-    code, same = tested(capsys, settings)
+    code, same = answered(capsys, settings)
     assert (code, same["differences"]) == (OK, 0)
-    _, again = tested(capsys, settings, "--model", "m-1")
-    _, rules = tested(capsys, settings, "--model", "rules")
+    _, again = answered(capsys, settings, "--model", "m-1")
+    _, rules = answered(capsys, settings, "--model", "rules")
     assert rules["other"] > again["other"]
     assert again["model_rolled_back"] == rolled_back

@@ -46,7 +46,7 @@ def test_what_is_sat_is_written_down(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert json.loads((out / "exam.json").read_bytes()) == document
     (world,) = document["worlds"]
     assert world["calibration"]["forecasts"] == 40
-    assert set(world["rivals"][0]) >= {"cost_plus", "group_ols"}
+    assert set(world["published"][0]) >= {"cost_plus", "group_ols"}
     assert document["orange_juice"]["cells"] > 100
     assert document["off_policy"]["cells"] > 100
     page = (out / "exam.md").read_text()

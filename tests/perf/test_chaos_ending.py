@@ -12,6 +12,7 @@ import pytest
 
 from perf.chaos import __main__ as program
 from perf.chaos.ending import ENDING, Ended, Ending
+from perf.chaos.keeping import Lines
 from perf.chaos.run import Wish
 from perf.real_stack import EngineUnderTest
 
@@ -67,6 +68,7 @@ class FakeRun:
     def __init__(self, places: Places) -> None:
         self.live = places.live
         self.close = self._close
+        self.lines = Lines(None)
 
     async def _close(self) -> None:
         """Let go of nothing."""
