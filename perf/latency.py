@@ -66,6 +66,10 @@ PROBED_COST = 1000
 """At their price of 1700 no guardrail binds. Where the largest step does, another cost leaves the
 price as it is, and nothing new is quoted."""
 
+LEARNT_MARGIN = 0.405
+"""Of the probed listings' floor where demand is learnt: one that has not decided yet keeps its price,
+whatever it costs, so it is its floor that a dearer cost moves."""
+
 SOLD = 0.1
 """Share of sales among the deltas, where demand is learnt."""
 
@@ -107,6 +111,15 @@ def opening(listings: int, probed: int = 0, *, learning: bool = False) -> Iterat
                 retailer=RETAILER, scope="retailer", fields={"learning": True}, observed_ms=at_ms
             )
         )
+        retailer.append(
+            PolicyChanged(
+                retailer=RETAILER,
+                scope="category",
+                key=PROBED,
+                fields={"min_margin": LEARNT_MARGIN},
+                observed_ms=at_ms,
+            )
+        )
     yield retailer
     for begin in range(0, listings, 5000):
         numbers = range(begin, min(begin + 5000, listings))
@@ -118,7 +131,11 @@ def opening(listings: int, probed: int = 0, *, learning: bool = False) -> Iterat
                 title=f"Thing {number}",
                 category=PROBED if number >= listings - probed else f"category-{number % 50}",
                 price_minor=1700 if number >= listings - probed else 1500 + number % 700,
-                cost_minor=PROBED_COST if number >= listings - probed else 900 + number % 500,
+                # The others' markup is one at which the default model leaves a price about where it
+                # is: of prices that all leap at once the breaker would halt the retailer.
+                cost_minor=PROBED_COST
+                if number >= listings - probed
+                else (1500 + number % 700) * 8 // 13,
                 observed_ms=now_ms(),
             )
             for number in numbers
@@ -179,24 +196,32 @@ def background(
 
 
 def probing(
-    listings: int, probed: int, begin_ms: int, per_s: float, seconds: float, before: int = 0
+    listings: int,
+    probed: int,
+    begin_ms: int,
+    per_s: float,
+    seconds: float,
+    before: int = 0,
+    *,
+    learning: bool = False,
 ) -> tuple[list[Planned], list[Probe]]:
     """Return the probes' deltas, from the end of the warming up on, and the probes.
 
     ``before`` tells how many went before in earlier runs: one that set the same cost again would
-    decide nothing.
+    decide nothing. Where demand is learnt costs only rise, and push prices up by their floor.
     """
     planned, probes = [], []
     for name in range(int(per_s * (seconds - WARM_S))):
         turn = before + name
         number = listings - 1 - turn % probed
         due_s = WARM_S + (name + 0.37) / per_s
-        rises = (turn // probed) % 2 == 0
+        rounds = turn // probed + 1
+        rises = rounds if learning else rounds % 2
         delta = CostChanged(
             retailer=RETAILER,
             channel=CHANNEL,
             sku=sku_of(number),
-            cost_minor=round(PROBED_COST * (1.04 if rises else 1.0)),
+            cost_minor=round(PROBED_COST * 1.04**rises),
             observed_ms=begin_ms + int(due_s * 1000),
         )
         planned.append(Planned(due_s, delta, name))
@@ -234,7 +259,13 @@ async def measure(
     begin_s, begin_ms = time.monotonic() + ahead_s, time.time() * 1000 + ahead_s * 1000
     touched = options.listings - options.probed
     planned, probes = probing(
-        options.listings, options.probed, int(begin_ms), options.probes_per_s, seconds, before
+        options.listings,
+        options.probed,
+        int(begin_ms),
+        options.probes_per_s,
+        seconds,
+        before,
+        learning=options.learning,
     )
     noise = background(
         np.random.default_rng(options.seed + before),

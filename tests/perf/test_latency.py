@@ -17,6 +17,7 @@ from perf.latency import (
     WARM_S,
     background,
     name_of,
+    now_ms,
     opening,
     probing,
     whole_p99_ms,
@@ -26,6 +27,7 @@ from perf.probes import Probe, Recorded, judged
 from persistence.memory_log import MemoryLogs
 from persistence.ports import DELTAS
 from persistence.wire import read_facts
+from repricer import Shard, State, decide
 
 
 def counted(sku: str, units: int) -> StockCounted:
@@ -137,6 +139,22 @@ def test_where_demand_is_learnt_things_are_sold() -> None:
     assert UnitsSold not in kinds(0.0)
     assert 100 < kinds(0.1).count(UnitsSold) < 300
     (named, *_) = opening(1, learning=True)
-    (policy,) = [delta for delta in named if isinstance(delta, PolicyChanged)]
-    assert policy.fields == {"learning": True}
+    told = [delta.fields for delta in named if isinstance(delta, PolicyChanged)]
+    assert {"learning": True} in told
     assert not any(isinstance(delta, PolicyChanged) for delta in next(opening(1)))
+
+
+@pytest.mark.parametrize("learning", [False, True], ids=["rules", "learning"])
+def test_every_probe_moves_a_price_and_no_breaker_stops_it(learning: bool) -> None:
+    shard = Shard()
+    for piece in opening(200, 20, learning=learning):
+        decided = decide(shard, piece, now_ms())
+        assert not [each for each in decided.catalogue if each.what == "breaker"]
+        assert set(decided.quotes["state"].tolist()) <= {State.LIVE}
+    # Three rounds over all of the probed listings.
+    planned, _ = probing(200, 20, now_ms(), 20, WARM_S + 3, learning=learning)
+    assert len(planned) == 60
+    for each in planned:
+        (quote,) = decide(shard, [each.delta], shard.decided_ms + 1_000).quotes
+        assert quote["in_force_minor"] != quote["previous_minor"]
+        assert quote["state"] == State.LIVE
