@@ -67,8 +67,8 @@ PROBED_COST = 1000
 price as it is, and nothing new is quoted."""
 
 LEARNT_MARGIN = 0.405
-"""Of the probed listings' floor where demand is learnt: one that has not decided yet keeps its price,
-whatever it costs, so it is its floor that a dearer cost moves."""
+"""Of the probed listings' floor where demand is learnt: one that has not decided yet keeps its
+price, whatever it costs, so it is its floor that a dearer cost moves."""
 
 SOLD = 0.1
 """Share of sales among the deltas, where demand is learnt."""
