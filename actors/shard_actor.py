@@ -299,15 +299,9 @@ class ShardActor:
         Raises:
             DeadlinePassed: nothing was recorded in time, or others were told before.
         """
-        self._assert_live()
-        try:
-            async with asyncio.timeout(deadline_ms / 1000), self._telling:
-                await self._gate.opened(deadline_ms)
-                shard = self._shard
-                mark = {"seq": shard.seq, "decided_ms": shard.decided_ms}
-                return {**mark, "learning": shard.learning(retailer, fit=False)}
-        except TimeoutError:
-            raise DeadlinePassed(f"not told within {deadline_ms} ms; ask again") from None
+        return await self._told(
+            "learning", lambda shard: shard.learning(retailer, fit=False), deadline_ms
+        )
 
     async def live_facts(self, listing: int, deadline_ms: int) -> dict[str, Any]:
         """Return ``facts``, what explains a listing's price now and its quote does not hold.
@@ -318,13 +312,22 @@ class ShardActor:
         Raises:
             DeadlinePassed: nothing was recorded in time, or others were told before.
         """
+        return await self._told("facts", lambda shard: shard.live_facts(listing), deadline_ms)
+
+    async def _told(
+        self, name: str, tell: Callable[[OwnedShard], Any], deadline_ms: int
+    ) -> dict[str, Any]:
+        """Return what ``tell`` tells under its name, and the mark that it is as of; one at a time.
+
+        Raises:
+            DeadlinePassed: nothing was recorded in time, or others were told before.
+        """
         self._assert_live()
         try:
             async with asyncio.timeout(deadline_ms / 1000), self._telling:
                 await self._gate.opened(deadline_ms)
                 shard = self._shard
-                mark = {"seq": shard.seq, "decided_ms": shard.decided_ms}
-                return {**mark, "facts": shard.live_facts(listing)}
+                return {"seq": shard.seq, "decided_ms": shard.decided_ms, name: tell(shard)}
         except TimeoutError:
             raise DeadlinePassed(f"not told within {deadline_ms} ms; ask again") from None
 
