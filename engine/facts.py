@@ -63,8 +63,9 @@ def apply_facts(memory: Memory, work: Work, facts: FactColumns) -> None:
         which = np.flatnonzero(sound & (facts.kind == kind))
         if len(which):
             touched[apply(memory, work, facts, rows, which)] = True
-    if work.counts:
-        _note_recounts(memory, work, facts, rows, touched)
+    if work.counts is not None:
+        _note_recounts(memory, work, work.counts, facts, rows, touched)
+        work.counts = None
     which = np.flatnonzero(touched)
     if len(which):
         work.touch(
@@ -223,12 +224,17 @@ def _set_stock(
     later = listings["sale_ms"][row] > observed[:, None]
     since = (listings["sale_units"][row] * later).sum(axis=1, dtype=np.int64)
     listings["sold_since"][row] = np.minimum(since, UNITS_MAX)
-    work.counts.append(Counts(row, expected, on_hand(listings, row)))
+    work.counts = Counts(row, expected, on_hand(listings, row))
     return np.asarray(which[last])
 
 
 def _note_recounts(
-    memory: Memory, work: Work, facts: FactColumns, rows: np.ndarray, taken: np.ndarray
+    memory: Memory,
+    work: Work,
+    counts: Counts,
+    facts: FactColumns,
+    rows: np.ndarray,
+    taken: np.ndarray,
 ) -> None:
     """Note the rows of a block that were counted at another stock than sales had left.
 
@@ -239,15 +245,15 @@ def _note_recounts(
     """
     known = taken & (facts.kind == UNITS_SOLD)
     known &= facts.observed_ms <= memory.listings.listings["stock_ms"][rows]
-    for counts in work.counts:
-        left = counts.expected.astype(np.int64)
-        of = {row: at for at, row in enumerate(counts.rows.tolist())} if known.any() else {}
-        for fact in np.flatnonzero(known).tolist():
-            if (at := of.get(int(rows[fact]), -1)) >= 0 and left[at] >= 0:
-                left[at] = max(int(left[at]) - int(facts.amount[fact]), 0)
-        off = np.abs(counts.found - left) > RECOUNT_SHARE * left
-        work.recounted.append(counts.rows[off | (counts.expected < 0)])
-    work.counts.clear()
+    known &= np.isin(rows, counts.rows)
+    order = np.argsort(counts.rows)
+    at = order[np.searchsorted(counts.rows, rows[known], sorter=order)]
+    sold = np.zeros(len(counts.rows), dtype=np.int64)
+    np.add.at(sold, at, facts.amount[known])
+    left = np.maximum(counts.expected - sold, 0)
+    off = (counts.expected < 0) | (np.abs(counts.found - left) > RECOUNT_SHARE * left)
+    if off.any():
+        work.recounted.append(counts.rows[off])
 
 
 def _add_sales(

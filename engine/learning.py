@@ -587,8 +587,11 @@ def _restocked(memory: Memory, work: Work, rows: np.ndarray, listings: np.ndarra
     """Return bool[rows], which were counted in a season at another stock than sales had left."""
     if not work.recounted:
         return np.zeros(len(rows), dtype=bool)
-    ends = policies_of(memory, rows, listings)["season_end_ms"] > work.now_ms
-    return ends & np.isin(rows, np.concatenate(work.recounted))
+    found = np.isin(rows, np.concatenate(work.recounted))
+    at = np.flatnonzero(found)
+    ends_ms = policies_of(memory, rows[at], listings.take(at))["season_end_ms"]
+    found[at] = ends_ms > work.now_ms
+    return found
 
 
 def _dither_scale(

@@ -66,8 +66,8 @@ def live_facts(memory: Memory, row: int, seq: int, now_ms: int) -> LiveFacts:
         return told
     held = memory.learnt.retailers[int(listings["retailer"][0])]
     learnt = memory.learnt.rows.take(rows)
-    alone, named = _alone(memory, row)
-    said = None if alone else told_model(memory, row)
+    said = told_model(memory, row)
+    alone, named = _alone(memory, row) if said is None else ("", "")
     wishes = learnt_wishes(memory, rows, listings, arm_minor)
     positioned = bool(asked[0]) and int(seen.landed_minor[0]) > 0
     speaks = wishes is not None and len(wishes.at) == 1 and not positioned
@@ -90,11 +90,9 @@ def live_facts(memory: Memory, row: int, seq: int, now_ms: int) -> LiveFacts:
 
 
 def _alone(memory: Memory, row: int) -> tuple[Alone, str]:
-    """Return why no trained model speaks for a row, and the one that does not."""
+    """Return why no trained model speaks for a row that none does for, and which does not."""
     number = int(memory.listings.listings["retailer"][row])
     places = memory.serving.of(number)
-    if told_model(memory, row) is not None:
-        return "", ""
     if CHAMPION in places:
         return "unknown", places[CHAMPION].version
     if CANARY in places:

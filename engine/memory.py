@@ -167,7 +167,7 @@ class Work:
         self.catalogue: list[CatalogueChange] = []
         self.outcomes: list[Outcome] = []
         self.changed: list[bytes | np.ndarray] = []  # of global state, for the digest
-        self.counts: list[Counts] = []  # of the block that is being applied
+        self.counts: Counts | None = None  # of the block that is being applied
         self.recounted: list[np.ndarray] = []  # rows with another stock than sales had left
         self._rows: list[np.ndarray] = []
         self._lanes: list[np.ndarray] = []
