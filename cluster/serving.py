@@ -56,10 +56,7 @@ class OwnerReads:
             DeadlinePassed: the owner answered that it could not in time.
             FailedDependency: there is no owner, or it did not answer.
         """
-        answer: Mapping[str, Any] = await self._act(
-            shard, "features", deadline_ms, listings=listings, strong=strong
-        )
-        return answer
+        return await self._act(shard, "features", deadline_ms, listings=listings, strong=strong)
 
     async def learning(self, shard: int, retailer: str, deadline_ms: int) -> Mapping[str, Any]:
         """Return what is learnt of a retailer's demand and the mark that it is as of.
@@ -68,10 +65,7 @@ class OwnerReads:
             DeadlinePassed: the owner answered that it could not in time.
             FailedDependency: there is no owner, or it did not answer.
         """
-        answer: Mapping[str, Any] = await self._act(
-            shard, "learning", deadline_ms, retailer=retailer
-        )
-        return answer
+        return await self._act(shard, "learning", deadline_ms, retailer=retailer)
 
     async def live_facts(self, shard: int, listing: int, deadline_ms: int) -> Mapping[str, Any]:
         """Return what explains a listing's price now and the mark that it is as of.
@@ -80,17 +74,17 @@ class OwnerReads:
             DeadlinePassed: the owner answered that it could not in time.
             FailedDependency: there is no owner, or it did not answer.
         """
-        answer: Mapping[str, Any] = await self._act(
-            shard, "live-facts", deadline_ms, listing=listing
-        )
-        return answer
+        return await self._act(shard, "live-facts", deadline_ms, listing=listing)
 
-    async def _act(self, shard: int, act: str, deadline_ms: int, **asked: Any) -> Any:
+    async def _act(self, shard: int, act: str, deadline_ms: int, **asked: Any) -> Mapping[str, Any]:
         card = self._owners.get(shard)
         if card is None or not lives(card.process):
             card = self._find(shard)
         arguments = {**asked, "deadline_ms": deadline_ms}
-        return await self._control.act(card.address, act, arguments, deadline_s=deadline_ms / 1000)
+        answer: Mapping[str, Any] = await self._control.act(
+            card.address, act, arguments, deadline_s=deadline_ms / 1000
+        )
+        return answer
 
     def _find(self, shard: int) -> OwnerCard:
         try:

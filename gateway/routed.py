@@ -7,7 +7,7 @@ which may be older than the question; it shares the next one, with everybody els
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from engine.errors import FailedDependency
 
@@ -25,6 +25,8 @@ AskFacts = Callable[[int, int, int], Awaitable[Mapping[str, Any]]]
 
 AskFork = Callable[[Mapping[str, Any], int], Awaitable[Mapping[str, Any]]]
 """Asks a fork of a shard a question, named in it, within (deadline_ms)."""
+
+About = TypeVar("About")
 
 ASKED_MAX = 1000
 """Listings asked about at the same time; more are refused at once."""
@@ -151,39 +153,31 @@ class RoutedFeatures:
         )
 
 
-class RoutedLearning:
+class _Routed(Generic[About]):
+    """What an owner tells about one thing of his, with the mark that it is as of."""
+
+    def __init__(self, ask: Callable[[int, About, int], Awaitable[Mapping[str, Any]]]) -> None:
+        self._ask = ask
+        self._questions = Questions()
+
+    async def read(
+        self, shard: int, about: About, deadline_ms: int, *, known_seq: int
+    ) -> Mapping[str, Any]:
+        """Return what its owner tells; see :meth:`Questions.answered`."""
+        return await self._questions.answered(
+            shard, lambda: self._ask(shard, about, deadline_ms), deadline_ms, known_seq
+        )
+
+
+class RoutedLearning(_Routed[str]):
     """What is learnt of a retailer's demand, which only the owners of his shards can tell."""
 
-    def __init__(self, ask: AskLearning) -> None:
-        self._ask = ask
-        self._questions = Questions()
 
-    async def read(
-        self, shard: int, retailer: str, deadline_ms: int, *, known_seq: int
-    ) -> Mapping[str, Any]:
-        """Return what a shard has learnt; see :meth:`Questions.answered`."""
-        return await self._questions.answered(
-            shard, lambda: self._ask(shard, retailer, deadline_ms), deadline_ms, known_seq
-        )
+class RoutedFacts(_Routed[int]):
+    """What explains a listing's price now and no quote holds, which only its owner can tell.
 
-
-class RoutedFacts:
-    """What explains a price now and no quote holds, which only the owner can tell."""
-
-    def __init__(self, ask: AskFacts) -> None:
-        self._ask = ask
-        self._questions = Questions()
-
-    async def read(
-        self, shard: int, listing: int, deadline_ms: int, *, known_seq: int
-    ) -> Mapping[str, Any]:
-        """Return the mark that it is as of, and ``facts``: null of a listing that is not known.
-
-        See :meth:`Questions.answered`.
-        """
-        return await self._questions.answered(
-            shard, lambda: self._ask(shard, listing, deadline_ms), deadline_ms, known_seq
-        )
+    ``facts`` of an answer is null of a listing that is not known.
+    """
 
 
 def _seen(task: asyncio.Task[Mapping[str, Any]]) -> None:
