@@ -9,7 +9,7 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.structs import RecordMetadata
 
@@ -157,6 +157,20 @@ async def drop_producer(producer: AIOKafkaProducer) -> None:
         await asyncio.wait([sender], timeout=0.1)
         sender.cancel()
     await producer.client.close()  # what a request in flight connected to meanwhile
+
+
+async def drop_consumer(consumer: AIOKafkaConsumer) -> None:
+    """End a consumer, and its connections whatever it is doing.
+
+    ``stop`` waits for each fetch that it cancels, and one that is about to be tried again ends it
+    by its own cancellation. The connections would stay then, and a task that renews metadata over
+    them for as long as the process lives.
+    """
+    try:
+        await consumer.stop()
+    finally:
+        async with asyncio.timeout(CLOSE_DEADLINE_MS / 1000):
+            await consumer._client.close()
 
 
 def _consume(future: "asyncio.Future[Any]") -> None:

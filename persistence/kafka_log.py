@@ -32,7 +32,7 @@ from engine.errors import (
     LogTruncated,
     SettingsRefused,
 )
-from persistence.kafka_appender import Dropped, KafkaAppender
+from persistence.kafka_appender import Dropped, KafkaAppender, drop_consumer
 from persistence.kafka_batches import FetchedBatches
 from persistence.kafka_refusals import FAILURES, failure, refuse_code
 from persistence.ports import (
@@ -304,7 +304,7 @@ class KafkaLog:
         """Forget the consumer; the next call makes another."""
         self._drops += 1
         if self._consumer is not None:
-            self._dropped.add(self._consumer.stop())
+            self._dropped.add(drop_consumer(self._consumer))
             self._consumer, self._after = None, None
 
     async def _connected(self) -> AIOKafkaConsumer:
@@ -330,7 +330,7 @@ class KafkaLog:
                 if drops != self._drops:
                     raise FailedDependency(f"{self._place}: closed while it was being opened")
             except BaseException:
-                self._dropped.add(consumer.stop())
+                self._dropped.add(drop_consumer(consumer))
                 raise
             consumer.assign([self._place])
             # Without a position it would look for a committed one; the first read has ours.
