@@ -18,6 +18,9 @@ import numpy as np
 from msgspec import Struct
 
 from engine.errors import RejectedInput
+from engine.hindsight import Hindsight, look_back, unripe
+from engine.levels import NEVER, Levels
+from engine.rhythm import columns_of, season_of, season_told
 from engine.sales_rows import (
     HOW_TO_COUNT,
     covariate_names_of,
@@ -38,9 +41,6 @@ from kernels.hyperparameters import FLATTEST, GAINS, SLOW_UNITS
 
 AHEAD_MAX = 1_000
 """Periods ahead that a forecast may be asked for: further on it would say nothing."""
-
-NEVER = np.iinfo(np.int32).min
-"""Stands for the last period of an item that was never seen."""
 
 
 class Elasticities(Struct, frozen=True, eq=False):
@@ -71,6 +71,7 @@ class Demand:
         groups: each item's group.
         covariates: their names, if any.
         step: by how much ``time`` goes up a period: 1 where periods are numbered one by one.
+        season: after how many periods sales repeat: 7 for days, 1 where they do not.
 
     Raises:
         RejectedInput: here and from every method, for what cannot be used: it names the field, the
@@ -84,6 +85,7 @@ class Demand:
         covariates: Sequence[str] = (),
         *,
         step: int = 1,
+        season: int = 1,
     ) -> None:
         items = once_each("items", items)
         groups = names_of("groups", groups, len(items))
@@ -91,28 +93,19 @@ class Demand:
         if not items:
             raise RejectedInput("/items", "there are none", "give at least one item")
         self.step = step_of(np.zeros(1, dtype=np.int64), step)
+        self.season = season_told(season)
         self.items = tuple(items)
         self.groups = tuple(dict.fromkeys(groups))
         self.covariates = tuple(covariates)
         of_group = {name: at for at, name in enumerate(self.groups)}
         self._group = np.array([of_group[name] for name in groups], dtype=np.int64)
         self._at = {name: at for at, name in enumerate(self.items)}
-        count, width, gains = len(items), 1 + len(covariates), len(GAINS)
-        self._level = np.zeros((gains, count))
-        self._filtered = np.zeros((gains, count, width))
-        self._seen = np.zeros(count)
-        self._last = np.full(
-            count, NEVER, dtype=np.int64
-        )  # in periods, counted from the first time observed
+        count, width = len(items), len(covariates) + self.season
+        self._levels = Levels(count, width)
         self._origin: int | None = None
-        self._gram = np.zeros((gains, count, width, width))
-        self._moment = np.zeros((gains, count, width))
-        self._square = np.zeros((gains, count))
         self._scale = np.ones((2, len(self.groups)))  # conformal: widths below and above
-        self._sold = np.zeros(count)
-        self._whole = np.ones(count, dtype=bool)
         self._slow = np.zeros(count, dtype=bool)
-        self._history: list[Period] = []  # counts are passed over more than once
+        self._history: list[Period] = []  # passed over again at every fit
         self._counted: Counted | None = None
         self._fitted = False
         self._slopes = np.zeros((count, width))
@@ -121,6 +114,8 @@ class Demand:
         self._mean_variance = np.zeros((len(self.groups), width))
         self._noise = np.ones(len(self.groups))
         self._gain = np.zeros(len(self.groups), dtype=np.int64)
+        self._scatter = np.ones(count)
+        self._hindsight = self._look_back()
 
     def observe(
         self,
@@ -142,7 +137,7 @@ class Demand:
         at = positions_of(items, self._at)
         period = self._periods(periods_of("time", [time]))
         refuse_doubles(at, np.broadcast_to(period, len(at)), self.items)
-        late = np.flatnonzero(period <= self._last[at])
+        late = np.flatnonzero(period <= self._levels.last[at])
         if len(late):
             raise RejectedInput(
                 "/time",
@@ -171,25 +166,11 @@ class Demand:
     def _learn(
         self, at: np.ndarray, period: int, regressors: np.ndarray, units: np.ndarray
     ) -> None:
-        sales = np.log(units + 0.5)
-        gap = np.where(self._seen[at] > 0, period - self._last[at], 1).astype(np.float64)
-        for index, steady in enumerate(GAINS):
-            keep = (1.0 - steady) ** np.minimum(gap, 400.0)
-            gain = np.maximum(1.0 - keep, 1.0 / (self._seen[at] + 1.0))
-            moved = regressors - self._filtered[index, at]
-            surprise = sales - self._level[index, at]
-            self._level[index, at] += gain * surprise
-            self._filtered[index, at] += gain[:, None] * moved
-            # The first periods have no level yet; long gaps and young levels weigh less.
-            weight = np.where(self._seen[at] >= 1, (1.0 - gain) / (1.0 - steady), 0.0)
-            self._gram[index, at] += weight[:, None, None] * moved[:, :, None] * moved[:, None, :]
-            self._moment[index, at] += (weight * surprise)[:, None] * moved
-            self._square[index, at] += weight * np.square(surprise)
-        self._history.append(Period(period, at, regressors, units))
-        self._sold[at] += units
-        self._whole[at] &= units == np.floor(units)
-        self._seen[at] += 1.0
-        self._last[at] = period
+        phase = columns_of(np.full(len(at), period), self.season)
+        regressors = np.concatenate([regressors, phase], axis=1)
+        taken = Period(period, at, regressors, units)
+        self._history.append(taken)
+        self._levels.take(taken)
         self._fitted = False
 
     def elasticities(self) -> Elasticities:
@@ -207,7 +188,7 @@ class Demand:
     def effects(self) -> np.ndarray:
         """Return float64[items, 1 + covariates], all slopes: price's first."""
         self._fit()
-        return self._slopes.copy()
+        return self._slopes[:, : 1 + len(self.covariates)].copy()
 
     def forecast(
         self,
@@ -231,15 +212,19 @@ class Demand:
             covariates_of(covariates, self.covariates, len(items)),
         )
         ahead = self._ahead(at, times)
+        phase = columns_of(self._levels.last[at] + ahead, self.season)
+        regressors = np.concatenate([regressors, phase], axis=1)
         self._fit()
         centre, spread = self._predict(at, ahead, regressors)
         lower, upper = self._scale[:, self._group[at]]
+        grain = self._levels.grain[at]
+        skew = self._hindsight.above(self._group[at], ahead)
         found = Forecast(
-            units=_units(centre),
-            mean=_units(centre + 0.5 * np.square(spread)),
-            least_relative=_units(centre - np.square(spread)),
-            low=_units(centre - NORMAL_90 * spread * lower),
-            high=_units(centre + NORMAL_90 * spread * upper),
+            units=_units(centre, grain),
+            mean=_units(centre + 0.5 * skew * np.square(spread), grain),
+            least_relative=_units(centre - np.square(spread), grain),
+            low=_units(centre - NORMAL_90 * spread * lower, grain),
+            high=_units(centre + NORMAL_90 * spread * upper, grain),
         )
         slow = np.flatnonzero(self._slow[at])
         if self._counted is not None and len(slow):
@@ -300,13 +285,13 @@ class Demand:
 
     def _ahead(self, at: np.ndarray, times: np.ndarray) -> np.ndarray:
         """Return int64[n], how many periods after an item's last one the times are."""
-        for row in np.flatnonzero(self._last[at] == NEVER)[:1]:
+        for row in np.flatnonzero(self._levels.last[at] == NEVER)[:1]:
             raise RejectedInput(
                 f"/items/{row}", f"{self.items[at[row]]!r} has no rows yet", "observe it first"
             )
-        ahead = np.asarray(self._periods(times) - self._last[at])
+        ahead = np.asarray(self._periods(times) - self._levels.last[at])
         for row in np.flatnonzero((ahead < 1) | (ahead > AHEAD_MAX))[:1]:
-            last = self._origin + self._last[at[row]] * self.step
+            last = self._origin + self._levels.last[at[row]] * self.step
             raise RejectedInput(
                 f"/times/{row}",
                 f"period {times[row]} of {self.items[at[row]]!r} is "
@@ -318,22 +303,23 @@ class Demand:
     def _predict(
         self, at: np.ndarray, ahead: np.ndarray, regressors: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        gain_index = self._gain[self._group[at]]
-        moved = regressors - self._filtered[gain_index, at]
-        centre = self._level[gain_index, at] + (moved * self._slopes[at]).sum(axis=1)
-        gain = np.array(GAINS)[gain_index]
-        noise = self._noise[self._group[at]]
-        # A level that takes over K of a surprise wanders by about K^2 of its variance a period.
-        wander = np.square(gain) * (ahead - 1)
+        group = self._group[at]
+        gain = self._hindsight.level(group, ahead)
+        moved = regressors - self._levels.filtered[gain, at]
+        centre = self._levels.level[gain, at] + (moved * self._slopes[at]).sum(axis=1)
+        noise = self._hindsight.spread(group, ahead) * self._scatter[at]
+        noise = noise * unripe(np.array(GAINS)[gain], self._levels.rows[at])
         slopes = np.einsum("ni,nij,nj->n", moved, self._slope_covariance[at], moved)
-        return centre, np.sqrt(noise * (1.0 + wander) + slopes)
+        return centre, np.sqrt(noise + slopes)
 
     def _fit(self) -> None:
         if self._fitted:
             return
         groups = len(self.groups)
+        self._levels.weigh(self._history)
         # Whole units only: a count's noise follows from its mean, that of kilograms does not.
-        self._slow = self._whole & (self._sold < SLOW_UNITS * self._seen)
+        levels = self._levels
+        self._slow = levels.whole & (levels.sold < SLOW_UNITS * levels.rows)
         best = np.full(groups, np.inf)
         for index in range(len(GAINS)):
             found = fit_slopes(
@@ -347,6 +333,7 @@ class Demand:
             self._means[better] = found.means[better]
             self._mean_variance[better] = found.mean_variance[better]
             self._noise[better], self._gain[better] = found.noise[better], index
+            self._scatter[rows] = found.scatter[rows]
         self._counted = None
         if self._slow.any():
             counts = Counts(self._history, self._slow, self._slopes.shape[1])
@@ -356,20 +343,25 @@ class Demand:
             )
             self._slopes, self._slope_covariance = found.items, found.covariance
             self._means, self._mean_variance = found.means, found.mean_variance
-            self._noise = found.noise
+            self._noise, self._scatter = found.noise, found.scatter
+        self._hindsight = self._look_back()
         self._fitted = True
+
+    def _look_back(self) -> Hindsight:
+        return look_back(
+            self._history,
+            [self._levels.logs(period.at, period.units) for period in self._history],
+            self._levels.usual(),
+            self._slopes,
+            ~self._slow,
+            self._group,
+            self._noise,
+            self._gain,
+        )
 
     def _sums(self, gain: np.ndarray) -> Regressions:
         """Return items' own regressions at their groups' gains; those of slow sellers empty."""
-        of, at = gain[self._group], np.arange(len(self.items))
-        kept = np.where(self._slow, 0.0, 1.0)
-        return Regressions(
-            gram=self._gram[of, at] * kept[:, None, None],
-            moment=self._moment[of, at] * kept[:, None],
-            square=self._square[of, at] * kept,
-            told=np.maximum(self._seen - 2.0, 0.0) * kept,
-            known=self._slow,
-        )
+        return self._levels.sums(gain[self._group], ~self._slow)
 
 
 def fit_demand(
@@ -382,6 +374,7 @@ def fit_demand(
     covariates: np.ndarray | None = None,
     covariate_names: Sequence[str] = (),
     step: int | None = None,
+    season: int | None = None,
 ) -> Demand:
     """Return demand fitted on a whole table, one row an item and time, in any order.
 
@@ -394,6 +387,8 @@ def fit_demand(
         covariates: float[rows, n], best of a size around 1, and their names.
         step: by how much times go up a period. Left out it is what all differences share, 7 for
             0, 7, 14, as long as most periods that follow each other are that far apart.
+        season: after how many periods sales repeat. Left out it is 7 where the table shows that
+            clearly, as days do, and 1 otherwise, which is none.
 
     Raises:
         RejectedInput: the table cannot be used; it names the column, the first bad row, what stands
@@ -413,7 +408,13 @@ def fit_demand(
     regressors = _regressors(prices, covariates_of(covariates, names, len(items)))
     at = _numbered(items)
     refuse_doubles(at, times, named)
-    demand = Demand(named, [of_item[name] for name in named], names, step=step_of(times, step))
+    grouped = [of_item[name] for name in named]
+    step = step_of(times, step)
+    if season is None:
+        group = _numbered(grouped)
+        numbers = (times - times.min()) // step
+        season = season_of(at, numbers, units, group, int(group.max()) + 1)
+    demand = Demand(named, grouped, names, step=step, season=season)
     demand.learn_rows(at, times, regressors, units)
     return demand
 
@@ -433,5 +434,5 @@ def _elasticities(names: tuple[str, ...], mean: np.ndarray, sd: np.ndarray) -> E
     return Elasticities(names, mean, sd, mean - wide, np.minimum(mean + wide, 0.0))
 
 
-def _units(log: np.ndarray) -> np.ndarray:
-    return np.asarray(np.maximum(np.exp(log) - 0.5, 0.0))
+def _units(log: np.ndarray, grain: np.ndarray) -> np.ndarray:
+    return np.asarray(np.maximum(np.exp(log) - 0.5 * grain, 0.0))

@@ -5,6 +5,7 @@ whole table is looked at before anything is learnt. Every refusal is a ``Rejecte
 the column, the first bad row, what stands there and what to do about it.
 """
 
+import reprlib
 from collections.abc import Sequence
 from decimal import Decimal
 from numbers import Integral, Real
@@ -18,9 +19,13 @@ NUMBER_MAX = 1e15
 
 HOW_TO_COUNT = (
     "number the periods with whole numbers, one a period: for dates of weeks, "
-    'days = np.asarray(dates, "datetime64[D]") and then '
-    '((days - days.min()) // np.timedelta64(7, "D")).astype(int)'
+    'np.asarray(dates, "datetime64[D]").astype(int) // 7; of days, the same without // 7; '
+    'of months, np.asarray(dates, "datetime64[M]").astype(int)'
 )
+"""Counted from 1970 and not from the table's first date, so that a forecast's dates count alike."""
+
+CALENDARS = {"years and weeks": (53, 52), "years and months": (12, 12)}
+"""Numbers such as 202352 and 202412: the last part's largest, and the least that a year ends at."""
 
 
 def names_of(field: str, values: Sequence[str], rows: int | None = None) -> list[str]:
@@ -31,12 +36,17 @@ def names_of(field: str, values: Sequence[str], rows: int | None = None) -> list
     """
     if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
         raise RejectedInput(
-            f"/{field}", f"{values!r} is no list", f"give a list of names, such as [{values!r}]"
+            f"/{field}",
+            f"{reprlib.repr(values)} is no list",
+            f"give a list of names, such as [{reprlib.repr(values)}]",
         )
-    found = values.tolist() if hasattr(values, "tolist") else list(values)
+    listed = getattr(values, "tolist", None) or getattr(values, "to_pylist", None)
+    found = list(values) if listed is None else listed()
     if not isinstance(found, list):
         raise RejectedInput(f"/{field}", f"{found!r} is no list", "give a list of names")
     _same_length(field, len(found), rows)
+    if set(map(type, found)) <= {str, int}:
+        return found
     for row, name in enumerate(found):
         if isinstance(name, bool) or not isinstance(name, str | Integral):
             raise RejectedInput(
@@ -75,12 +85,21 @@ def covariates_of(values: object, names: Sequence[str], rows: int) -> np.ndarray
     if table.ndim == 1 and len(names) == 1:
         table = table[:, None]
     if table.ndim != 2 or table.shape != (rows, len(names)):
+        if table.ndim == 2 and table.shape[0] != rows == table.shape[1]:
+            raise RejectedInput(
+                "/covariates",
+                f"their shape is {table.shape}: on their side, for there are {rows} rows",
+                "give np.stack(columns, axis=1): a row for each row of the table",
+            )
         raise RejectedInput(
             "/covariates",
             f"their shape is {table.shape}, and {(rows, len(names))} is needed",
             "a row for each row of the table, a column for each of covariate_names",
         )
-    columns = [_numbers("covariates", table[:, at], rows) for at in range(table.shape[1])]
+    columns = [
+        _numbers("covariates", table[:, at], rows, column=str(name))
+        for at, name in enumerate(names)
+    ]
     return np.stack(columns, axis=1) if columns else np.zeros((rows, 0))
 
 
@@ -102,6 +121,8 @@ def covariate_names_of(names: Sequence[str], columns: object) -> list[str]:
     found = once_each("covariate_names", names)
     if columns is None or found:
         return found
+    if hasattr(columns, "columns") and hasattr(columns, "index"):  # a frame tells their names
+        return once_each("covariate_names", [str(name) for name in columns.columns])
     table = _array("covariates", columns)
     return [f"covariate {at}" for at in range(1 if table.ndim < 2 else table.shape[1])]
 
@@ -139,6 +160,8 @@ def step_of(times: np.ndarray, step: object) -> int:
         return int(step)
     if not len(apart):
         return 1
+    if (apart != apart[0]).any():
+        _refuse_calendars(np.unique(times))
     shared = int(np.gcd.reduce(apart))
     sizes, counts = np.unique(apart, return_counts=True)
     commonest = int(sizes[np.argmax(counts)])
@@ -150,6 +173,27 @@ def step_of(times: np.ndarray, step: object) -> int:
             f"{HOW_TO_COUNT}; or say what a period is, such as step={shared}",
         )
     return shared
+
+
+def _refuse_calendars(times: np.ndarray) -> None:
+    """Refuse 202352 followed by 202401: half a hundred weeks would be missing, and are not."""
+    for kind, (largest, least) in CALENDARS.items():
+        year, part = np.divmod(times, 100)
+        turns = np.flatnonzero(np.diff(year) == 1)
+        at_turns = (part[turns] >= least) & (part[turns + 1] == 1)
+        if len(turns) and at_turns.all() and part.min() >= 1 and part.max() <= largest:
+            turn = times[turns[0]]
+            raise RejectedInput(
+                "/times",
+                f"they look like {kind}: {turn} is followed by {times[turns[0] + 1]}",
+                f"{HOW_TO_COUNT}; if they are counted one by one indeed, say step=1",
+            )
+    year, month, day = times // 10_000, times // 100 % 100, times % 100
+    dated = (
+        (year >= 1900) & (year <= 2100) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
+    )
+    if dated.all() and len(np.unique(month)) > 1:
+        raise RejectedInput("/times", f"they look like dates, such as {times[0]}", HOW_TO_COUNT)
 
 
 def positions_of(items: Sequence[str], at: dict[str, int], field: str = "items") -> np.ndarray:
@@ -203,7 +247,7 @@ def _array(field: str, values: object) -> np.ndarray:
         ) from None
     if found.ndim == 0:
         raise RejectedInput(
-            f"/{field}", f"{values!r} is no list", f"give a list, such as [{values}]"
+            f"/{field}", f"{reprlib.repr(values)} is no list", "give a list, such as [1.0]"
         )
     return found
 
@@ -213,6 +257,7 @@ def _numbers(
     values: object,
     rows: int | None,
     fix: str = "give a number in every row, or drop it",
+    column: str = "",
 ) -> np.ndarray:
     table = _array(field, values)
     if table.ndim != 1:
@@ -223,18 +268,26 @@ def _numbers(
     if table.dtype.kind not in "biuf":
         for row, value in enumerate(table.tolist()):
             if not isinstance(value, Real | Decimal):
-                raise RejectedInput(f"/{field}/{row}", f"{value!r} is no number", fix)
+                told = f"{reprlib.repr(value)} is no number{_of(column)}"
+                raise RejectedInput(f"/{field}/{row}", told, fix)
     found = table.astype(np.float64)
-    _refuse(field, found, np.isfinite(found) & (np.abs(found) < NUMBER_MAX), fix)
+    _refuse(field, found, np.isfinite(found) & (np.abs(found) < NUMBER_MAX), fix, column)
     return found
 
 
-def _refuse(field: str, found: np.ndarray, good: np.ndarray, fix: str) -> None:
+def _of(column: str) -> str:
+    """Say which column of many is meant."""
+    return f", in column {column!r}" if column else ""
+
+
+def _refuse(field: str, found: np.ndarray, good: np.ndarray, fix: str, column: str = "") -> None:
     bad = np.flatnonzero(~good)
     if len(bad):
         told = "" if len(bad) == 1 else f", the first of {len(bad)} such"
         raise RejectedInput(
-            f"/{field}/{bad[0]}", f"{found[bad[0]].item()} cannot be used{told}", fix
+            f"/{field}/{bad[0]}",
+            f"{found[bad[0]].item()} cannot be used{_of(column)}{told}",
+            fix,
         )
 
 

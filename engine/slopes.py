@@ -12,6 +12,8 @@ from kernels.hyperparameters import (
     COVARIATE_SD,
     GROUP_ELASTICITY,
     GROUP_ELASTICITY_SD,
+    SCATTER_LEAST,
+    SCATTER_ROWS,
     SLOPE_ROUNDS,
     SPREAD_SDS,
 )
@@ -35,6 +37,7 @@ class Slopes(Struct, eq=False):
     means: np.ndarray  # float64[groups, width]
     mean_variance: np.ndarray  # float64[groups, width]
     noise: np.ndarray  # float64[groups], variance of a surprise where it is not known
+    scatter: np.ndarray  # float64[items], an item's variance as a share of its group's
 
 
 def fit_slopes(sums: Regressions, group: np.ndarray, groups: int) -> Slopes:
@@ -53,8 +56,9 @@ def fit_slopes(sums: Regressions, group: np.ndarray, groups: int) -> Slopes:
     weight = np.maximum(by_group(np.where(sums.known, 0.0, sums.told), group, groups), 1.0)
     members = np.maximum(by_group(np.ones(count), group, groups), 1.0)
     eye = np.eye(width)
+    scatter = np.ones(count)
     for _ in range(SLOPE_ROUNDS):
-        of_noise = np.where(sums.known, 1.0, noise[group])
+        of_noise = np.where(sums.known, 1.0, noise[group] * scatter)
         of_spread = spread[group]
         inverse = eye[None] / of_spread[:, :, None]
         covariance = np.linalg.inv(gram / of_noise[:, None, None] + inverse)
@@ -75,14 +79,18 @@ def fit_slopes(sums: Regressions, group: np.ndarray, groups: int) -> Slopes:
         fitted = (slopes * moment).sum(axis=1) * 2.0
         fitted = fitted - np.einsum("ni,nij,nj->n", slopes, gram, slopes)
         left = sums.square - fitted + np.einsum("nij,nij->n", gram, covariance)
-        left = by_group(np.where(sums.known, 0.0, left), group, groups)
-        noise = np.maximum(np.maximum(left, 1e-6) / weight, 1e-4)
+        left = np.where(sums.known, 0.0, np.maximum(left, 0.0))
+        noise = np.maximum(np.maximum(by_group(left, group, groups), 1e-6) / weight, 1e-4)
+        # What sells little, or irregularly, is noisier than its group.
+        own = left / np.maximum(sums.told, 1.0) / noise[group]
+        share = np.where(sums.told > 0.0, sums.told / (sums.told + SCATTER_ROWS), 0.0)
+        scatter = np.clip(own, SCATTER_LEAST, 1.0 / SCATTER_LEAST) ** share
     # An item is drawn to a mean that is itself known only so well. What prices and covariates do
     # alike (a promotion that always comes with the cut) cannot be told apart, in no item.
     drawn = covariance / of_spread[:, None, :]
     covariance = covariance + drawn @ mean_covariance[group] @ drawn.transpose(0, 2, 1)
     of_means = np.diagonal(mean_covariance, axis1=1, axis2=2).copy()
-    return Slopes(slopes, covariance, means, of_means, noise)
+    return Slopes(slopes, covariance, means, of_means, noise, scatter)
 
 
 def by_group(columns: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:

@@ -213,7 +213,8 @@ def fit_counts(
 def quantiles(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """Return float64[4, n]: median, point of least relative error, and a 90 % interval of counts.
 
-    The relative error of a zero is taken against one unit.
+    The relative error of a zero is taken against one unit. The interval holds as near to 90 % as
+    whole units allow: with each end's 5 % a count of .3 a day would be held 96 times in a hundred.
 
     Args:
         mean: float64[n], positive.
@@ -243,11 +244,15 @@ def _counted(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
     chance = np.concatenate([none[:, None], np.exp(logs)], axis=1)
     below = np.cumsum(chance, axis=1)
     relative = np.cumsum(chance / np.maximum(np.arange(last + 1), 1), axis=1)
+    low = (below < 0.05).sum(axis=1)
+    # What is never missed below may be missed above: a count of mostly zeros has one end only.
+    under = np.where(low > 0, below[np.arange(len(mean)), low - 1], 0.0)
+    off = np.abs(below - under[:, None] - 0.9)
     return np.stack(
         [
             (below < 0.5).sum(axis=1),
             (relative < 0.5 * relative[:, -1:]).sum(axis=1),
-            (below < 0.05).sum(axis=1),
-            (below < 0.95).sum(axis=1),
+            low,
+            np.argmin(off, axis=1),
         ]
     ).astype(np.float64)

@@ -542,6 +542,30 @@ SPREAD_SDS = (0.6, 0.3)
 SLOPE_ROUNDS = 12
 """Rounds of fitting means and spreads; more do not change the third decimal."""
 
+SCATTER_ROWS, SCATTER_LEAST = 10.0, 1e-3
+"""So many rows' worth an item is as noisy as its group, before its own surprises speak. In logs: in
+a group variances lie orders of magnitude apart, though no further than this."""
+
+HORIZON_ROWS = 100.0
+"""So many rows' worth a horizon is missed as a wandering level would miss it, before a group's own
+misses speak: they overlap, and few of them are no word."""
+
+SALES_LOG_MAX = 40.0
+"""Nothing sells more than e to this, whatever a level said: it keeps sums finite."""
+
+SKEWS = (-1.0, 1.5)
+"""Half variances by which a mean may lie above its median: a log-normal's lies one above, that of
+what runs out of stock now and then less."""
+
+RHYTHM_WEEKS, RHYTHM_RATIO = 4, 8.0
+"""Weeks that a table needs to show a rhythm, and by how much weekdays must differ more than chance,
+as a ratio of variances: with 6 degrees of freedom chance gives 8 once in a hundred thousand tables.
+"""
+
+GRAINS = 20.0
+"""What is not sold in whole units sells so many grains a period on average, and half a grain is
+added before logs are taken: a fortieth of the mean at most."""
+
 SLOW_UNITS = 10.0
 """Below this mean a period, whole units are counted; from there on logs do as well."""
 

@@ -126,3 +126,33 @@ def test_what_comes_together_is_not_told_apart() -> None:
     assert np.median((cut.high - cut.low) / cut.units) < 1.2 * np.median(
         (usual.high - usual.low) / usual.units
     )
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-2, 1e-4])
+def test_the_unit_of_measure_changes_no_answer(scale: float) -> None:
+    """Kilograms or tons: half a unit beside .03 tons drowned the price (-.15 for -2.5)."""
+    items, times, prices, units, _, truth = table(6)
+    kilograms = units * 0.37 + 0.01
+    found, ahead = [], []
+    for by in (1.0, scale):
+        demand = fit_demand(items, times, prices, kilograms * by)
+        found.append(demand.elasticities().mean)
+        ahead.append(demand.forecast(["i0"], np.array([WEEKS]), np.array([3.0])).units[0] / by)
+    assert np.sqrt(np.mean(np.square(found[1] - truth))) < 0.4
+    np.testing.assert_allclose(found[1], found[0], atol=0.15)
+    assert ahead[1] == pytest.approx(ahead[0], rel=0.05)
+
+
+def test_tons_one_by_one_are_the_table() -> None:
+    """Whatever was asked in between, and though the first rows were whole by chance."""
+    items, times, prices, units, _, _ = table(7)
+    tons = np.where(times < 3, 1.0, units * 1e-3)
+    names = list(dict.fromkeys(items))
+    streamed = Demand(names, ["all"] * ITEMS)
+    for week in range(WEEKS):
+        rows = times == week
+        streamed.observe(names, week, prices[rows], tons[rows])
+        if week % 9 == 0:
+            streamed.elasticities()
+    whole = fit_demand(items, times, prices, tons)
+    np.testing.assert_array_equal(streamed.elasticities().mean, whole.elasticities().mean)

@@ -69,9 +69,9 @@ def test_a_bad_covariate_is_named(value: object) -> None:
         ({"covariates": np.zeros(5), "covariate_names": ["x"]}, r"/covariates: it has 5|shape"),
         ({"prices": np.ones((6, 1))}, r"/prices: its shape is \(6, 1\)"),
         ({"prices": 2.0}, "/prices: 2.0 is no list"),
-        ({"times": DAYS}, r"/times/0: .*2026-01-01.* is a date .*timedelta64"),
-        ({"times": DAYS.astype(str).tolist()}, "/times/0: '2026-01-01' is no number .*timedelta64"),
-        ({"times": DAYS.tolist()}, "/times/0: datetime.date.* is no number .*timedelta64"),
+        ({"times": DAYS}, r"/times/0: .*2026-01-01.* is a date .*datetime64"),
+        ({"times": DAYS.astype(str).tolist()}, "/times/0: '2026-01-01' is no number .*datetime64"),
+        ({"times": DAYS.tolist()}, "/times/0: datetime.date.* is no number .*datetime64"),
         ({"times": [0, 1.5, 2, 0, 1, 2]}, "/times/1: 1.5 cannot be used .*whole numbers"),
         ({"times": [0, 0, 2, 0, 1, 2]}, "/items/1: 'a' stands twice in period 0"),
         ({"items": [], "times": [], "prices": [], "units": []}, "/items: the table is empty"),
@@ -174,7 +174,9 @@ def test_a_single_missing_period_is_a_gap() -> None:
     assert fitted(times=[0, 1, 3, 0, 1, 3]).step == 1
 
 
-@pytest.mark.parametrize("name", ["demand", "sales_rows", "slopes", "slow_sellers"])
+@pytest.mark.parametrize(
+    "name", ["demand", "hindsight", "levels", "rhythm", "sales_rows", "slopes", "slow_sellers"]
+)
 def test_no_check_vanishes_under_optimisation(name: str) -> None:
     """An assert is gone under ``python -O``, so none may guard input."""
     tree = ast.parse((Path(__file__).parents[2] / "engine" / f"{name}.py").read_text())
@@ -184,8 +186,65 @@ def test_no_check_vanishes_under_optimisation(name: str) -> None:
 @pytest.mark.parametrize("dates", [DAYS, DAYS.astype(str).tolist(), DAYS.tolist()])
 def test_the_recipe_for_dates_works_on_what_was_refused(dates: object) -> None:
     """Whoever follows the refusal's own words gets periods: dates, texts, or Python's dates."""
-    told = HOW_TO_COUNT.partition("for dates of weeks, ")[2].split(" and then ")
-    names = {"np": np, "dates": dates}
-    exec(told[0], names)
-    periods = eval(told[1], names)
-    assert periods.tolist() == [0, 1, 2, 0, 1, 2]
+    weeks = HOW_TO_COUNT.partition("for dates of weeks, ")[2].partition(";")[0]
+    months = HOW_TO_COUNT.partition("of months, ")[2]
+    found = eval(weeks, {"np": np, "dates": dates})
+    assert (found - found[0]).tolist() == [0, 1, 2, 0, 1, 2]
+    assert len(set(eval(months, {"np": np, "dates": dates}).tolist())) == 1
+    # Dates of a forecast count alike, for nothing hangs on the table's first one.
+    later = eval(weeks, {"np": np, "dates": np.array(["2026-01-22"], dtype="datetime64[D]")})
+    assert later[0] - found[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [
+        ([202351, 202352, 202401] * 2, "years and weeks: 202352 is followed by 202401"),
+        ([11152, 11153, 11201] * 2, "years and weeks: 11153 is followed by 11201"),
+        ([202311, 202312, 202401] * 2, "years and months: 202312 is followed by 202401"),
+        ([20230130, 20230131, 20230201] * 2, "look like dates, such as 20230130"),
+    ],
+)
+def test_numbers_of_a_calendar_are_no_count(times: list[int], told: str) -> None:
+    """Between 202352 and 202401 lie 48 whole numbers and no week."""
+    with pytest.raises(RejectedInput, match=told):
+        fitted(times=times)
+    assert fitted(times=times, step=1).step == 1
+
+
+@pytest.mark.parametrize("times", [[50, 51, 52], [98, 99, 100], [152, 153, 155], [152, 201, 250]])
+def test_a_count_may_look_a_little_like_a_calendar(times: list[int]) -> None:
+    assert fitted(times=times * 2).items == ("a", "b")
+
+
+def test_columns_come_from_arrow_and_frames() -> None:
+    pandas, arrow = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    table = arrow.table(TABLE)
+    chunked = {name: table.column(name) for name in TABLE}
+    frame = pandas.DataFrame(TABLE).sample(frac=1.0, random_state=1)
+    series = {name: frame[name] for name in TABLE}
+    plain = fitted().elasticities()
+    for columns in (chunked, series):
+        found = fit_demand(**columns).elasticities()
+        order = [found.names.index(name) for name in plain.names]
+        np.testing.assert_allclose(found.mean[order], plain.mean, rtol=1e-9)
+
+
+def test_a_frame_of_covariates_tells_their_names() -> None:
+    pandas = pytest.importorskip("pandas")
+    rain = pandas.DataFrame({"rain": [0.0, 1.0, 0.0, 0.0, 1.0, 0.0], "ad": [1.0] * 5 + [0.0]})
+    assert fitted(covariates=rain).covariates == ("rain", "ad")
+    rain.loc[4, "ad"] = float("nan")
+    with pytest.raises(RejectedInput, match="/covariates/4: nan cannot be used, in column 'ad'"):
+        fitted(covariates=rain)
+
+
+def test_covariates_on_their_side_are_told_so() -> None:
+    with pytest.raises(RejectedInput, match="on their side, for there are 6 rows"):
+        fitted(covariates=[[0.0] * 6, [1.0] * 6])
+
+
+def test_what_stands_there_is_told_in_few_words() -> None:
+    with pytest.raises(RejectedInput) as refused:
+        fitted(covariates={"ad": np.zeros(10_000), "rain": np.zeros(10_000)})
+    assert len(str(refused.value)) < 200

@@ -51,7 +51,8 @@ def test_forecasts_of_counts_hold_what_is_sold(base: float) -> None:
     ahead = demand.forecast(names[split:], times[late], prices[late])
     assert ahead.mean.sum() == pytest.approx(units[late].sum(), rel=0.15)
     assert (units[late] < ahead.low).mean() <= 0.06
-    assert (units[late] > ahead.high).mean() <= 0.06
+    held = (units[late] >= ahead.low) & (units[late] <= ahead.high)
+    assert 0.87 <= held.mean() <= 0.93
     for column in (ahead.units, ahead.low, ahead.high, ahead.least_relative):
         np.testing.assert_array_equal(column, np.floor(column))
     later = demand.forecast(names[split:], times[late] + 200, prices[late])
@@ -128,10 +129,20 @@ def test_quantiles_are_those_of_draws() -> None:
     drawn = draw.negative_binomial(size, size / (size + mean), (200_000, 4))
     median, relative, low, high = quantiles(mean, variance)
     exact, approximate = slice(0, 3), 3
-    for told, share in ((median, 0.5), (low, 0.05), (high, 0.95)):
+    for told, share in ((median, 0.5), (low, 0.05)):
         truth = np.quantile(drawn, share, axis=0, method="inverted_cdf")
         np.testing.assert_array_equal(told[exact], truth[exact])
         assert told[approximate] == pytest.approx(truth[approximate], rel=0.12)
+    top = np.quantile(drawn[:, approximate], 0.95)
+    assert high[approximate] == pytest.approx(top, rel=0.12)
+    # No other end above holds nearer to 90 %: of mostly zeros, all that is missed is above.
+    for at in range(approximate):
+        shares = np.array(
+            [((drawn[:, at] >= low[at]) & (drawn[:, at] <= end)).mean() for end in range(120)]
+        )
+        off = np.abs(shares - 0.9)
+        assert off[int(high[at])] == pytest.approx(off.min(), abs=0.003)
+    assert low[0] == 0.0
     error = [
         (np.abs(drawn[:, 1] - point) / np.maximum(drawn[:, 1], 1)).mean() for point in range(10)
     ]
