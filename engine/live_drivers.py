@@ -156,7 +156,7 @@ def _model(live: LiveFacts) -> Driver:
         return _now("model", None, text)
     alone = {
         "rules": "No demand is learnt: the price comes from rules and from what was stated of it.",
-        "none": "No trained model was promoted",
+        "none": "No trained model was promoted (why one was refused, its command's outcome says)",
         "withdrawn": "No trained model serves: the last was taken back, or rules were asked for",
         "unknown": f"The trained model {live.named} says nothing of this listing",
         "canary": f"The trained model {live.named} is a canary and serves other listings",
