@@ -181,7 +181,7 @@ def settings_of(folder: Path) -> Settings:
 
 
 def tried(
-    settings: Settings, changes: Sequence[ScopeChange], what: str, say: Progress
+    settings: Settings, changes: tuple[ScopeChange, ...], what: str, say: Progress
 ) -> dict[str, Any]:
     """Decide a recording again as the command does, and return what it answers."""
     voice = Voice(Common(json=True))
