@@ -7,6 +7,7 @@ again, finds it.
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from actors.patience import Patience
 from engine.artefact import Artefact, read_artefact
@@ -57,8 +58,15 @@ class Artefacts:
                 del self._fetches[checksum]
         return tuple(had)
 
-    async def again(self, batch: Microbatch, recorded: Decided) -> tuple[Artefact, ...]:
+    async def again(
+        self,
+        batch: Microbatch,
+        recorded: Decided,
+        wanted: Callable[[ModelPromoted], bool] = lambda delta: True,
+    ) -> tuple[Artefact, ...]:
         """Return what a recorded microbatch was decided with; without it there is no replay.
+
+        What is not ``wanted`` is not fetched: whoever puts another model there needs it not.
 
         What was refused may have been refused before anybody looked for its artefact, so that may
         never have been there: a promotion that served nothing must stop no successor.
@@ -69,7 +77,7 @@ class Artefacts:
         reasons = {refusal.position: refusal.reason for refusal in recorded.exceptions}
         had = []
         for position, delta in promotions(batch):
-            if reasons.get(position) == MISSING:
+            if reasons.get(position) == MISSING or not wanted(delta):
                 continue
             try:
                 had.append(await self._read_patiently(delta))

@@ -10,6 +10,7 @@ import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from string import Formatter
 from typing import Any, Literal, get_args
@@ -71,7 +72,7 @@ class FileMapping(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class Rejected(Struct, frozen=True, kw_only=True):
-    """A row, or a delta of a row, that was not sent."""
+    """A row, or what of a row's deltas shares one fault, that was not sent."""
 
     row: int  # from 1, the header not counted
     field: str
@@ -271,7 +272,11 @@ class RowMapper:
         return _whole(value) if field.whole else value
 
     def _reject(self, row: int, field: str, problem: str, fix: str) -> None:
-        self.rejected.append(Rejected(row=row + 1, field=field, problem=problem, fix=fix))
+        """Tell what is wrong with a row, once however many of its deltas are made of it."""
+        told = Rejected(row=row + 1, field=field, problem=problem, fix=fix)
+        same_row = takewhile(lambda each: each.row == told.row, reversed(self.rejected))
+        if told not in same_row:
+            self.rejected.append(told)
 
 
 def opening_deltas(mapping: FileMapping, observed_ms: int) -> list[AnyDelta]:

@@ -6,7 +6,7 @@ backtest decides it by another policy. The owner is neither asked nor disturbed.
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Literal
@@ -19,6 +19,7 @@ from cluster.assembly import fetch_pinned, make_blobs, make_checkpoints
 from cluster.settings import Settings
 from engine.artefact import Artefact
 from engine.decided import Decided
+from engine.deltas import ModelPromoted
 from engine.errors import CorruptCheckpoint, FailedDependency, LogTruncated, RejectedInput
 from engine.microbatch import Microbatch
 from engine.shard import Shard, ShardSettings
@@ -74,8 +75,12 @@ class Recording:
         """Return how far it is read, and how far it goes: offsets of the decision log."""
         return self._reader.offset + 1, self._end
 
-    async def microbatches(self) -> AsyncIterator[Recorded]:
+    async def microbatches(
+        self, wanted: Callable[[ModelPromoted], bool] = lambda delta: True
+    ) -> AsyncIterator[Recorded]:
         """Yield what was decided, in order; the shard stays as it is until the caller decides.
+
+        Artefacts come with it of promotions that are ``wanted``; the others may be gone.
 
         Raises:
             FailedDependency: the log gives no more although it holds more. What ended here would
@@ -98,7 +103,7 @@ class Recording:
                 if decided is None:
                     continue
                 batch = await self._inbox.read_exactly(decided.last_command, decided.last_delta)
-                artefacts = await self._artefacts.again(batch, decided)
+                artefacts = await self._artefacts.again(batch, decided, wanted)
                 yield Recorded(batch, decided, self._domain, artefacts)
             # An empty read says that nothing came in time: a fetch that fails is repeated inside.
             if records:

@@ -10,12 +10,24 @@ DIGITS: Mapping[str, int] = {
 """Decimals of a currency's minor unit, where they are not two."""
 
 
-def money(minor: int, currency: str) -> str:
-    """Return an amount as people write it: ``19.99 EUR``, ``1999 JPY``."""
-    digits = DIGITS.get(currency, 2)
-    sign, text = "-" if minor < 0 else "", str(abs(minor)).zfill(digits + 1)
-    whole, rest = text[: len(text) - digits], text[len(text) - digits :]
-    return f"{sign}{whole}{'.' + rest if rest else ''} {currency}".strip()
+def exponent_of(currency: str) -> int:
+    """Return how many decimal places the currency has."""
+    return DIGITS.get(currency, 2)
+
+
+def amount_text(minor: int, currency: str) -> str:
+    """Return ``minor`` units as a decimal with the currency's places: 1999 EUR is ``19.99``."""
+    exponent = exponent_of(currency)
+    if exponent == 0:
+        return str(minor)
+    sign, digits = ("-", -minor) if minor < 0 else ("", minor)
+    text = str(digits).rjust(exponent + 1, "0")
+    return f"{sign}{text[:-exponent]}.{text[-exponent:]}"
+
+
+def money_text(minor: int, currency: str) -> str:
+    """Return an amount with its currency: ``19.99 EUR``, ``1999 JPY``; without one, ``19.99``."""
+    return f"{amount_text(minor, currency)} {currency}".strip()
 
 
 def percent(ratio: float) -> str:

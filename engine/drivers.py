@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from msgspec import Struct
 
-from engine.amounts import money, percent
+from engine.amounts import money_text, percent
 from engine.policy import Winner
 from kernels import reasons
 from kernels.hyperparameters import LEFT_DIGIT_PART
@@ -65,7 +65,7 @@ def position_of(quote: np.void, listing: ListingFacts) -> Winner | None:
 
 
 def _position_sentence(winner: Winner, quote: np.void, listing: ListingFacts) -> str:
-    rival = money(int(quote["rival_minor"]), listing.currency)
+    rival = money_text(int(quote["rival_minor"]), listing.currency)
     damping = listing.policy.get("rival_damping")
     part = "a part" if damping is None else percent(1.0 - damping.value)
     part = {"100 %": "all", "50 %": "half"}.get(part, part)
@@ -141,7 +141,7 @@ def _cost(quote: np.void, listing: ListingFacts) -> Driver:
     cost = int(quote["cost_minor"])
     if cost < 0:
         return Driver(name="cost", value=None, text="Its cost is unknown.")
-    text = f"A unit costs {money(cost, listing.currency)}."
+    text = f"A unit costs {money_text(cost, listing.currency)}."
     return Driver(name="cost", value=cost, text=text)
 
 
@@ -178,7 +178,7 @@ def _elasticity(quote: np.void, listing: ListingFacts, decided_ms: int) -> list[
         return []
     known = f"With an elasticity of {elasticity:.2f} (give or take {sd:.2f})"
     sells = f"one percent dearer sells about {-elasticity:.1f} % less"
-    asked = money(target, listing.currency)
+    asked = money_text(target, listing.currency)
     if int(quote["reasons"]) & reasons.LEARNT:
         goal = GOALS[objective_of(listing, decided_ms)]
         text = (
@@ -235,9 +235,9 @@ def _ending(quote: np.void, listing: ListingFacts, objective: str) -> list[Drive
     seen = round(target - bias.value * (target % LEFT_DIGIT_PART))
     text = (
         f"Customers are taken to overlook {percent(bias.value)} of a price's last two digits, by"
-        f" {bias}: {money(target, listing.currency)} sells as {money(seen, listing.currency)}"
-        f" would, and among prices that end in {' or '.join(endings.value)} the best by that is"
-        " asked."
+        f" {bias}: {money_text(target, listing.currency)} sells as"
+        f" {money_text(seen, listing.currency)} would, and among prices that end in"
+        f" {' or '.join(endings.value)} the best by that is asked."
     )
     return [Driver(name="ending", value=bias.value, text=text)]
 
@@ -258,7 +258,7 @@ def _rivals(quote: np.void, listing: ListingFacts) -> list[Driver]:
     position, drivers = position_of(quote, listing), []
     if rival > 0:
         many = "one rival" if rivals == 1 else f"{rivals} rivals"
-        text = f"The reference of {many} stands at {money(rival, listing.currency)}."
+        text = f"The reference of {many} stands at {money_text(rival, listing.currency)}."
         drivers.append(Driver(name="rival", value=rival, text=text))
     if position is not None:
         text = _position_sentence(position, quote, listing)

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from engine.amounts import money, percent
+from engine.amounts import money_text, percent
 from engine.decided import Cause, State
 from engine.drivers import Driver, ListingFacts, drivers_of, position_of, waits
 from engine.live_drivers import LiveFacts, live_drivers
@@ -160,9 +160,9 @@ def _binding(quote: np.void, listing: ListingFacts) -> Binding | None:
 
 def _binding_sentence(binding: Binding, quote: np.void, listing: ListingFacts) -> str:
     currency = listing.currency
-    price, value = money(binding.price_minor, currency), binding.value
+    price, value = money_text(binding.price_minor, currency), binding.value
     by = f", set by {binding.set_by}," if binding.set_by else ""  # ends a clause
-    held = money(int(quote["previous_minor"]) or int(quote["in_force_minor"]), currency)
+    held = money_text(int(quote["previous_minor"]) or int(quote["in_force_minor"]), currency)
     up = binding.price_minor > int(quote["target_minor"])
     moved = f"{'raised' if up else 'lowered'} it to {price}"
     match binding.rule:
@@ -178,7 +178,9 @@ def _binding_sentence(binding: Binding, quote: np.void, listing: ListingFacts) -
         case "max_discount":
             share = "" if value is None else f" of {percent(value)}"
             rrp = (
-                f" off the RRP of {money(listing.rrp_minor, currency)}" if listing.rrp_minor else ""
+                f" off the RRP of {money_text(listing.rrp_minor, currency)}"
+                if listing.rrp_minor
+                else ""
             )
             said = f"The largest discount{share}{rrp}{by} {moved}"
         case "step":
@@ -189,18 +191,18 @@ def _binding_sentence(binding: Binding, quote: np.void, listing: ListingFacts) -
             said = f"The limit{count} on changes within an hour{by} kept it at {price}"
         case "kvi":
             share = "" if value is None else f" {percent(value)} of"
-            rival = f"its rival's {money(int(quote['rival_minor']), currency)}{by}"
+            rival = f"its rival's {money_text(int(quote['rival_minor']), currency)}{by}"
             said = f"As a key value item it may cost at most{share} {rival} which {moved}"
         case "brake" if position_of(quote, listing) is not None and "kvi" not in rules_of(quote):
             back = "a part" if value is None else f"up to {percent(value)}"
-            rival = money(int(quote["rival_minor"]), currency)
+            rival = money_text(int(quote["rival_minor"]), currency)
             said = (
                 f"Its rival answers its cuts, so for now a brake{by} gives back {back} of the way"
                 f" to where its position asks it to stand because of {rival}, and leaves it at"
                 f" {price}"
             )
         case "brake":
-            rival = money(int(quote["rival_minor"]), currency)
+            rival = money_text(int(quote["rival_minor"]), currency)
             back = "a part" if value is None else f"up to {percent(value)}"
             said = (
                 f"Its rival answers its cuts, so for now a brake{by} gives back {back} of what the"
@@ -209,7 +211,7 @@ def _binding_sentence(binding: Binding, quote: np.void, listing: ListingFacts) -
         case _:
             digits = "" if not value else " " + " or ".join(value)
             said = f"Prices end in{digits or ' certain digits'}{by} which {moved}"
-    without = money(binding.without_minor, currency)
+    without = money_text(binding.without_minor, currency)
     if binding.without_minor == binding.price_minor:
         return f"{said}; without it another rule would leave the price where it is."
     return f"{said}; without it the price would be {without}."
@@ -221,15 +223,16 @@ def _binding_sentence(binding: Binding, quote: np.void, listing: ListingFacts) -
 def _state_sentence(quote: np.void, listing: ListingFacts) -> str:
     currency, mask = listing.currency, int(quote["reasons"])
     now, before = int(quote["in_force_minor"]), int(quote["previous_minor"])
-    proposed = money(int(quote["proposed_minor"]), currency)
-    stays = f"{money(now, currency)} stays in force" if now > 0 else "no price is in force"
+    proposed = money_text(int(quote["proposed_minor"]), currency)
+    stays = f"{money_text(now, currency)} stays in force" if now > 0 else "no price is in force"
     match State(int(quote["state"])):
         case State.LIVE if now <= 0:
             return "No price is in force yet."
         case State.LIVE if before in (0, now):
-            return f"{money(now, currency)} is in force."
+            return f"{money_text(now, currency)} is in force."
         case State.LIVE:
-            return f"{money(now, currency)} is in force, {money(before, currency)} was before."
+            was = money_text(before, currency)
+            return f"{money_text(now, currency)} is in force, {was} was before."
         case State.SHADOW if mask & reasons.UNPUBLISHED:
             return (
                 f"The policy says not to publish this listing: {proposed} is a proposal, {stays}."
@@ -265,8 +268,8 @@ def _contradiction(quote: np.void, listing: ListingFacts) -> str:
     if least > most:
         whose = "minimum advertised price" if least == listing.map_minor else "floor"
         return (
-            f"The {whose} of {money(least, listing.currency)} lies above the ceiling of"
-            f" {money(most, listing.currency)}, which leaves no price"
+            f"The {whose} of {money_text(least, listing.currency)} lies above the ceiling of"
+            f" {money_text(most, listing.currency)}, which leaves no price"
         )
     return "The minimum advertised price, the floor and the ceiling leave no price"
 

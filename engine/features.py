@@ -24,6 +24,7 @@ from engine.rivals import (
     distinct_rivals,
 )
 from engine.stock import stock_of
+from engine.velocity import velocity_of
 
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 
@@ -232,11 +233,8 @@ def _sold(window_ms: int) -> Callable[[Sight], np.ndarray]:
 
 
 def _velocity(sight: Sight) -> np.ndarray:
-    """Return units a day over the sales remembered, to now, over a minute at least."""
-    at, units = sight.row["sale_ms"], sight.row["sale_units"]
-    oldest = np.where(at >= 0, at, sight.now_ms).min(axis=1)
-    days = np.maximum(sight.now_ms - oldest, MINUTE_MS) / DAY_MS
-    return _known(np.where(at >= 0, units, 0).sum(axis=1) / days, np.asarray((at >= 0).any(axis=1)))
+    sold = (sight.row["sale_ms"] >= 0).any(axis=1)
+    return _known(velocity_of(sight.row, sight.now_ms), np.asarray(sold))
 
 
 def _last_sale(sight: Sight) -> np.ndarray:

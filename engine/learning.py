@@ -561,6 +561,8 @@ def redecide(memory: Memory, work: Work) -> None:
     Stock counts where it is a price's reason: until a season's end.
     """
     rows = work.touched()[0]
+    if not len(rows):
+        return
     rows = rows[memory.listings.listings["flags"][rows] & REMOVED == 0]
     listings = memory.listings.listings["retailer"][rows]
     for number in np.unique(listings).tolist():

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from msgspec import Struct
 
-from engine.amounts import money, percent
+from engine.amounts import money_text, percent
 from engine.drivers import DAY_MS, GOALS, Driver, ListingFacts, objective_of
 from kernels import reasons
 
@@ -139,7 +139,9 @@ def _decided(quote: np.void, listing: ListingFacts, live: LiveFacts) -> Driver |
     if int(quote["reasons"]) & reasons.LEARNT and int(quote["target_minor"]) == asked:
         return None
     goal = GOALS[objective_of(listing, live.decided_ms)]
-    text = f"Learning has decided since then, and asks {money(asked, listing.currency)}, {goal}."
+    text = (
+        f"Learning has decided since then, and asks {money_text(asked, listing.currency)}, {goal}."
+    )
     return _now("decided", asked, text)
 
 
@@ -154,7 +156,7 @@ def _model(live: LiveFacts) -> Driver:
         return _now("model", None, text)
     alone = {
         "rules": "No demand is learnt: the price comes from rules and from what was stated of it.",
-        "none": "No trained model was promoted",
+        "none": "No trained model was promoted (why one was refused, its command's outcome says)",
         "withdrawn": "No trained model serves: the last was taken back, or rules were asked for",
         "unknown": f"The trained model {live.named} says nothing of this listing",
         "canary": f"The trained model {live.named} is a canary and serves other listings",
@@ -189,10 +191,10 @@ def _pull(demand: DemandFacts) -> Driver | None:
 
 
 def _leash(leash: LeashFacts, currency: str) -> Driver:
-    told = f"{money(leash.told_minor, currency)}" if leash.told_minor else "no rival any more"
+    told = f"{money_text(leash.told_minor, currency)}" if leash.told_minor else "no rival any more"
     text = (
         f"Rivals tell of {told}, which nobody confirms: their reference goes at most"
-        f" {percent(leash.per_day)} a day and stands at {money(leash.held_minor, currency)}."
+        f" {percent(leash.per_day)} a day and stands at {money_text(leash.held_minor, currency)}."
     )
     return _now("leash", leash.told_minor, text)
 
@@ -202,7 +204,7 @@ def _brake(live: LiveFacts, brake: BrakeFacts, currency: str) -> Driver:
     text = (
         f"A brake is on for another {days:.3g} days, and eases in its second half: its"
         " rival pulls the price no lower than"
-        f" {money(brake.lets_minor, currency)}."
+        f" {money_text(brake.lets_minor, currency)}."
     )
     return _now("brake_time", brake.lets_minor, text)
 
@@ -214,7 +216,7 @@ def _season(season: SeasonFacts, currency: str) -> Driver | None:
         f"In {season.days_watched:.3g} days of its season it has sold as if"
         f" {season.units_a_day:.3g} a day at the price found at import, and {season.stock} are left"
         f" for {season.days_left:.3g} days:"
-        f" they last just so long at {money(season.wanted_minor, currency)}"
+        f" they last just so long at {money_text(season.wanted_minor, currency)}"
     )
     if not season.sells_through:
         text = text.replace("they last just so long", "the plan would clear them")
@@ -228,7 +230,7 @@ def _exploration(told: ExplorationFacts, currency: str) -> Driver:
     if told.budget_minor is None:
         text += "; exploring has no budget but what pays back."
     elif told.budget_minor:
-        share, budget = told.cost_minor / told.budget_minor, money(told.budget_minor, currency)
+        share, budget = told.cost_minor / told.budget_minor, money_text(told.budget_minor, currency)
         text += f", {percent(share)} of the {budget} that the retailer gives to exploring"
         text += f"; that budget leaves {percent(told.scale)} of each listing's straying."
     else:
@@ -240,6 +242,6 @@ def _barred(barred: BarredFacts, currency: str) -> Driver:
     days = "a day" if barred.days == 1 else f"{barred.days} days"
     text = (
         f"A dearer price has ended its sales, so nothing above"
-        f" {money(barred.above_minor, currency)} is asked for {days}."
+        f" {money_text(barred.above_minor, currency)} is asked for {days}."
     )
     return _now("barred", barred.above_minor, text)

@@ -14,11 +14,10 @@ from engine.hourly import AUTO, tiers_of
 from engine.listing_table import BEHIND
 from engine.memory import Memory, Work
 from engine.tiers import DAY_MS, Walk
+from engine.velocity import velocity_of
 
 RANKED_ROWS_MAX = 16_384
 """Most rows that a ranking walks in one microbatch."""
-
-MINUTE_MS = 60_000
 
 
 def set_share(memory: Memory, work: Work, number: int) -> None:
@@ -63,11 +62,7 @@ def revenue_of(listings: np.ndarray, now_ms: int) -> np.ndarray:
     Args:
         listings: LISTING_DTYPE[rows].
     """
-    at, units = listings["sale_ms"], listings["sale_units"]
-    oldest = np.where(at >= 0, at, now_ms).min(axis=1)
-    days = np.maximum(now_ms - oldest, MINUTE_MS) / DAY_MS
-    sold = np.where(at >= 0, units, 0).sum(axis=1)
-    return np.asarray(sold / days * np.maximum(listings["in_force_minor"], 0))
+    return np.asarray(velocity_of(listings, now_ms) * np.maximum(listings["in_force_minor"], 0))
 
 
 def _share(memory: Memory, number: int) -> float:

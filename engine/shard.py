@@ -471,6 +471,11 @@ class Shard:
     def _rows_to_price(self, work: Work) -> tuple[Looked, Looked]:
         memory = self._memory
         rows, lanes, offsets, indices = work.touched()
+        memory.tiers.turn(work.now_ms)
+        waiting = memory.backlog.rows > 0 or memory.tiers.cursor >= 0
+        if not len(rows) and not waiting and not memory.timers.any_due(work.now_ms):
+            nothing = Looked(rows, lanes, lanes, offsets, indices)
+            return nothing, nothing
         gone = is_removed(memory, rows)
         removed = Looked(
             rows[gone],
@@ -479,7 +484,6 @@ class Shard:
             offsets[gone],
             indices[gone],
         )
-        memory.tiers.turn(work.now_ms)
         kept = np.flatnonzero(~gone & ~defer(memory, work, rows))
         if len(kept) > ROWS_PER_DECISION_MAX - len(removed.rows):
             late = kept[ROWS_PER_DECISION_MAX - len(removed.rows) :]
@@ -545,6 +549,9 @@ class Shard:
 
     def _take_recorded(self, ours: Decided, recorded: Decided) -> None:
         """Let the recorded quotes, and whom the breaker stopped, hold where they differ."""
+        told = ours.catalogue or recorded.catalogue
+        if not told and not len(ours.quotes) and not len(recorded.quotes):
+            return
         listings = self._memory.listings
         rows = listings.index.rows(recorded.quotes["listing"])
         known = np.flatnonzero(rows >= 0)

@@ -9,9 +9,10 @@ from typing import Literal
 
 from msgspec import Struct
 
+from engine.amounts import amount_text
 from engine.errors import FailedDependency
 from gateway.documents import STATE_NAMES, Listing, StateName
-from gateway.money import amount_text, rfc3339
+from gateway.money import rfc3339
 from gateway.replica import Replica
 from gateway.shard_view import Age
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from msgspec import Struct
 
-from engine.amounts import DIGITS
+from engine.amounts import amount_text, exponent_of
 from engine.errors import RejectedInput
 from kernels.limits import PRICE_MINOR_MAX
 
@@ -21,21 +21,6 @@ class Money(Struct, frozen=True):
 
     amount: str
     currency: str
-
-
-def exponent_of(currency: str) -> int:
-    """Return how many decimal places the currency has."""
-    return DIGITS.get(currency, 2)
-
-
-def amount_text(minor: int, currency: str) -> str:
-    """Return ``minor`` units as a decimal with the currency's places: 1999 EUR is ``19.99``."""
-    exponent = exponent_of(currency)
-    if exponent == 0:
-        return str(minor)
-    sign, digits = ("-", -minor) if minor < 0 else ("", minor)
-    text = str(digits).rjust(exponent + 1, "0")
-    return f"{sign}{text[:-exponent]}.{text[-exponent:]}"
 
 
 def money(minor: int, currency: str) -> Money:

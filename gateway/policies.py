@@ -22,7 +22,7 @@ from gateway.call import (
 )
 from gateway.documents import Listing
 from gateway.problems import NOT_FOUND, Problem
-from gateway.products import LIMIT_MAX, read_cursor, write_cursor
+from gateway.products import LIMIT_MAX, no_cursor, read_cursor, write_cursor
 from gateway.replica import Replica
 from kernels import reasons
 
@@ -95,7 +95,9 @@ async def policies(gateway: Gateway, call: Call) -> web.Response:
     retailer = known_retailer(gateway, call, PoliciesQuery)
     after = ("", "")
     if query.cursor is not None:
-        scope, _, key = read_cursor(query.cursor).partition("\x1f")
+        scope, parted, key = read_cursor(query.cursor).partition("\x1f")
+        if not parted:
+            raise no_cursor()  # it is of another list
         after = (scope, key)
     found = gateway.replica.policies.page(retailer, after, query.limit + 1, query.scope)
     more = len(found) > query.limit

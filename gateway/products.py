@@ -229,12 +229,22 @@ def write_cursor(name: str) -> str:
 def read_cursor(cursor: str) -> str:
     """Return the name that a page begins behind.
 
+    Decoding passes over characters that are none of its alphabet, so one that was cut or mended
+    would begin a page anywhere; only what we would write ourselves is a cursor.
+
     Raises:
         Problem: the text is no cursor.
     """
     try:
-        return urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        name = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
     except (Base64Error, ValueError) as fault:
-        detail = "not a cursor that we gave"
-        error = FieldError(detail, parameter="cursor")
-        raise Problem(INVALID_REQUEST, detail, errors=[error]) from fault
+        raise no_cursor() from fault
+    if not name or write_cursor(name) != cursor:
+        raise no_cursor()
+    return name
+
+
+def no_cursor() -> Problem:
+    """Return the refusal of a cursor that is none, with what to send."""
+    detail = "not a cursor that we gave; send next_cursor as it came, or none for the first page"
+    return Problem(INVALID_REQUEST, detail, errors=[FieldError(detail, parameter="cursor")])

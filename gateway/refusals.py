@@ -7,9 +7,10 @@ sent, a decimal with its currency, RFC 3339.
 
 import re
 
+from engine.amounts import amount_text
 from engine.decided import Outcome
 from gateway.documents import Listing
-from gateway.money import amount_text, rfc3339
+from gateway.money import rfc3339
 from gateway.problems import FieldError
 
 _BODY = {

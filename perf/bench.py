@@ -68,6 +68,8 @@ COMMANDS = (
     Command("soak", "perf.soak", ("--minutes", "60"), 65, by_default=False),
     Command("black-friday", "perf.spike", ("--minutes", "5"), 8, by_default=False),
     Command("following", "perf.spike", ("--minutes", "5", "--following"), 8, by_default=False),
+    # By hand: it records for two minutes what it then decides in seconds.
+    Command("backtest", "perf.backtest", (), 4, by_default=False),
     # By hand: what takes long, or crowds the machine on purpose.
     Command("find-rate", "perf.latency", ("--find-rate",), 25, by_default=False),
     Command("latency-20000", "perf.latency", ("--per-s", "20000"), 4, by_default=False),

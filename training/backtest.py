@@ -68,6 +68,7 @@ TRACK_DTYPE = np.dtype(
         ("low_minor", "<i4"),  # of the prices that were really in force
         ("high_minor", "<i4"),
         ("moved", "u1"),
+        ("state", "u1"),  # of the recorded quotes
     ]
 )
 
@@ -127,7 +128,9 @@ class Backtest:
         self._binding = np.zeros(256, dtype=np.int64)
         self._states = np.zeros(len(State) + 1, dtype=np.int64)
         self._segments: list[np.ndarray] = []
-        self._tracks = np.zeros(0, dtype=TRACK_DTYPE)
+        table = shard._memory.listings
+        self._tracks = np.zeros(table.capacity, dtype=TRACK_DTYPE)
+        self._tracks["state"] = table.listings["state"]
         self._told = set(shard._memory.retailers.ids)
 
     def decide(
@@ -254,7 +257,10 @@ class Backtest:
             longer = np.zeros(table.capacity, dtype=TRACK_DTYPE)
             longer[: len(self._tracks)] = self._tracks
             self._tracks = longer
+        if not len(ours.quotes) and not len(recorded.quotes):
+            return  # of a day four in five microbatches, or more: the marks of a quiet log
         self._take_prices(recorded)
+        self._take_states(ours, recorded)
         looked = ours.quotes[ours.quotes["state"] != State.REMOVED]
         rows = table.index.rows(looked["listing"])
         self._states += np.bincount(looked["state"], minlength=len(self._states))
@@ -299,6 +305,23 @@ class Backtest:
         rows = rows[rows >= 0]
         before = table.listings["price_ms"][rows]
         table.listings["price_ms"][rows] = np.maximum(before, recorded.decided_ms)
+
+    def _take_states(self, ours: Decided, recorded: Decided) -> None:
+        """Let rows be in the state that was recorded, also those that only we have quoted.
+
+        Publishing is off here, so a listing that only we looked at would pass for one in shadow,
+        and its sales for those at a price that somebody else chose: nothing is learnt of its own.
+        Its last quote is in that state, too, so that the next look is told and set right again.
+        """
+        table = self.shard._memory.listings
+        told = table.index.rows(recorded.quotes["listing"])
+        known = told >= 0
+        self._tracks["state"][told[known]] = recorded.quotes["state"][known]
+        rows = table.index.rows(ours.quotes["listing"])
+        rows = np.setdiff1d(rows[rows >= 0], told)
+        rows = rows[self._tracks["state"][rows] > 0]
+        table.listings["state"][rows] = self._tracks["state"][rows]
+        table.quotes["state"][rows] = self._tracks["state"][rows]
 
     def _see(self, rows: np.ndarray, in_force: np.ndarray) -> None:
         """Begin a segment at the prices in force, and widen what was observed."""

@@ -42,6 +42,10 @@ class TriedModel:
         """Return what is tried, as the command line names it."""
         return RULES if self.artefact is None else self.artefact.version
 
+    def leaves(self, delta: ModelPromoted) -> bool:
+        """Return whether a promotion that was recorded holds: that of another retailer."""
+        return self.artefact is not None and delta.retailer != self.artefact.retailer
+
     def put_into(self, batch: Microbatch, memory: Memory, decided_ms: int) -> Microbatch:
         """Return the microbatch with this model's promotion in the place of recorded ones."""
         kept = [run for run in batch.runs if not self._is_recorded(run)]
@@ -67,7 +71,7 @@ class TriedModel:
     def _is_recorded(self, run: Any) -> bool:
         if not isinstance(run, ObjectDelta) or not isinstance(run.delta, ModelPromoted):
             return False
-        return self.artefact is None or run.delta.retailer == self.artefact.retailer
+        return not self.leaves(run.delta)
 
     def _promotions(
         self, batch: Microbatch, memory: Memory, decided_ms: int

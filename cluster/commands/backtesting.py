@@ -64,7 +64,7 @@ def backtest(
     if learning is not None:
         changes = (*changes, ScopeChange(fields={"learning": learning}))
     tried = None if model is None else new_model(run(artefact_of(settings, model, retailer)))
-    result = run(_backtest(settings, changes, shard, voice, tried))
+    result = run(decided_again(settings, changes, shard, voice, tried))
     shown = table("backtest", "", "")
     for name, value in result.items():
         if name not in ("earned", "shards"):
@@ -81,7 +81,7 @@ def backtest(
     return FAILURE if result["differences"] or not result["supported"] else OK
 
 
-async def _backtest(
+async def decided_again(
     settings: Settings,
     changes: Changes,
     only: int | None,
@@ -191,7 +191,12 @@ async def _decide_again(
     domain = recording.shard.domain
     with progress_of(voice) as progress:
         bar = progress.add_task(f"shard {number}", total=recording.progress[1])
-        async for each in recording.microbatches():
+        # What the model under test replaces is not fetched: it may be gone, and nobody misses it.
+        model = testing.model
+        recorded = (
+            recording.microbatches() if model is None else recording.microbatches(model.leaves)
+        )
+        async for each in recorded:
             same = each.domain in ("", domain)
             testing.decide(each.batch, each.decided, each.artefacts, same_domain=same)
             progress.update(bar, completed=recording.progress[0])

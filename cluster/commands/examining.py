@@ -52,7 +52,7 @@ def exam(
     from training.exam import calibration as believing
     from training.exam import experiments as trying
     from training.exam import juice as reading
-    from training.exam import off_policy, orange_juice, seasonal, simulated, standings
+    from training.exam import off_policy, orange_juice, seasonal, shelves, simulated, standings
     from training.exam import poisoning as lying
     from training.exam.attacks import ATTACKS
     from training.exam.driving import POLICY
@@ -123,7 +123,8 @@ def exam(
     if oj is not None:
         if not oj.is_file():
             raise RejectedInput("/oj", f"{oj} is no file", "name the Parquet file")
-        juice = reading.read_juice(oj)
+        packages = reading.read_table(oj)
+        juice = reading.juice_of(packages)
         kept: list[tuple[Any, Any]] = []
         weeks = int(juice.week.max()) + 1 - orange_juice.FIRST_WEEK
         with _counted(voice, "orange juice", weeks) as told:
@@ -131,9 +132,9 @@ def exam(
         parts["orange_juice"] = asdict(board)
         judged += orange_juice.juice_verdicts(board)
         with _counted(voice, "off-policy", weeks) as told:
-            shelves = off_policy.read_shelves(oj)
-            proposed = off_policy.proposals(shelves, told)
-        estimate = off_policy.judge(shelves, proposed, first_seed)
+            shop = shelves.shelves_of(packages)
+            proposed = shelves.proposals(shop, told)
+        estimate = off_policy.judge(shop, proposed, first_seed)
         parts["off_policy"] = asdict(estimate)
         judged += off_policy.off_policy_verdicts(estimate)
         if peers:

@@ -12,16 +12,19 @@ import pytest
 from actors.artefacts import artefact_key
 from cluster.__main__ import main
 from cluster.assembly import make_blobs
-from cluster.commands.backtesting import _backtest
+from cluster.commands.backtesting import decided_again
 from cluster.commands.modelling import make_registry
 from cluster.commands.speaking import FAILURE, NOT_FOUND, OK, USAGE, Voice
+from cluster.recording import From, open_recording
 from cluster.settings import Settings
 from engine.artefact import PREDICTION_DTYPE, encode_artefact
 from engine.deltas import ModelPromoted, PlanApplied, PolicyChanged, ScopeChange
 from engine.errors import RejectedInput
 from tests.cluster.site import site, traded
+from training.backtest import Backtest
 from training.registry import ModelCard
 from training.trained import Trained
+from training.tried_model import TriedModel
 from training.worlds.market import Market, World
 
 DAYS = 12
@@ -56,7 +59,7 @@ async def recorded(folder: Path, *, learning: bool = False) -> Settings:
 
 
 async def backtested(settings: Settings, *changes: ScopeChange) -> dict[str, Any]:
-    return await _backtest(settings, changes, None, Voice(None))
+    return await decided_again(settings, changes, None, Voice(None))
 
 
 @pytest.mark.parametrize("learning", [False, True])
@@ -185,6 +188,36 @@ def test_another_model_serves_as_champion_and_is_told_as_a_policy_is(
     assert rules["other"] == rules["extrapolated"] == 0, "none was recorded, so all is the same"
 
 
+@pytest.mark.parametrize("begin", ["oldest", "checkpoint"])
+async def test_a_log_that_knew_no_model_teaches_the_same_without_one(
+    tmp_path: Path, begin: From
+) -> None:
+    """Also of listings that only the backtest quotes: in force is what was recorded, and whose."""
+    async with site(tmp_path) as at:
+        market = Market(3, 30, World(volume_median=40.0))
+        await at.feed(market.opening())
+        now_ms = at.shard.decided_ms
+        learns = PolicyChanged(
+            retailer="demo", scope="retailer", fields={"learning": True}, observed_ms=now_ms
+        )
+        await at.feed([learns])
+        await traded(market, at, 2)
+        saving = asyncio.ensure_future(at.actor.checkpoint())
+        while not saving.done():
+            await at.actor.step()
+        await traded(market, at, 4)
+        settings, logs = at.settings, at.logs
+        async with open_recording(settings, logs, 0, begin) as recording:
+            testing = Backtest(recording.shard, (), TriedModel(None))
+            async for each in recording.microbatches():
+                testing.decide(each.batch, each.decided, each.artefacts)
+            rows = at.shard.listings
+            learnt = (of._memory.learnt.rows[:rows].tobytes() for of in (at.shard, testing.shard))
+            assert len(set(learnt)) == 1
+            # From a checkpoint on every listing is looked at once more, which nobody recorded.
+            assert begin == "checkpoint" or testing.tested().other == 0
+
+
 def test_a_model_that_is_not_whole_or_not_there_is_told_as_such(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -252,3 +285,7 @@ def test_recorded_promotions_are_left_out(
     _, rules = answered(capsys, settings, "--model", "rules")
     assert rules["other"] > again["other"]
     assert again["model_rolled_back"] == rolled_back
+    asyncio.run(make_blobs(settings).delete(artefact_key("demo", "m-1")))
+    _, without = answered(capsys, settings, "--model", "rules")
+    assert without["proposals"] == rules["proposals"], "what is left out is not fetched either"
+    assert answered(capsys, settings)[0] not in (OK, FAILURE), "but a replay needs it"

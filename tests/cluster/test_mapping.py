@@ -95,6 +95,20 @@ def test_a_bad_cell_is_reported_with_row_and_field(
     assert len(sent) >= len(rows) - 1
 
 
+def test_a_fault_that_many_deltas_of_a_row_share_is_told_once() -> None:
+    """Every rival's price of a row without a size lacks it; the row after it is told by itself."""
+    table = synthetic_oj(weeks=2, stores=2)
+    size = table["oz"].to_pylist()
+    size[3] = size[4] = "large"
+    at = table.column_names.index("oz")
+    mapped = mapper(table.set_column(at, "oz", pa.array([str(each) for each in size])))
+    kept = [delta for each in mapped.rows(0) for delta in each.deltas]
+    assert sum(isinstance(delta, CompetitorPriced) for delta in kept) == 10 * (len(size) - 2)
+    told = [(each.row, each.field) for each in mapped.rejected]
+    assert sorted(set(told)) == sorted(told)
+    assert {row for row, _ in told} == {4, 5}
+
+
 def test_a_missing_column_is_named_with_the_nearest() -> None:
     table = synthetic_oj(weeks=1, stores=1).rename_columns(
         ["prize" if name == "price" else name for name in synthetic_oj(1, 1).column_names]

@@ -15,7 +15,8 @@ from actors.starts import Start
 from cluster import promoting
 from cluster.__main__ import main
 from cluster.assembly import make_logs, make_owner
-from cluster.commands.modelling import make_registry
+from cluster.commands.modelling import _answer, make_registry
+from cluster.commands.speaking import FAILURE, Common, Voice
 from cluster.control import ControlServer, control_token
 from cluster.launching import Launched
 from cluster.roles import seconds_to_hour
@@ -23,6 +24,7 @@ from cluster.settings import Settings, load
 from cluster.topics import prepare_logs
 from engine.deltas import ListingChanged, ModelPromoted, PolicyChanged, RetailerAdded
 from engine.errors import FailedDependency
+from engine.promotion import MISSING
 from persistence.ports import DELTAS
 from persistence.wire import encode_delta
 from tests.cluster.site import site
@@ -84,7 +86,10 @@ async def until_decided(owner: ShardActor, deltas: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_promotion_goes_through_the_log_and_its_outcome_comes_back(tmp_path: Path) -> None:
+async def test_a_promotion_goes_through_the_log_and_its_outcome_comes_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A refused one as well: nothing but its outcome says why."""
     settings = settings_at(tmp_path / "data")
     settings.folder.mkdir()
     logs = make_logs(settings)
@@ -119,6 +124,16 @@ async def test_a_promotion_goes_through_the_log_and_its_outcome_comes_back(tmp_p
         )
         given = msgspec.structs.replace(named, stage="champion")
         await until_decided(owner, len(deltas))
+        gone = msgspec.structs.replace(given, model="m-gone", checksum="0" * 64)
+        (refused,) = await promoting.promote(settings, logs, gone)
+        assert (refused.status, refused.detail, refused.kind) == (
+            "refused",
+            MISSING,
+            "ModelPromoted",
+        )
+        assert _answer(Voice(Common(json=True)), "m-gone", [refused]) == FAILURE
+        told = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert told["outcomes"][0]["detail"] == MISSING
         outcomes = await promoting.promote(settings, logs, given)
         assert [of.status for of in outcomes] == ["done"], outcomes
         assert owner.models()["acme"]["champion"]["model"] == card.model

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from engine.amounts import DIGITS, money, percent
+from engine.amounts import DIGITS, money_text, percent
 from engine.decided import QUOTE_DTYPE, Cause, State
 from engine.drivers import ListingFacts
 from engine.explanation import SETTING, explain
@@ -458,7 +458,7 @@ def test_every_rule_but_map_has_a_setting_that_exists() -> None:
 def test_money_is_written_with_the_digits_of_its_currency(
     minor: int, currency: str, text: str
 ) -> None:
-    assert money(minor, currency) == text
+    assert money_text(minor, currency) == text
 
 
 def test_the_currencies_without_two_decimals_are_these() -> None:

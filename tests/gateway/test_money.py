@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.amounts import amount_text
 from engine.errors import RejectedInput
-from gateway.money import Money, amount_text, money, price_minor, rfc3339, unix_ms
+from gateway.money import Money, money, price_minor, rfc3339, unix_ms
 from kernels.limits import PRICE_MINOR_MAX
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from perf import (
+    backtest,
     checkpoint,
     features,
     foresight,
@@ -90,6 +91,22 @@ def test_a_fork_is_asked_and_the_live_shard_is_as_it_was(
     assert found["untouched"] is True
     assert found["moved_by_plan"] > 100
     assert found["moved_by_what_if"] > 100
+
+
+def test_a_recording_is_repeated_and_answers_for_another_policy(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Days are told each minute, and marks of quiet time are four a second."""
+    words = "--listings 60 --days 0.02 --quiet-hours 0.01 --pairs 1"
+    found = line_of(backtest.main, words, capsys)["figures"]
+    assert found["differences"] == 0
+    assert found["microbatches"] > 28
+    assert found["facts"] > 400
+    assert found["quiet_microbatches"] >= 144
+    assert found["proposals"] >= found["other"] > 0
+    assert found["times_real_time"]["median"] > 1
+    low, expected, high = found["profit_ratio"]
+    assert low <= expected <= high
 
 
 def test_a_checkpoint_holds_the_rows_that_were_touched(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,11 @@ import numpy as np
 import pyarrow.parquet as pq
 from msgspec import Struct
 
+Table = dict[str, np.ndarray]
+"""The file's columns by name, one element a row."""
+
+BRANDS = 11
+
 WEEKS_MIN = 20
 """A store with fewer weeks tells no slope of its own."""
 
@@ -25,25 +30,30 @@ class Juice(Struct, frozen=True, eq=False):
     exact: np.ndarray  # exp(logmove), unrounded
 
 
-def read_juice(path: Path) -> Juice:
-    """Read the table."""
+def read_table(path: Path) -> Table:
+    """Read the table once for all that look at it: its columns, by week, store and brand."""
     table = pq.read_table(path)
     column = {name: table.column(name).to_numpy() for name in table.column_names}
     order = np.lexsort((column["brand"], column["store"], column["week"]))
-    prices = np.stack([column[f"price_per_oz_{n}"] for n in range(1, 12)], axis=1)[order]
-    brand = column["brand"][order].astype(np.int64)
+    return {name: values[order] for name, values in column.items()}
+
+
+def juice_of(table: Table) -> Juice:
+    """Return the table as forecasts and regressions look at it."""
+    prices = np.stack([table[f"price_per_oz_{n + 1}"] for n in range(BRANDS)], axis=1)
+    brand = table["brand"].astype(np.int64)
     logs = np.log(np.maximum(prices, 1e-4))
     rows = np.arange(len(brand))
     own = logs[rows, brand - 1]
     others = logs.copy()
     others[rows, brand - 1] = 0.0
-    extra = np.stack([column["deal"][order], column["feat"][order]], axis=1).astype(np.float64)
-    store = column["store"][order]
-    exact = np.exp(column["logmove"][order])
+    extra = np.stack([table["deal"], table["feat"]], axis=1).astype(np.float64)
+    store = table["store"]
+    exact = np.exp(table["logmove"])
     return Juice(
         item=[f"{s}-{b}" for s, b in zip(store.tolist(), brand.tolist(), strict=True)],
         brand=brand,
-        week=column["week"][order].astype(np.int64),
+        week=table["week"].astype(np.int64),
         units=np.round(exact),
         price=np.exp(own),
         covariates=np.concatenate([extra, others], axis=1),

@@ -1,40 +1,40 @@
 """The real-data half on a table made by us: it is read, streamed and scored."""
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from msgspec.structs import replace
 
-from training.exam.juice import Juice, own_spread, plain_slope, read_juice, within_slope
-from training.exam.off_policy import (
-    LAST_TAUGHT,
-    Shelves,
-    judge,
-    off_policy_verdicts,
-    proposals,
-    read_shelves,
+from training.exam.juice import (
+    Juice,
+    Table,
+    juice_of,
+    own_spread,
+    plain_slope,
+    read_table,
+    within_slope,
 )
+from training.exam.off_policy import judge, off_policy_verdicts
 from training.exam.orange_juice import juice_verdicts, sit_juice
+from training.exam.shelves import LAST_TAUGHT, Shelves, proposals, shelves_of
 from training.worlds.orange_juice import synthetic_oj
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def read(tmp_path_factory: pytest.TempPathFactory) -> Table:
     file = tmp_path_factory.mktemp("juice") / "juice.parquet"
     pq.write_table(synthetic_oj(stores=6), file)
-    return file
+    return read_table(file)
 
 
 @pytest.fixture(scope="module")
-def juice(path: Path) -> Juice:
-    return read_juice(path)
+def juice(read: Table) -> Juice:
+    return juice_of(read)
 
 
 @pytest.fixture(scope="module")
-def shelves(path: Path) -> Shelves:
-    return read_shelves(path)
+def shelves(read: Table) -> Shelves:
+    return shelves_of(read)
 
 
 def test_a_table_like_the_public_one_is_scored(juice: Juice) -> None:

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from engine.errors import RejectedInput
-from training.exam.juice import Juice, read_juice
+from training.exam.juice import Juice, juice_of, read_table
 from training.exam.orange_juice import ROUNDS, sit_juice
 from training.exam.peers import (
     _imported,
@@ -27,7 +27,7 @@ def juice(tmp_path_factory: pytest.TempPathFactory) -> Juice:
     if "logmove" not in table.column_names:
         table = table.append_column("logmove", [np.log(table.column("units").to_numpy())])
     pq.write_table(table, file)
-    return read_juice(file)
+    return juice_of(read_table(file))
 
 
 def test_everybody_is_scored_on_the_same_rows(juice: Juice) -> None:
