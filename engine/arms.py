@@ -15,7 +15,7 @@ from engine.experiments import (
     holdout_terms,
 )
 from engine.learnt import DAY_MS
-from engine.listing_table import put
+from engine.listing_table import put, taken
 from engine.memory import Memory, Work
 from kernels.assignment import CONTROL, TREATED
 
@@ -50,7 +50,7 @@ def arms_in(memory: Memory, rows: np.ndarray, listings: np.ndarray) -> Arms | No
 
 def policies_of(memory: Memory, rows: np.ndarray, listings: np.ndarray) -> np.ndarray:
     """Return POLICY_DTYPE[rows]: the groups', with the treatment's fields over the treated."""
-    policy = memory.groups.policy.take(listings["group"])
+    policy = taken(memory.groups.policy, listings["group"])
     for at, experiment in _treated(memory, rows, listings):
         if experiment.terms.treatment:
             groups = listings["group"][at]

@@ -56,7 +56,9 @@ def braked_minor(
     """
     braked = np.zeros(len(listings), dtype=np.int32)
     remembered = (listings["war_slot"] > 0) | (listings["brake_slot"] > 0)
-    at = np.flatnonzero(remembered & (pull_bp > 0) & (policy["kvi_brake_bp"] > 0))
+    if not np.count_nonzero(remembered):
+        return braked
+    at = (remembered & (pull_bp > 0) & (policy["kvi_brake_bp"] > 0)).nonzero()[0]
     if not len(at):
         return braked
     war, terms, slot = listings.take(at), policy.take(at), slot_of(now_ms)

@@ -11,6 +11,7 @@ accepted change of cost, fee or rate.
 
 import numpy as np
 
+from engine.listing_table import put, taken
 from engine.memory import Memory
 from engine.retailers import COUNTS, WINDOW_SLOTS
 from kernels.hyperparameters import COSTS_TRUSTED_MS, EXPLAINED_SLACK_LOG, RELEASE_SLACK, USUAL_GAIN
@@ -46,7 +47,7 @@ def judge(
         Retailers' numbers that trip (int64), and (number, reason) of each.
     """
     before = listings["in_force_minor"]
-    changing = np.flatnonzero((wanted_minor != before) & (before > 0))
+    changing = ((wanted_minor != before) & (before > 0)).nonzero()[0]
     if not len(changing):
         return np.empty(0, dtype=np.int64), []
     table = memory.retailers.table
@@ -55,21 +56,22 @@ def judge(
     count = len(numbers)
     for number in numbers.tolist():
         _advance(table[number], now_ms)
+    retailers = taken(table, numbers)  # copies; written back at the end
     unpaced = np.bincount(inverse, weights=~paced[changing], minlength=count)
-    table["in_window"][numbers] += unpaced.astype(np.int32)
+    retailers["in_window"] += unpaced.astype(np.int32)
     counted = ~exempt[changing]
     moving, inverse = changing[counted], inverse[counted]
-    row = listings.take(moving)
+    row = taken(listings, moving)
     # A row's own window begins with its first move.
-    anew = now_ms - row["window_ms"] >= table["breaker_window_ms"][row["retailer"]]
+    anew = now_ms - row["window_ms"] >= retailers["breaker_window_ms"][inverse]
     anew |= row["window_minor"] <= 0
     start = np.where(anew, row["in_force_minor"], row["window_minor"])
     flags = np.where(anew, 0, row["window_flags"])
     wanted = wanted_minor[moving]
     ratio = np.abs(wanted / start - 1.0)
-    moved = (ratio > table["breaker_move"][row["retailer"]]) & (flags & COUNTED_MOVED == 0)
+    moved = (ratio > retailers["breaker_move"][inverse]) & (flags & COUNTED_MOVED == 0)
     floored = (wanted <= floor_minor[moving]) & (flags & COUNTED_FLOORED == 0)
-    flags = flags | np.where(moved, COUNTED_MOVED, 0) | np.where(floored, COUNTED_FLOORED, 0)
+    flags = flags | COUNTED_MOVED * moved | COUNTED_FLOORED * floored
     listings["window_minor"][moving] = start
     listings["window_ms"][moving] = np.where(anew, now_ms, row["window_ms"])
     listings["window_flags"][moving] = flags
@@ -80,20 +82,21 @@ def judge(
         "decided": np.bincount(inverse[~paced[moving]], minlength=count),
     }
     for name, added in counts.items():
-        table[name][numbers, 0] += added.astype(np.int32)
+        retailers[name][:, 0] += added.astype(np.int32)
+    put(table, numbers, retailers)
     priced: np.ndarray = np.zeros(count)
-    if seen.any():
+    if np.count_nonzero(seen):
         priced = np.bincount(
             np.searchsorted(numbers, listings["retailer"][seen]).clip(max=count - 1),
             weights=np.isin(listings["retailer"][seen], numbers),
             minlength=count,
         )
-    return _tripped(table.take(numbers), numbers, counts, priced, now_ms)
+    return _tripped(retailers, numbers, counts, priced, now_ms)
 
 
 def _distinct(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct numbers, ascending, and which of them each is; mostly there is one."""
-    if (numbers == numbers[0]).all():
+    if np.count_nonzero(numbers == numbers[0]) == len(numbers):
         return numbers[:1].copy(), np.zeros(len(numbers), dtype=np.int64)
     distinct, inverse = np.unique(numbers, return_inverse=True)
     return distinct, inverse
@@ -114,11 +117,13 @@ def _tripped(
         ("floored", "breaker_floor_share", "would go to their floors"),
     ):
         total = retailers[name].sum(axis=1).astype(np.float64)
+        if not np.count_nonzero(total > least):
+            continue
         # What big work has shown of its part is expected of the part that still waits.
         ahead = np.where(priced > 0, counts[name] / np.maximum(priced, 1), 0.0)
         total_ahead = total + ahead * retailers["waiting"]
         limit = np.maximum(retailers[share_name] * listings, least)
-        for at in np.flatnonzero((total_ahead > limit) & (total > least)).tolist():
+        for at in ((total_ahead > limit) & (total > least)).nonzero()[0].tolist():
             reasons.append(
                 (
                     int(numbers[at]),
@@ -127,20 +132,24 @@ def _tripped(
                 )
             )
     total = retailers["decided"].sum(axis=1).astype(np.float64)
-    old = retailers["history_ms"] >= 0
+    old = (retailers["history_ms"] >= 0) & (total > least)
     old &= now_ms - retailers["history_ms"] >= retailers["breaker_history_ms"]
-    usual = retailers["breaker_rate_factor"] * retailers["usual"]
-    limit = np.maximum(np.maximum(usual, retailers["breaker_moved_share"] * listings), least)
-    ahead = np.where(priced > 0, counts["decided"] / np.maximum(priced, 1), 0.0)
-    total_ahead = total + ahead * retailers["waiting"]
-    for at in np.flatnonzero(old & (total_ahead > limit) & (total > least)).tolist():
-        reasons.append(
-            (
-                int(numbers[at]),
-                f"{int(total_ahead[at])} prices would change within breaker_window_ms; usual are "
-                f"{retailers['usual'][at]:.1f}, breaker_rate_factor allows {int(limit[at])}",
+    if np.count_nonzero(old):
+        usual = retailers["breaker_rate_factor"] * retailers["usual"]
+        limit = np.maximum(np.maximum(usual, retailers["breaker_moved_share"] * listings), least)
+        ahead = np.where(priced > 0, counts["decided"] / np.maximum(priced, 1), 0.0)
+        total_ahead = total + ahead * retailers["waiting"]
+        for at in (old & (total_ahead > limit)).nonzero()[0].tolist():
+            reasons.append(
+                (
+                    int(numbers[at]),
+                    f"{int(total_ahead[at])} prices would change within breaker_window_ms; usual "
+                    f"are {retailers['usual'][at]:.1f}, breaker_rate_factor allows "
+                    f"{int(limit[at])}",
+                )
             )
-        )
+    if not reasons:
+        return np.empty(0, dtype=np.int64), reasons
     reasons.sort()
     return np.unique(np.array([number for number, _ in reasons], dtype=np.int64)), reasons
 
@@ -154,6 +163,8 @@ def explained(
         now, then: float[n], what caused the move (a unit cost, a rate), 0: unknown.
     """
     known = (now > 0.0) & (then > 0.0) & (before_minor > 0) & (wanted_minor > 0)
+    if not np.count_nonzero(known):
+        return known
     cause = np.log(np.where(known, now, 1.0) / np.where(known, then, 1.0))
     move = np.log(np.where(known, wanted_minor, 1) / np.where(known, before_minor, 1))
     same_way = np.sign(cause) == np.sign(move)

@@ -46,8 +46,8 @@ def newest(
         known_values: like ``values``, the cell's present value.
     """
     count = len(cells)
-    newer = bool((observed_ms > known_ms).all())
-    if newer and (observed_ms[1:] > observed_ms[:-1]).all():
+    newer = np.count_nonzero(observed_ms > known_ms) == count
+    if newer and np.count_nonzero(observed_ms[1:] > observed_ms[:-1]) >= count - 1:
         return _all_effective(count)  # each is newer than all before it, whatever its cell
     order = stable_order(cells)
     sorted_cells = cells[order]
@@ -101,14 +101,18 @@ def _ranks(observed: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndar
     return ranks[: len(observed)], ranks[len(observed) :], len(ranks)
 
 
+FEW_CELLS = 128
+"""So many cells are sorted sooner as they are."""
+
+
 def stable_order(cells: np.ndarray) -> np.ndarray:
     """Return int64[n], the order that sorts ``cells`` (int64[n]) and keeps equal ones in theirs.
 
-    As ``argsort`` does, in a quarter of the time: each place rides along in its cell's low bits, so
-    that plain numbers are sorted.
+    As ``argsort`` does, and of many in a quarter of the time: each place rides along in its cell's
+    low bits, so that plain numbers are sorted.
     """
-    if len(cells) == 0:
-        return np.empty(0, dtype=np.int64)
+    if len(cells) <= FEW_CELLS:
+        return cells.argsort(kind="stable")
     if (cells[1:] >= cells[:-1]).all():  # times mostly come in order
         return np.arange(len(cells))
     bits = len(cells).bit_length()
@@ -124,14 +128,27 @@ def lasts(cells: np.ndarray) -> np.ndarray:
     """Return int64[n], where the last of each cell stands, by ascending cell."""
     order = stable_order(cells)
     ordered = cells[order]
-    ends = np.ones(len(cells), dtype=bool)
+    ends = np.empty(len(cells), dtype=bool)
+    ends[-1:] = True
     np.not_equal(ordered[1:], ordered[:-1], out=ends[:-1])
     return order[ends]
 
 
+def distinct_of(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct ``cells`` (int64[n]), ascending, and which of them each one is."""
+    order = stable_order(cells)
+    ordered = cells[order]
+    begins = np.empty(len(cells), dtype=bool)
+    begins[:1] = True
+    np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])
+    inverse = np.empty(len(cells), dtype=np.int64)
+    inverse[order] = begins.cumsum() - 1
+    return ordered[begins], inverse
+
+
 def last_of(cells: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     """Return the positions, ascending, of each cell's last fact among ``candidates`` (boolean)."""
-    positions = np.flatnonzero(candidates)
+    positions = candidates.nonzero()[0]
     if len(positions) < 2:
         return positions
     return np.sort(positions[lasts(cells[positions])])
@@ -142,7 +159,12 @@ def pairs_of(retailers: np.ndarray, names: np.ndarray) -> tuple[list[tuple[int, 
 
     Of one retailer they come by name, whoever else is there: his numbers depend on nobody.
     """
-    if len(names) and (names == names[0]).all() and (retailers == retailers[0]).all():
+    count = len(names)
+    if (
+        count
+        and np.count_nonzero(names == names[0]) == count
+        and np.count_nonzero(retailers == retailers[0]) == count
+    ):
         return [(int(retailers[0]), int(names[0]))], np.zeros(len(names), dtype=np.int64)
     # A pair as one number, because sorting records costs ten times as much.
     distinct, name = np.unique(names, return_inverse=True)

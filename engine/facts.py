@@ -10,7 +10,7 @@ import numpy as np
 
 from engine.arms import note_sales
 from engine.breaker import costs_doubted, costs_shocked
-from engine.deduplication import NO_ROOM, SEEN, TOO_OLD, last_of, newest
+from engine.deduplication import NO_ROOM, SEEN, TOO_OLD, distinct_of, last_of, newest
 from engine.listing_table import SALES_KEPT
 from engine.memory import Counts, Memory, Work
 from engine.microbatch import (
@@ -51,6 +51,12 @@ AMOUNT_FIELDS = {
 }
 """What a fact's amount is called in its delta, by kind."""
 
+_LEAST_AMOUNT = np.zeros(256, dtype=np.int64)
+_LEAST_AMOUNT[COMPETITOR_PRICED] = 1
+_MOST_AMOUNT = np.full(256, PRICE_MINOR_MAX, dtype=np.int64)
+_MOST_AMOUNT[[STOCK_COUNTED, UNITS_SOLD]] = UNITS_MAX
+"""What an amount lies between, by kind, of whatever number a kind is."""
+
 
 def apply_facts(memory: Memory, work: Work, facts: FactColumns) -> None:
     """Apply a block of facts, and note rows touched and facts refused."""
@@ -59,14 +65,16 @@ def apply_facts(memory: Memory, work: Work, facts: FactColumns) -> None:
     rows = memory.listings.live_rows(facts.listing).astype(np.int64)
     sound = _sound(memory, work, facts, rows)
     touched = np.zeros(len(facts), dtype=bool)
+    counts = np.bincount(facts.kind, minlength=256)  # mostly of one or two kinds
     for kind, apply in _KINDS:
-        which = np.flatnonzero(sound & (facts.kind == kind))
-        if len(which):
-            touched[apply(memory, work, facts, rows, which)] = True
+        if counts[kind]:
+            which = (sound & (facts.kind == kind)).nonzero()[0]
+            if len(which):
+                touched[apply(memory, work, facts, rows, which)] = True
     if work.counts is not None:
         _note_recounts(memory, work, work.counts, facts, rows, touched)
         work.counts = None
-    which = np.flatnonzero(touched)
+    which = touched.nonzero()[0]
     if len(which):
         work.touch(
             rows[which],
@@ -120,13 +128,11 @@ def _sound(memory: Memory, work: Work, facts: FactColumns, rows: np.ndarray) -> 
     """Return which facts concern a listing we know and hold possible numbers."""
     known = rows >= 0
     early = facts.observed_ms <= work.now_ms + FUTURE_MS_MAX
-    least = np.where(facts.kind == COMPETITOR_PRICED, 1, 0)
-    most = np.where(
-        (facts.kind == STOCK_COUNTED) | (facts.kind == UNITS_SOLD), UNITS_MAX, PRICE_MINOR_MAX
+    possible = (facts.amount >= _LEAST_AMOUNT[facts.kind]) & (
+        facts.amount <= _MOST_AMOUNT[facts.kind]
     )
-    possible = (facts.amount >= least) & (facts.amount <= most)
     sound = known & early & possible
-    if not sound.all():
+    if np.count_nonzero(sound) < len(sound):
         refuse(
             work,
             facts,
@@ -163,7 +169,7 @@ def _within_quota(
 ) -> np.ndarray:
     """Refuse what a retailer sends beyond the quota that he was given."""
     table = memory.retailers.table
-    if not table["quota"][: len(memory.retailers.ids)].any():
+    if not np.count_nonzero(table["quota"][: len(memory.retailers.ids)]):
         return sound
     retailer = memory.listings.listings["retailer"][rows]
     second = work.now_ms // 1000
@@ -192,7 +198,7 @@ def _within_quota(
 def _refuse_old(
     work: Work, facts: FactColumns, which: np.ndarray, late: np.ndarray, duplicate: np.ndarray
 ) -> None:
-    if late.any():
+    if np.count_nonzero(late):
         refuse(
             work,
             facts,
@@ -203,7 +209,7 @@ def _refuse_old(
                 "nothing to do"
             ),
         )
-    if duplicate.any():
+    if np.count_nonzero(duplicate):
         refuse(work, facts, which[duplicate], "duplicate", "says what is known; nothing to do")
 
 
@@ -222,8 +228,11 @@ def _set_stock(
     listings["stock_ms"][row] = observed
     # Sales later than the count may have come before it; those we remember are subtracted again.
     later = listings["sale_ms"][row] > observed[:, None]
-    since = (listings["sale_units"][row] * later).sum(axis=1, dtype=np.int64)
-    listings["sold_since"][row] = np.minimum(since, UNITS_MAX)
+    if np.count_nonzero(later):
+        since = (listings["sale_units"][row] * later).sum(axis=1, dtype=np.int64)
+        listings["sold_since"][row] = np.minimum(since, UNITS_MAX)
+    else:
+        listings["sold_since"][row] = 0
     work.counts = Counts(row, expected, on_hand(listings, row))
     return np.asarray(which[last])
 
@@ -245,14 +254,16 @@ def _note_recounts(
     """
     known = taken & (facts.kind == UNITS_SOLD)
     known &= facts.observed_ms <= memory.listings.listings["stock_ms"][rows]
-    known &= np.isin(rows, counts.rows)
-    order = np.argsort(counts.rows)
-    at = order[np.searchsorted(counts.rows, rows[known], sorter=order)]
-    sold = np.zeros(len(counts.rows), dtype=np.int64)
-    np.add.at(sold, at, facts.amount[known])
-    left = np.maximum(counts.expected - sold, 0)
+    left = np.maximum(counts.expected, 0)
+    if np.count_nonzero(known):
+        known &= np.isin(rows, counts.rows)
+        order = np.argsort(counts.rows)
+        at = order[np.searchsorted(counts.rows, rows[known], sorter=order)]
+        sold = np.zeros(len(counts.rows), dtype=np.int64)
+        np.add.at(sold, at, facts.amount[known])
+        left = np.maximum(counts.expected - sold, 0)
     off = (counts.expected < 0) | (np.abs(counts.found - left) > RECOUNT_SHARE * left)
-    if off.any():
+    if np.count_nonzero(off):
         work.recounted.append(counts.rows[off])
 
 
@@ -264,7 +275,7 @@ def _add_sales(
         return which
     listings = memory.listings.listings
     row, observed = rows[which], facts.observed_ms[which]
-    distinct, inverse = np.unique(row, return_inverse=True)
+    distinct, inverse = distinct_of(row)
     units = facts.amount[which]
     sold = np.zeros(len(distinct), dtype=np.int64)
     np.add.at(sold, inverse, units)
@@ -276,9 +287,10 @@ def _add_sales(
     listings["sold_since"][distinct] = np.minimum(since, UNITS_MAX)
     # The newest sales of each row, of those it knew and these.
     order = np.lexsort((units, -observed, inverse))
-    starts = np.flatnonzero(np.diff(inverse[order], prepend=-1))
-    rank = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
-    order, rank = order[rank < SALES_KEPT], rank[rank < SALES_KEPT]
+    ordered, each = inverse[order], np.arange(len(distinct))
+    rank = np.arange(len(order)) - ordered.searchsorted(each)[ordered]
+    kept = rank < SALES_KEPT
+    order, rank = order[kept], rank[kept]
     sale_ms = np.full((len(distinct), 2 * SALES_KEPT), -1, dtype=np.int64)
     sale_units = np.zeros((len(distinct), 2 * SALES_KEPT), dtype=np.int64)
     sale_ms[:, :SALES_KEPT] = listings["sale_ms"][distinct]
@@ -286,8 +298,8 @@ def _add_sales(
     sale_ms[inverse[order], SALES_KEPT + rank] = observed[order]
     sale_units[inverse[order], SALES_KEPT + rank] = units[order]
     best = np.lexsort((sale_units, -sale_ms), axis=1)[:, :SALES_KEPT]
-    listings["sale_ms"][distinct] = np.take_along_axis(sale_ms, best, axis=1)
-    listings["sale_units"][distinct] = np.take_along_axis(sale_units, best, axis=1)
+    listings["sale_ms"][distinct] = sale_ms[each[:, None], best]
+    listings["sale_units"][distinct] = sale_units[each[:, None], best]
     return which
 
 
@@ -299,7 +311,7 @@ def _counted_once(
     sequenced = (facts.source[which] != 0) & (facts.source_seq[which] >= 0)
     named = ~sequenced & (facts.event[which] != 0)
     fresh = np.zeros(len(which), dtype=bool)
-    if not (sequenced | named).all():
+    if np.count_nonzero(sequenced | named) < len(which):
         refuse(
             work,
             facts,
@@ -307,8 +319,8 @@ def _counted_once(
             "rejected",
             "/event_id: a sale is counted once only if it names event_id, or source and source_seq",
         )
-    if sequenced.any():
-        mine = np.flatnonzero(sequenced)
+    if np.count_nonzero(sequenced):
+        mine = sequenced.nonzero()[0]
         sequences = facts.source_seq[which[mine]]
         fresh[mine], marks = memory.marks.take(
             retailer[mine], facts.source[which[mine]], sequences, memory.sources_max

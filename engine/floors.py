@@ -58,7 +58,7 @@ def floor_minor(
     proportional = _least_multiple(owed, PARTS * gross, keep * PARTS - fee * gross)
     floor = np.maximum(proportional, np.maximum(explicit_minor, 1))
     # Without a minimum fee the first condition is the harder one.
-    if minimum_fee_minor.any():
+    if np.count_nonzero(minimum_fee_minor):
         floor = np.maximum(floor, _least_multiple(owed + minimum_fee_minor, gross, keep))
     return np.where(known, floor, FLOOR_NONE).astype(np.int32)
 
@@ -76,15 +76,16 @@ def _least_multiple(owed: np.ndarray, times: np.ndarray, each: np.ndarray) -> np
     positive = each > 0
     divisor = np.where(positive, each, 1)
     guess = np.ceil(owed.astype(np.float64) * times / divisor)
-    price = np.clip(guess, 1, FLOOR_UNREACHABLE).astype(np.int64)
+    price = np.minimum(np.maximum(guess, 1.0), FLOOR_UNREACHABLE).astype(np.int64)
     # The guess is off by less than one part in 2**50 of at most 2**30, so by one at most. Of small
     # costs the products stay below 2**62: price * each is owed * times and two times each at most.
     covers = _covers_small if int(owed.max(initial=0)) < 2**20 else _covers
     lower = np.maximum(price - 1, 1)
     price = np.where(covers(lower, divisor, owed, times), lower, price)
     price = np.where(covers(price, divisor, owed, times), price, price + 1)
-    free = (owed == 0) & (each == 0)
-    price = np.where(positive, price, np.where(free, 1, FLOOR_UNREACHABLE))
+    if np.count_nonzero(positive) < len(positive):
+        free = (owed == 0) & (each == 0)
+        price = np.where(positive, price, np.where(free, 1, FLOOR_UNREACHABLE))
     return np.asarray(np.minimum(price, FLOOR_UNREACHABLE))
 
 

@@ -23,7 +23,8 @@ AUTO, HOURLY = TIERS.index("auto"), TIERS.index("hourly")
 def tiers_of(memory: Memory, rows: np.ndarray) -> np.ndarray:
     """Return uint8[rows], what policy says of each row, its arm's treatment included."""
     listings = memory.listings.listings
-    if any("tier" in each.terms.treatment for each in memory.experiments.of.values()):
+    running = memory.experiments.of.values()
+    if running and any("tier" in each.terms.treatment for each in running):
         return np.asarray(policies_of(memory, rows, listings.take(rows))["tier"])
     return np.asarray(memory.groups.policy["tier"][listings["group"][rows]])
 
@@ -43,7 +44,7 @@ def defer(memory: Memory, work: Work, rows: np.ndarray) -> np.ndarray:
     not change while it waits there.
     """
     waits = is_hourly(memory, rows)
-    if not waits.any():
+    if not np.count_nonzero(waits):
         return waits
     listings = memory.listings.listings
     waits &= ~np.isin(rows, work.urgent(), assume_unique=True)

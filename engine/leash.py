@@ -26,7 +26,7 @@ def leashed(seen: Reference, listings: np.ndarray, policy: np.ndarray, now_ms: i
         policy: POLICY_DTYPE[rows].
     """
     on = (policy["rival_unconfirmed_per_day"] < 1.0) & (listings["leash_ms"] > 0)
-    if not on.any():
+    if not np.count_nonzero(on):
         return seen
     held = np.exp(_held_log(seen, listings, policy, now_ms))
     held = np.clip(np.rint(held), 1, PRICE_MINOR_MAX).astype(np.int32)
@@ -49,8 +49,10 @@ def moor(listings: np.ndarray, seen: Reference, policy: np.ndarray, now_ms: int)
     """
     on = policy["rival_unconfirmed_per_day"] < 1.0
     listings["leash_ms"][~on] = 0
+    if not np.count_nonzero(on):
+        return
     known = on & (seen.landed_minor > 0)
-    if not known.any():
+    if not np.count_nonzero(known):
         return
     begun = listings["leash_ms"] > 0
     # Not what is rounded to minor units: it would lose the way of an hour.

@@ -9,6 +9,7 @@ time later: a reuse that waited for a checkpoint instead would make decisions de
 checkpoints were taken, and replay could not repeat them.
 """
 
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -219,7 +220,7 @@ class KeyIndex:
         if self._forgotten:
             other |= found == FORGOTTEN
         other &= found != EMPTY
-        return np.flatnonzero(other)
+        return np.asarray(other.nonzero()[0])
 
     def _place(self, key: int) -> int:
         mask = len(self._rows) - 1
@@ -345,11 +346,22 @@ def put(table: np.ndarray, rows: np.ndarray, records: np.ndarray) -> None:
     assignment does not.)
     """
     assert table.dtype == records.dtype
-    raw = np.dtype((np.void, table.dtype.itemsize))
+    raw = raw_dtype(table.dtype.itemsize)
     table.view(raw)[rows] = records.view(raw)
+
+
+def taken(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return copies of packed records (one dimension), as ``table.take(rows)`` in half its time."""
+    return table.view(raw_dtype(table.dtype.itemsize)).take(rows).view(table.dtype)
 
 
 def copied(records: np.ndarray) -> np.ndarray:
     """Return a copy of packed records (contiguous), as raw bytes for the same reason."""
-    raw = np.dtype((np.void, records.dtype.itemsize))
+    raw = raw_dtype(records.dtype.itemsize)
     return np.asarray(records.view(raw).copy().view(records.dtype))
+
+
+@cache
+def raw_dtype(size: int) -> np.dtype:
+    """Return the type of a record of ``size`` bytes that nobody looks into."""
+    return np.dtype((np.void, size))

@@ -217,9 +217,10 @@ class Work:
         if not self._rows:
             nothing = np.empty(0, dtype=np.int64)
             return nothing, nothing.astype(np.uint8), nothing, nothing.astype(np.int32)
-        rows = np.concatenate(self._rows)
+        noted = (self._rows, self._lanes, self._offsets, self._indices)
+        # Mostly all facts come in one block.
+        rows, lanes, offsets, indices = (
+            pieces[0] if len(pieces) == 1 else np.concatenate(pieces) for pieces in noted
+        )
         last = lasts(rows)
-        lanes = np.concatenate(self._lanes)[last]
-        offsets = np.concatenate(self._offsets)[last]
-        indices = np.concatenate(self._indices)[last]
-        return rows[last], lanes, offsets, indices
+        return rows[last], lanes[last], offsets[last], indices[last]

@@ -4,8 +4,8 @@ import numpy as np
 from msgspec import Struct
 
 from engine.currencies import NO_ROOM, currencies_used_up
-from engine.deduplication import last_of, newest, stable_order
-from engine.listing_table import put
+from engine.deduplication import FEW_CELLS, last_of, newest, stable_order
+from engine.listing_table import put, taken
 from engine.memory import Memory, Work
 from engine.microbatch import FactColumns
 from engine.rivals import (
@@ -51,7 +51,7 @@ def apply_offers(
     row, rival, observed = (column.take(which) for column in (rows, facts.rival, facts.observed_ms))
     sources, currencies = facts.source.take(which), facts.currency.take(which)
     retailer = np.zeros(len(row), dtype=np.int64)  # of offers that name neither nobody asks
-    if sources.any() or currencies.any():
+    if np.count_nonzero(sources) or np.count_nonzero(currencies):
         retailer = listings["retailer"][row].astype(np.int64)
     source = memory.rivals.source_numbers(retailer, sources, memory.sources_max)
     landed = facts.amount.take(which) + facts.shipping_minor.take(which)
@@ -59,16 +59,16 @@ def apply_offers(
     # What is refused gives no currency a number, for there are few and all retailers share them.
     codes = np.where(possible, currencies, 0)
     currency = memory.currencies.numbers_of_codes(retailer, codes)
-    if currency.any():
+    if np.count_nonzero(currency):
         currency = np.where(currency == listings["currency"][row], 0, currency)
     flags = facts.flags.take(which) & (OFFER_IN_STOCK | OFFER_NEW)
     refused: list[tuple[np.ndarray, str, str]] = []
 
-    if not possible.all():
+    if np.count_nonzero(possible) < len(possible):
         reason = "/shipping_minor: price and shipping together are more than a price may be"
         refused.append((which[~possible], "rejected", reason))
     nameless = currency == NO_ROOM
-    if nameless.any():
+    if np.count_nonzero(nameless):
         reason = currencies_used_up()
         refused.append((which[nameless], "rejected", reason))
         possible &= ~nameless
@@ -76,9 +76,9 @@ def apply_offers(
     at = memory.rivals.find(offers, rival, source)
     stood = at >= 0
     full, displaced = np.zeros(len(at), dtype=bool), False
-    if not stood.all():
+    if np.count_nonzero(stood) < len(stood):
         full, displaced = _make_places(memory, at, row, rival, source, possible, work.now_ms)
-    if full.any():
+    if np.count_nonzero(full):
         reason = f"/rival: the listing has {OFFERS_MAX} fresh offers already; send fewer rivals"
         refused.append((which[full], "rejected", reason))
 
@@ -86,8 +86,9 @@ def apply_offers(
         held = _held(memory.rivals.offers_of(row), at)
     else:
         held = _held(offers, np.where(stood, at, -1))
-        begun = np.flatnonzero((at >= 0) & ~stood)
-        put(held, begun, unseen_offers(rival[begun], source[begun]))
+        begun = ((at >= 0) & ~stood).nonzero()[0]
+        if len(begun):
+            put(held, begun, unseen_offers(rival[begun], source[begun]))
     cells = np.where((at >= 0) & possible, row * OFFERS_MAX + at, -1 - np.arange(len(at)))
     judged = newest(
         cells,
@@ -114,23 +115,27 @@ def apply_offers(
         why = _screen_and_store(memory, work, row[last], at[last], fresh)
         believed = why == 0
         touched.append(last[believed])
-        for code in np.unique(why[~believed]).tolist():
+        for code in sorted(set(why[~believed].tolist())):
             refused.append((which[last[why == code]], "quarantined", _reason(code)))
         # An offer before the quarantined one, in the same block, may be believed instead.
         candidates[last] = False
-        rest = np.flatnonzero(candidates)
+        rest = candidates.nonzero()[0]
+        if not len(rest):
+            break
         # Each that is left has the last of its cell behind it: all settled where all are believed.
         settled = rest
-        if not believed.all():
+        if np.count_nonzero(believed) < len(believed):
             settled = rest[np.isin(cells[rest], cells[last[believed]])]
         late[settled] |= overtaken[settled]
         candidates[settled] = False
-    if candidates.any():
+    if np.count_nonzero(candidates):
         refused.append((which[candidates], "quarantined", UNJUDGED))
+    if len(touched) > 1:  # each piece is in order by itself
+        touched = [np.sort(np.concatenate(touched))]
     return Applied(
         late & usable,
         judged.duplicate & usable,
-        which[np.sort(np.concatenate(touched))] if touched else which[:0],
+        which[touched[0]] if touched else which[:0],
         refused,
     )
 
@@ -148,27 +153,47 @@ def _make_places(
 
     Returns which find no room, and whether any may have displaced another.
     """
-    wanted = np.flatnonzero((at < 0) & possible)
+    wanted = ((at < 0) & possible).nonzero()[0]
+    if len(wanted) == 1:  # nothing to put in order
+        places = memory.rivals.take_places(row[wanted], rival[wanted], source[wanted])
+        at[wanted] = places
+        return _crowded(memory, at, row, rival, source, wanted, now_ms)
     order = wanted  # by row, rival and source; equal ones stay in the order of the log
-    for of in (source, rival):
-        named = of[order]
-        if (named[1:] != named[:-1]).any():
-            order = order[np.argsort(named, kind="stable")]
-    order = order[stable_order(row[order])]
-    begins = np.empty(len(order), dtype=bool)
+    if len(wanted) <= FEW_CELLS:
+        order = order[np.lexsort((source[order], rival[order], row[order]))]
+    else:
+        for of in (source, rival):
+            named = of[order]
+            if np.count_nonzero(named[1:] != named[:-1]):
+                order = order[np.argsort(named, kind="stable")]
+        order = order[stable_order(row[order])]
+    begins = np.zeros(len(order), dtype=bool)
     begins[:1] = True
-    begins[1:] = False
-    for name in (row, rival, source):
-        begins[1:] |= name[order[1:]] != name[order[:-1]]
+    for of in (row, rival, source):
+        named = of[order]
+        begins[1:] |= named[1:] != named[:-1]
     # Facts of one offer share its place; the first of them says in which order places are given.
     offer = np.empty(len(at), dtype=np.int64)
-    offer[order] = np.cumsum(begins) - 1
+    offer[order] = begins.cumsum() - 1
     firsts = order[begins]
-    by_row = np.argsort(row[firsts] * len(at) + firsts)
+    by_row = (row[firsts] * len(at) + firsts).argsort()
     places = np.empty(len(firsts), dtype=np.int64)
     firsts = firsts[by_row]
     places[by_row] = memory.rivals.take_places(row[firsts], rival[firsts], source[firsts])
     at[wanted] = places[offer[wanted]]
+    return _crowded(memory, at, row, rival, source, wanted, now_ms)
+
+
+def _crowded(
+    memory: Memory,
+    at: np.ndarray,
+    row: np.ndarray,
+    rival: np.ndarray,
+    source: np.ndarray,
+    wanted: np.ndarray,
+    now_ms: int,
+) -> tuple[np.ndarray, bool]:
+    """Return what :func:`_make_places` does, of those that ``wanted`` a place and may have none."""
     full = np.zeros(len(at), dtype=bool)
     crowded = wanted[at[wanted] < 0]
     if len(crowded):
@@ -206,8 +231,9 @@ def _displace(
 
 def _held(offers: np.ndarray, at: np.ndarray) -> np.ndarray:
     held = np.zeros(len(at), dtype=OFFER_DTYPE)
-    placed = np.flatnonzero(at >= 0)
-    put(held, placed, offers.reshape(-1).take(placed * offers.shape[1] + at[placed]))
+    placed = (at >= 0).nonzero()[0]
+    if len(placed):
+        put(held, placed, taken(offers.reshape(-1), placed * offers.shape[1] + at[placed]))
     return held
 
 
@@ -222,25 +248,27 @@ def _screen_and_store(
 ) -> np.ndarray:
     """Screen offers, at most one a place, and store them; return why each is not believed."""
     listings = memory.listings.listings
-    policy = memory.groups.policy.take(listings["group"][row])
+    policy = taken(memory.groups.policy, listings["group"][row])
     offers = memory.rivals.offers_of(row)
     retailer = own = np.zeros(len(row), dtype=np.int64)  # asked for where a currency is named
-    if offers["currency"].any() or fresh["currency"].any():
+    if np.count_nonzero(offers["currency"]) or np.count_nonzero(fresh["currency"]):
         retailer, own = listings["retailer"][row], listings["currency"][row]
     rate, _ = converted(offers, memory.currencies, retailer, own)
     minor = offers["landed_minor"] * rate
     recent = offers["observed_ms"] > work.now_ms - policy["rival_stale_ms"][:, None]
-    taken = offers["flags"] >= OFFER_USED
+    used = offers["flags"] >= OFFER_USED
     same_rival = offers["rival"] == fresh["rival"][:, None]
-    proven = taken & (offers["flags"] & OFFER_UNPROVEN == 0) & (minor > 0.0)
+    proven = used & (offers["flags"] & OFFER_UNPROVEN == 0) & (minor > 0.0)
     level = median(minor, proven & recent & ~same_rival)
     for name in ("in_force_minor", "status_quo_minor", "rrp_minor"):
-        bare = np.flatnonzero(level <= 0.0)
+        bare = (level <= 0.0).nonzero()[0]
+        if not len(bare):
+            break
         level[bare] = listings[name][row[bare]]
     each = np.arange(len(row))
     fresh_rate, _ = converted(fresh[:, None], memory.currencies, retailer, own)
     landed = fresh["landed_minor"] * fresh_rate[:, 0]
-    held = offers.reshape(-1).take(each * offers.shape[1] + at)
+    held = taken(offers.reshape(-1), each * offers.shape[1] + at)
     evidence = Evidence(
         held=held,
         held_minor=minor[each, at],
@@ -248,7 +276,7 @@ def _screen_and_store(
         level_minor=level,
         others=offers,
         others_minor=minor,
-        dissent=taken & recent & same_rival & (offers["source"] != fresh["source"][:, None]),
+        dissent=used & recent & same_rival & (offers["source"] != fresh["source"][:, None]),
         policy=policy,
     )
     screened = screen(landed, fresh["observed_ms"], fresh, evidence)
@@ -256,15 +284,15 @@ def _screen_and_store(
     # What cannot be compared anyway (used, sold out) is kept as it is told, but proves nothing.
     comparable = (fresh["flags"] & (OFFER_IN_STOCK | OFFER_NEW)) == OFFER_IN_STOCK | OFFER_NEW
     kept = (why > 0) & ~comparable
-    if kept.any():
-        put(stored, np.flatnonzero(kept), fresh[kept])
+    if np.count_nonzero(kept):
+        put(stored, kept.nonzero()[0], fresh[kept])
         stored["flags"][kept] |= OFFER_UNPROVEN
         why[kept] = 0
     stored["flags"] = tenured(held, stored, why == 0, work.now_ms)
     memory.rivals.put(row, at, stored)
     memory.unsaved[row] = True
     work.changed.append(stored)
-    for one in np.flatnonzero(screened.confirms >= 0).tolist():
+    for one in (screened.confirms >= 0).nonzero()[0].tolist():
         column = screened.confirms[one : one + 1]
         confirmed = release(memory.rivals.offers_of(row[one : one + 1])[0, column])
         memory.rivals.put(row[one : one + 1], column, confirmed)

@@ -7,6 +7,7 @@ Units. Money is int32 in minor units of the listing's currency. ``price_minor`` 
 nothing is decided: the price in force stays, and the reasons tell why.
 """
 
+from bisect import bisect_left
 from typing import Any, cast
 
 import numpy as np
@@ -139,7 +140,7 @@ def _price_piece(inputs: np.ndarray, priced: np.ndarray) -> None:
 def _packed(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Stack the columns, padded to the ladder with rows that cannot be published."""
     rows = len(inputs)
-    padded = next(size for size in LADDER if size >= rows)
+    padded = LADDER[bisect_left(LADDER, rows)]
     integers = np.zeros((len(Integers._fields), padded), dtype=np.int32)
     floats = np.zeros((len(Floats._fields), padded), dtype=np.float32)
     floats[_PRIOR_COLUMNS, rows:] = _PRIOR_PADDING
@@ -157,15 +158,16 @@ def _clamp(inputs: np.ndarray, priced: np.ndarray) -> None:
     The kernel has done the same; this is the second lock on the one door, and a row that it
     changes carries the bit ``clamped``.
     """
-    decided = priced["price_minor"] != 0
+    price = priced["price_minor"]
     least = np.maximum(np.maximum(inputs["map_minor"], inputs["floor_minor"]), 1)
     most = np.where(inputs["ceiling_minor"] > 0, inputs["ceiling_minor"], PRICE_MINOR_MAX)
     unknown = (inputs["cost_minor"] < 0) | (inputs["floor_minor"] <= 0) | (least > most)
-    clamped = np.clip(priced["price_minor"], least, most)
-    clamped = np.where(decided & ~unknown, clamped, 0)
-    changed = clamped != priced["price_minor"]
-    priced["price_minor"] = clamped
-    priced["reasons"] |= np.where(changed, np.uint32(reasons.CLAMPED), np.uint32(0))
+    clamped = np.minimum(np.maximum(price, least), most)
+    clamped[unknown | (price == 0)] = 0
+    changed = clamped != price
+    if np.count_nonzero(changed):
+        priced["reasons"][changed] |= reasons.CLAMPED
+        priced["price_minor"] = clamped
 
 
 _PLAIN_INTEGERS = Integers._fields[:-ENDINGS_MAX]

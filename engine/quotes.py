@@ -23,6 +23,7 @@ from engine.listing_table import (
     REMOVED,
     SLOT_MS,
     put,
+    taken,
 )
 from engine.memory import Memory
 from engine.narrow import sum_in_row
@@ -33,6 +34,22 @@ from engine.stock import stock_of
 from kernels import reasons
 from kernels.limits import PRICE_MINOR_MAX
 
+# As plain numbers, for NumPy takes four times as long to compare with members of an enumeration.
+_SHADOW, _LIVE, _PENDING, _PINNED, _HELD, _INFEASIBLE, _UNPUBLISHABLE, _HALTED = map(
+    int,
+    (
+        State.SHADOW,
+        State.LIVE,
+        State.PENDING,
+        State.PINNED,
+        State.HELD,
+        State.INFEASIBLE,
+        State.UNPUBLISHABLE,
+        State.HALTED,
+    ),
+)
+_REPRICE, _HOUR = int(Cause.REPRICE), int(Cause.HOUR)
+
 
 class Looked(Struct, frozen=True, eq=False):
     """The rows of a microbatch and why they are looked at, one element a row."""
@@ -42,6 +59,16 @@ class Looked(Struct, frozen=True, eq=False):
     lane: np.ndarray
     offset: np.ndarray
     index: np.ndarray
+
+
+NOTHING = Looked(
+    np.empty(0, dtype=np.int64),
+    np.empty(0, dtype=np.uint8),
+    np.empty(0, dtype=np.uint8),
+    np.empty(0, dtype=np.int64),
+    np.empty(0, dtype=np.int32),
+)
+"""No rows."""
 
 
 class Quoted(Struct, frozen=True, eq=False):
@@ -86,11 +113,12 @@ def quote_rows(memory: Memory, looked: Looked, seq: int, now_ms: int) -> Quoted:
     before_minor = listings["in_force_minor"].copy()
     mask, wanted, state = _decide(sight, priced, now_ms)
 
-    moving = (wanted != before_minor) & (state == State.LIVE)
+    moving = (wanted != before_minor) & (state == _LIVE)
     exempt = np.zeros(len(moving), dtype=bool)
-    which = np.flatnonzero(moving)  # of a price that stays nobody asks
+    which = moving.nonzero()[0]  # of a price that stays nobody asks
     unit = accepted_unit_cost(memory, looked.rows)
-    exempt[which] = _exempt(memory, looked.rows, sight, which, unit, wanted, mask, now_ms)
+    if len(which):
+        exempt[which] = _exempt(memory, looked.rows, sight, which, unit, wanted, mask, now_ms)
     numbers, tripped = breaker.judge(
         memory,
         looked.rows,
@@ -98,14 +126,14 @@ def quote_rows(memory: Memory, looked: Looked, seq: int, now_ms: int) -> Quoted:
         np.where(moving, wanted, before_minor),
         sight.inputs["floor_minor"],
         exempt,
-        looked.kind == Cause.REPRICE,
-        _paced(sight) | (looked.kind == Cause.HOUR),
+        looked.kind == _REPRICE,
+        _paced(sight) | (looked.kind == _HOUR),
         now_ms,
     )
     if len(numbers):
         memory.retailers.table["tripped"][numbers] = 1
         held = moving & np.isin(listings["retailer"], numbers)
-        state[held] = State.HELD
+        state[held] = _HELD
         mask[held] |= reasons.HELD_BY_BREAKER
         listings["held_minor"][held] = wanted[held]
         wanted[held] = before_minor[held]
@@ -117,14 +145,16 @@ def _paced(sight: _Sight) -> np.ndarray:
 
     A position moves by what rivals do, and a feed that goes wrong moves all of them at once.
     """
-    paced = (sight.inputs["asked_minor"] > 0) & ~sight.positioned()
+    paced = sight.inputs["asked_minor"] > 0
+    if sight.positions is not None:
+        paced[sight.positions.at] = False
     return np.asarray(paced if sight.arms is None else paced | sight.arms.drawn)
 
 
 def _look(memory: Memory, rows: np.ndarray, now_ms: int) -> _Sight:
-    listings = memory.listings.listings.take(rows)
+    listings = taken(memory.listings.listings, rows)
     policy = policies_of(memory, rows, listings)
-    group = memory.groups.table.take(listings["group"])
+    group = taken(memory.groups.table, listings["group"])
     seen = reference_of(memory, rows, listings, policy, now_ms)
     moor(listings, seen, policy, now_ms)
     inputs = np.zeros(len(rows), dtype=PRICING_INPUT_DTYPE)
@@ -225,7 +255,7 @@ def reference_of(
     rate, rate_ms = converted(offers, memory.currencies, listings["retailer"], listings["currency"])
     seen = reference(
         offers,
-        names.take(own, axis=0) if own.any() else names[:1],
+        names.take(own, axis=0) if np.count_nonzero(own) else names[:1],
         rate,
         rate_ms,
         now_ms,
@@ -242,14 +272,23 @@ def _shift_changes(listings: np.ndarray, now_ms: int) -> np.ndarray:
     The running slot and the six before it: an hour and up to ten minutes, never less than an hour.
     """
     slot = min(now_ms // SLOT_MS, 2**31 - 1)  # an int32; no clock that is right gets there
-    passed = np.clip(slot - listings["change_slot"].astype(np.int64), 0, CHANGE_SLOTS)
-    moved = np.flatnonzero(passed)
+    passed = slot - listings["change_slot"].astype(np.int64)
+    moved = (passed > 0).nonzero()[0]
     if len(moved):
-        source = np.arange(CHANGE_SLOTS)[None, :] - passed[moved, None]
-        old = np.take_along_axis(listings["changes"][moved], np.maximum(source, 0), axis=1)
+        source = _SLOTS - np.minimum(passed[moved], CHANGE_SLOTS)[:, None]
+        old = listings["changes"][moved[:, None], np.maximum(source, 0)]
         listings["changes"][moved] = np.where(source >= 0, old, 0)
     listings["change_slot"] = slot
     return sum_in_row(listings["changes"][:, :7], np.int32)
+
+
+_SLOTS = np.arange(CHANGE_SLOTS)
+
+
+def _mark(mask: np.ndarray, where: np.ndarray, reason: int) -> None:
+    """Add a reason to the rows ``where`` it holds: bool[rows], and mostly it holds nowhere."""
+    if np.count_nonzero(where):
+        mask[where] |= reason
 
 
 def _decide(
@@ -277,10 +316,10 @@ def _decide(
     stale_rate = seen.stale_rate & ((inputs["kvi"] != 0) | sight.asked)
     unpublishable = (priced["unpublishable"] != 0) | stale_rate
     unpublishable |= (mask & reasons.MODEL_INVALID) != 0
-    mask[stale_rate] |= reasons.STALE_RATE
-    mask[seen.all_stale] |= reasons.STALE_RIVALS
+    _mark(mask, stale_rate, reasons.STALE_RATE)
+    _mark(mask, seen.all_stale, reasons.STALE_RIVALS)
     withheld = sight.policy["publish"] == 0
-    mask[withheld] |= reasons.UNPUBLISHED
+    _mark(mask, withheld, reasons.UNPUBLISHED)
     proposed[unpublishable] = 0
     infeasible = (priced["infeasible"] != 0) & ~unpublishable
     proposed[infeasible] = 0
@@ -288,27 +327,32 @@ def _decide(
     legal = np.maximum(inputs["map_minor"], inputs["floor_minor"])
     wanted, answered = _answers(listings, proposed, legal, sight.ceiling, mask)
     pinned = _pins(listings, now_ms)
-    pin_fits = (listings["pinned_minor"] >= legal) & (listings["pinned_minor"] <= sight.ceiling)
-    mask[pinned] |= reasons.PINNED
-    mask[pinned & ~pin_fits & ~unpublishable] |= reasons.PIN_OUT_OF_BOUNDS
-    infeasible |= pinned & ~pin_fits & ~unpublishable
+    if np.count_nonzero(pinned):
+        pin = listings["pinned_minor"]
+        pin_fits = (pin >= legal) & (pin <= sight.ceiling)
+        mask[pinned] |= reasons.PINNED
+        mask[pinned & ~pin_fits & ~unpublishable] |= reasons.PIN_OUT_OF_BOUNDS
+        infeasible |= pinned & ~pin_fits & ~unpublishable
 
-    pending = (sight.policy["manual"] != 0) & ~answered & (wanted != in_force)
-    state = np.full(len(listings), State.LIVE, dtype=np.uint8)
-    state[pending] = State.PENDING
-    state[pinned] = State.PINNED
-    state[infeasible] = State.INFEASIBLE
-    state[unpublishable] = State.UNPUBLISHABLE
-    shadow = ~sight.live | withheld
-    state[shadow & ~unpublishable & ~infeasible] = State.SHADOW
-    state[sight.halted] = State.HALTED
-    mask[~sight.live] |= reasons.SHADOW
-    mask[sight.halted] |= reasons.HALTED
-    mask[state == State.PENDING] |= reasons.NEEDS_APPROVAL
+    state = np.full(len(listings), _LIVE, dtype=np.uint8)
+    manual = sight.policy["manual"] != 0
+    if np.count_nonzero(manual):
+        state[manual & ~answered & (wanted != in_force)] = _PENDING
+    state[pinned] = _PINNED
+    state[infeasible] = _INFEASIBLE
+    state[unpublishable] = _UNPUBLISHABLE
+    shadow = ~sight.live
+    _mark(mask, shadow, reasons.SHADOW)
+    state[(shadow | withheld) & ~unpublishable & ~infeasible] = _SHADOW
+    state[sight.halted] = _HALTED
+    _mark(mask, sight.halted, reasons.HALTED)
+    _mark(mask, state == _PENDING, reasons.NEEDS_APPROVAL)
     listings["proposed_minor"] = proposed
-    wanted = np.where(state == State.PINNED, listings["pinned_minor"], wanted)
-    moves = (state == State.LIVE) & (wanted > 0)
-    moves |= state == State.PINNED
+    moves = (state == _LIVE) & (wanted > 0)
+    pinned = state == _PINNED
+    if np.count_nonzero(pinned):
+        wanted = np.where(pinned, listings["pinned_minor"], wanted)
+        moves |= pinned
     return mask, np.where(moves, wanted, in_force), state
 
 
@@ -318,7 +362,9 @@ def _never_lower_below_ourselves(sight: _Sight, proposed: np.ndarray, mask: np.n
     in_force = listings["in_force_minor"]
     ours = (rival > 0) & (listings["own"] == 0)
     ours &= (mask & (1 << reasons.KVI)) != 0
-    lowered = np.flatnonzero(ours & (proposed > 0) & (proposed < in_force))
+    lowered = (ours & (proposed > 0) & (proposed < in_force)).nonzero()[0]
+    if not len(lowered):
+        return
     proposed[lowered] = np.minimum(in_force[lowered], sight.ceiling[lowered])
     mask[lowered] |= reasons.UNKNOWN_OWN_IDENTITY
 
@@ -336,6 +382,8 @@ def _answers(
     likewise.
     """
     approved, over = listings["approved_minor"], listings["approved_over_minor"]
+    if not np.count_nonzero(approved) and not np.count_nonzero(listings["rejected_minor"]):
+        return proposed, np.zeros(len(listings), dtype=bool)  # mostly nobody has spoken
     fits = (approved >= legal) & (approved <= ceiling)
     first = over == 0  # not looked at yet; the price in force does not tell that
     stands = (approved > 0) & fits & (proposed > 0) & ((proposed == over) | first)
@@ -351,6 +399,8 @@ def _answers(
 
 def _pins(listings: np.ndarray, now_ms: int) -> np.ndarray:
     """Let pins expire; return the rows that are pinned."""
+    if not np.count_nonzero(listings["pinned_minor"]):
+        return np.zeros(len(listings), dtype=bool)
     expired = (listings["pinned_minor"] > 0) & (listings["pin_until_ms"] <= now_ms)
     listings["pinned_minor"][expired] = 0
     listings["pin_until_ms"][expired] = NEVER
@@ -373,26 +423,29 @@ def _exempt(
     was given: a bug on the way there must not excuse itself.
     """
     rows, wanted, mask = rows[which], wanted[which], mask[which]
-    listings = sight.listings.take(which)
+    listings = taken(sight.listings, which)
     in_force = listings["in_force_minor"]
     said = (mask & (reasons.APPROVED | reasons.PINNED)) != 0
     held = listings["held_minor"]
     released = ((listings["flags"] & RELEASED) != 0) & (held > 0)
-    released &= breaker.like_held(wanted, held)
     retailers, number = memory.retailers.table, listings["retailer"]
-    # A person's word ends with the hour in which it lets costs pass, too.
-    released &= now_ms < retailers["costs_trusted_until_ms"][number]
-    by_cost = breaker.explained(wanted, in_force, unit[which], listings["basis_unit"])
-    rate, currency = sight.reference.rate[which], sight.reference.currency[which]
-    by_rate = breaker.explained(wanted, in_force, rate, listings["basis_rate"])
-    by_rate &= now_ms - retailers["rate_ms"][number] < retailers["breaker_window_ms"][number]
+    if np.count_nonzero(released):
+        released &= breaker.like_held(wanted, held)
+        # A person's word ends with the hour in which it lets costs pass, too.
+        released &= now_ms < retailers["costs_trusted_until_ms"][number]
+    exempt = (in_force == 0) | said | released | ((listings["flags"] & PLANNED) != 0)
+    exempt |= breaker.explained(wanted, in_force, unit[which], listings["basis_unit"])
     # Two currencies' rates tell nothing about a change of either.
-    by_rate &= (currency != 0) & (currency == listings["basis_currency"])
-    # A rate acts through the rival alone: it binds the price now, or bound it until now.
-    bound = mask | memory.listings.quotes["reasons"][rows]
-    by_rate &= ((bound & (1 << reasons.KVI)) != 0) | sight.positioned()[which]
-    planned = (listings["flags"] & PLANNED) != 0
-    return np.asarray((in_force == 0) | said | planned | released | by_cost | by_rate)
+    rate, currency = sight.reference.rate[which], sight.reference.currency[which]
+    by_rate = (currency != 0) & (currency == listings["basis_currency"])
+    if np.count_nonzero(by_rate):
+        by_rate &= breaker.explained(wanted, in_force, rate, listings["basis_rate"])
+        by_rate &= now_ms - retailers["rate_ms"][number] < retailers["breaker_window_ms"][number]
+        # A rate acts through the rival alone: it binds the price now, or bound it until now.
+        bound = mask | memory.listings.quotes["reasons"][rows]
+        by_rate &= ((bound & (1 << reasons.KVI)) != 0) | sight.positioned()[which]
+        exempt |= by_rate
+    return np.asarray(exempt)
 
 
 def accepted_unit_cost(memory: Memory, rows: np.ndarray) -> np.ndarray:
@@ -421,20 +474,21 @@ def _finish(
 ) -> Quoted:
     """Write rows and quotes back, set their timers, and return the quotes that are news."""
     listings, rows = sight.listings, looked.rows
-    last = memory.listings.quotes.take(rows)
+    last = taken(memory.listings.quotes, rows)
     changed = listings["in_force_minor"] != in_force
     _note_basis(sight, unit, changed, in_force, mask)
-    followed = ((mask & (1 << reasons.KVI)) != 0) | _lowered_by_position(sight)
-    followed &= changed & (in_force < listings["in_force_minor"])
-    note_follows(
-        listings,
-        followed,
-        listings["in_force_minor"].copy(),
-        in_force,
-        sight.reference.landed_minor,
-        sight.policy,
-        now_ms,
-    )
+    followed = changed & (in_force < listings["in_force_minor"])
+    followed &= ((mask & (1 << reasons.KVI)) != 0) | _lowered_by_position(sight)
+    if np.count_nonzero(followed):
+        note_follows(
+            listings,
+            followed,
+            listings["in_force_minor"].copy(),
+            in_force,
+            sight.reference.landed_minor,
+            sight.policy,
+            now_ms,
+        )
     _note_changes(sight, changed, in_force, state, now_ms)
 
     quotes = np.zeros(len(rows), dtype=QUOTE_DTYPE)
@@ -464,9 +518,9 @@ def _finish(
     quotes["cause_kind"], quotes["cause_lane"] = looked.kind, looked.lane
     quotes["cause_offset"], quotes["cause_index"] = looked.offset, looked.index
 
-    pending = state == State.PENDING
+    pending = state == _PENDING
     moved_on = last["proposed_minor"] != quotes["proposed_minor"]
-    since = np.where(pending & (last["state"] == State.PENDING), listings["proposed_ms"], now_ms)
+    since = np.where(pending & (last["state"] == _PENDING), listings["proposed_ms"], now_ms)
     expired = pending & (now_ms - since >= sight.policy["approval_valid_ms"])
     listings["proposed_ms"] = np.where(moved_on | expired, now_ms, since)
     news = ~quoted | changed | moved_on | expired
@@ -477,11 +531,11 @@ def _finish(
     news |= (last["stock"] == 0) != (quotes["stock"] == 0)
 
     listings["state"] = state
-    which = np.flatnonzero(news)
+    which = news.nonzero()[0]
     listings["quote_seq"][which] = seq
     listings["quote_index"][which] = np.arange(len(which))
     due_ms = _due(sight, mask, state, now_ms)
-    news_quotes = quotes.take(which)
+    news_quotes = taken(quotes, which)
     put(memory.listings.listings, rows, listings)
     put(memory.listings.quotes, rows[which], news_quotes)
     memory.timers.set(rows, due_ms)
@@ -500,17 +554,18 @@ def _lowered_by_position(sight: _Sight) -> np.ndarray:
 def _note_changes(
     sight: _Sight, changed: np.ndarray, in_force: np.ndarray, state: np.ndarray, now_ms: int
 ) -> None:
-    listings, which = sight.listings, np.flatnonzero(changed)
-    listings["changes"][which, 0] = np.minimum(
-        listings["changes"][which, 0].astype(np.int64) + 1, 255
-    )
-    listings["in_force_minor"] = in_force
-    listings["price_ms"][which] = np.maximum(listings["price_ms"][which], now_ms)
+    listings, which = sight.listings, changed.nonzero()[0]
+    if len(which):
+        counts, price_ms = listings["changes"], listings["price_ms"]
+        counts[which, 0] = np.minimum(counts[which, 0].astype(np.int64) + 1, 255)
+        listings["in_force_minor"] = in_force
+        price_ms[which] = np.maximum(price_ms[which], now_ms)
     # A row that is live and not held wants no more what was held; the word on that has ended.
-    settled = changed | (state == State.LIVE)
+    settled = changed | (state == _LIVE)
     listings["held_minor"][settled] = 0
-    listings["flags"][settled] &= 255 - RELEASED
-    listings["flags"] &= 255 - PLANNED  # the one look that the plan foresaw
+    flags = listings["flags"]
+    flags[settled] &= 255 - RELEASED
+    flags &= 255 - PLANNED  # the one look that the plan foresaw
 
 
 def _note_basis(
@@ -524,12 +579,14 @@ def _note_basis(
     listings = sight.listings
     basis, before = listings["basis_unit"].astype(np.float64), listings["in_force_minor"]
     short = changed & ((mask & (1 << reasons.STEP | 1 << reasons.RATE)) != 0)
-    short &= (basis > 0.0) & (unit > 0.0) & (before > 0)
-    short &= np.sign(unit - basis) == np.sign(in_force - before)
-    went = basis * (in_force / np.maximum(before, 1))
-    went = np.clip(went, np.minimum(basis, unit), np.maximum(basis, unit))
-    unset = changed | (basis == 0.0)
-    listings["basis_unit"] = np.where(short, went, np.where(unset, unit, basis))
+    reached = np.where(changed | (basis == 0.0), unit, basis)
+    if np.count_nonzero(short):
+        short &= (basis > 0.0) & (unit > 0.0) & (before > 0)
+        short &= np.sign(unit - basis) == np.sign(in_force - before)
+        went = basis * (in_force / np.maximum(before, 1))
+        went = np.clip(went, np.minimum(basis, unit), np.maximum(basis, unit))
+        reached = np.where(short, went, reached)
+    listings["basis_unit"] = reached
     unset = changed | (listings["basis_rate"] == 0.0)
     for name, now in (("rate", sight.reference.rate), ("currency", sight.reference.currency)):
         listings[f"basis_{name}"] = np.where(unset, now, listings[f"basis_{name}"])
@@ -539,12 +596,16 @@ def _due(sight: _Sight, mask: np.ndarray, state: np.ndarray, now_ms: int) -> np.
     """Return when each row must be looked at again, NEVER if only for a delta."""
     listings = sight.listings
     due = np.minimum(sight.reference.stale_ms, listings["pin_until_ms"])
-    due = np.where(sight.inputs["braked_minor"] > 0, np.minimum(due, brake_ends_ms(listings)), due)
-    waits = listings["proposed_ms"] + sight.policy["approval_valid_ms"]
-    due = np.where(state == State.PENDING, np.minimum(due, waits), due)
+    braked, pending = sight.inputs["braked_minor"] > 0, state == _PENDING
+    if np.count_nonzero(braked):
+        due = np.where(braked, np.minimum(due, brake_ends_ms(listings)), due)
+    if np.count_nonzero(pending):
+        waits = listings["proposed_ms"] + sight.policy["approval_valid_ms"]
+        due = np.where(pending, np.minimum(due, waits), due)
     # A slot of changes leaves the hour when the next begins; then a price on its way steps on, too.
     limited = (mask & (1 << reasons.RATE | 1 << reasons.STEP)) != 0
-    due = np.where(limited, np.minimum(due, (now_ms // SLOT_MS + 1) * SLOT_MS), due)
+    if np.count_nonzero(limited):
+        due = np.where(limited, np.minimum(due, (now_ms // SLOT_MS + 1) * SLOT_MS), due)
     if sight.positions is not None:
         at = sight.positions.at
         step_ms = rival_position.next_step_ms(sight.positions, listings, sight.policy, now_ms)

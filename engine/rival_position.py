@@ -48,6 +48,8 @@ def pull_bp(asked: np.ndarray, kvi: np.ndarray, policy: np.ndarray) -> np.ndarra
 
     Of a key value item with a position both may, and the lower one does.
     """
+    if not np.count_nonzero(asked | kvi):
+        return np.zeros(len(asked), dtype=np.int64)
     bound = np.where(kvi, policy["kvi_rival_ratio_bp"], BASIS_POINTS * BASIS_POINTS)
     position = np.where(asked, policy["rival_position_bp"], BASIS_POINTS * BASIS_POINTS)
     return np.where(asked | kvi, np.minimum(bound, position), 0).astype(np.int64)
@@ -70,7 +72,9 @@ def positions_of(
         rival_minor: int32[rows], the reference, 0: none.
         braked_minor: int32[rows], see ``engine.brake``; 0: off.
     """
-    at = np.flatnonzero(asked & (rival_minor > 0))
+    if not np.count_nonzero(asked):
+        return None
+    at = (asked & (rival_minor > 0)).nonzero()[0]
     if not len(at):
         return None
     price = listings["in_force_minor"][at].astype(np.float64)

@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Struct
 
 from engine.currencies import Currencies
-from engine.deduplication import pairs_of
+from engine.deduplication import distinct_of, pairs_of
 from engine.listing_table import NEVER, put
 from engine.narrow import (
     any_in_row,
@@ -113,19 +113,21 @@ class RivalTable:
 
     def blocks_of(self, rows: np.ndarray) -> np.ndarray:
         """Return int32[rows, places], the blocks of each listing as far as any has one; 0: none."""
-        taken = []
+        found: list[np.ndarray] = []
         for blocks in self._places:
             of_rows = blocks.take(rows)
-            if not of_rows.any():
+            if not np.count_nonzero(of_rows):
                 break
-            taken.append(of_rows)
-        return np.stack(taken, axis=1) if taken else np.zeros((len(rows), 0), dtype=np.int32)
+            found.append(of_rows)
+        if len(found) == 1:
+            return found[0].reshape(-1, 1)
+        return np.stack(found, axis=1) if found else np.zeros((len(rows), 0), dtype=np.int32)
 
     def source_numbers(
         self, retailers: np.ndarray, sources: np.ndarray, sources_max: int = SOURCES_MAX
     ) -> np.ndarray:
         """Return int64[n], the number of each source; beyond ``sources_max``, all share one."""
-        if not sources.any():
+        if not np.count_nonzero(sources):
             return np.zeros(len(sources), dtype=np.int64)
         pairs, inverse = pairs_of(retailers, sources)
         numbers = [self._source_number(*pair, sources_max) for pair in pairs]
@@ -157,10 +159,10 @@ class RivalTable:
         place = at // OFFERS_A_BLOCK
         block = self._places[0][rows]
         for further in range(1, len(self._places)):
-            there = np.flatnonzero(place == further)
+            there = (place == further).nonzero()[0]
             if len(there):
                 block[there] = self._places[further][rows[there]]
-        assert (block > 0).all()
+        assert np.count_nonzero(block) == len(block)
         put(self.offers.reshape(-1), block * OFFERS_A_BLOCK + at % OFFERS_A_BLOCK, offers)
 
     def take_places(self, rows: np.ndarray, rivals: np.ndarray, sources: np.ndarray) -> np.ndarray:
@@ -168,28 +170,31 @@ class RivalTable:
 
         ``rows`` must be sorted. A row is crowded when its offers do not find free places.
         """
-        begins = np.flatnonzero(np.diff(rows, prepend=-1))
-        distinct, counts = rows[begins], np.diff(begins, append=len(rows))
+        if not len(rows):
+            return np.empty(0, dtype=np.int64)
+        distinct, inverse = distinct_of(rows)
+        counts = np.bincount(inverse)
         blocks = self.offers.view(BLOCK_DTYPE).reshape(-1)
         known = self.blocks_of(distinct)
         # Whoever finds no room in the blocks that there are finds it in the next ones.
-        more = -(-int(counts.max(initial=0)) // OFFERS_A_BLOCK)
+        more = -(-int(counts.max()) // OFFERS_A_BLOCK)
         width = min(known.shape[1] + more, PLACES)
         block = np.zeros((len(distinct), width), dtype=np.int32)
         block[:, : known.shape[1]] = known
         held = blocks.take(block).reshape(-1).view(OFFER_DTYPE)
         free = (held["flags"] < OFFER_USED).reshape(len(distinct), width * OFFERS_A_BLOCK)
-        crowded = free.sum(axis=1) < counts
+        found = free.cumsum(axis=1)
+        crowded = found[:, -1] < counts
         # The first free places of each row, as many as it has new offers, row by row.
-        free &= (np.cumsum(free, axis=1) <= counts[:, None]) & ~crowded[:, None]
-        of_row, places = np.nonzero(free)
+        free &= (found <= counts[:, None]) & ~crowded[:, None]
+        of_row, places = free.nonzero()
         wanted = distinct[of_row]
-        made = np.flatnonzero(block[of_row, places // OFFERS_A_BLOCK] == 0)
-        pairs = wanted[made] * PLACES + places[made] // OFFERS_A_BLOCK
-        pairs = pairs[np.flatnonzero(np.diff(pairs, prepend=-1))]  # they ascend
-        self._set_places(pairs // PLACES, pairs % PLACES, self._new_blocks(len(pairs)))
+        made = (block[of_row, places // OFFERS_A_BLOCK] == 0).nonzero()[0]
+        if len(made):
+            pairs = distinct_of(wanted[made] * PLACES + places[made] // OFFERS_A_BLOCK)[0]
+            self._set_places(pairs // PLACES, pairs % PLACES, self._new_blocks(len(pairs)))
         given = np.full(len(rows), -1, dtype=np.int64)
-        roomy = ~np.repeat(crowded, counts)
+        roomy = ~crowded[inverse]
         given[roomy] = places
         self.put(wanted, places, unseen_offers(rivals[roomy], sources[roomy]))
         return given
@@ -292,10 +297,10 @@ def converted(
         offers: OFFER_DTYPE[rows, offers].
         retailers, own: int[rows], the listings' retailers and currencies.
     """
+    shape = offers.shape
+    if not np.count_nonzero(offers["currency"]):
+        return np.ones(shape), np.full(shape, NEVER)
     currency = offers["currency"].astype(np.int64)
-    if not currency.any():
-        return np.ones(currency.shape), np.full(currency.shape, NEVER)
-    shape = currency.shape
     return currencies.rates(
         np.broadcast_to(retailers[:, None], shape),
         currency,
@@ -345,7 +350,7 @@ def comparable(
     # Most listings do not say how they appear themselves, and then there is nothing to compare.
     for column in range(OWN_NAMES_MAX):
         names = own_names[:, column]
-        if not names.any():
+        if not np.count_nonzero(names):
             break
         wanted &= offers["rival"] != names[:, None]
     fresh = wanted & (offers["observed_ms"] > now_ms - stale_ms[:, None])
@@ -428,8 +433,10 @@ def lowest_borne_out(
         asked: boolean[rows].
     """
     found = np.zeros(len(landed))
+    if not np.count_nonzero(asked):
+        return found
     old = (offers["flags"] & OFFER_TENURE) >> OFFER_TENURE_SHIFT >= TENURE_DAYS
-    rows = np.flatnonzero(asked & (count_in_row(old) >= QUORUM_FEEDS))
+    rows = (asked & (count_in_row(old) >= QUORUM_FEEDS)).nonzero()[0]
     if len(rows):
         feeds = distinct_rivals(offers["source"][rows], old[rows])
         rows = rows[feeds >= QUORUM_FEEDS]
@@ -459,10 +466,10 @@ def outliers(landed: np.ndarray, usable: np.ndarray) -> np.ndarray:
     """
     found = np.zeros(usable.shape, dtype=bool)
     apart = count_in_row(usable) >= OUTLIER_OFFERS_MIN
-    if not apart.any():
+    if not np.count_nonzero(apart):
         return found
     apart &= most_in_row(np.where(usable, landed, 0.0)) > NEAR_RATIO * least_in_row(landed)
-    many = np.flatnonzero(apart)
+    many = apart.nonzero()[0]
     if len(many):
         logs, said = np.log(landed[many]), usable[many]
         middle = median(logs, said)[:, None]

@@ -10,7 +10,7 @@ weigh the same.
 import numpy as np
 from msgspec import Struct
 
-from engine.listing_table import copied, put
+from engine.listing_table import copied, put, taken
 from engine.rivals import OFFER_UNPROVEN, OFFER_USED
 from kernels.hyperparameters import (
     ABSURD_LOG,
@@ -107,28 +107,18 @@ def screen(
     why[outside] = BAND
 
     minute = observed_ms // 60_000 % MINUTES_MODULO
-    unproven = (held["flags"] & OFFER_UNPROVEN) != 0
-    suspect_minor = evidence.held_minor * np.where(unproven, 1.0, np.exp(held["suspect"]))
-    suspected = (held["suspect_times"] > 0) & (suspect_minor > 0.0)
-    again_log = np.abs(_log_ratio(landed_minor, suspect_minor, suspected))
-    same = suspected & (again_log <= REPEAT_LOG)
-    waited = (minute - held["suspect_minute"]) % MINUTES_MODULO
-    # What was observed before the suspect comes after it in a block: it has waited for nothing.
-    earlier = waited > MINUTES_MODULO // 2
-    waited = np.where(earlier, 0, waited)
-    wait = np.where(why == SLOPE, REPEAT_SLOPE_MINUTES, REPEAT_MINUTES)
-    again = same & (waited >= np.where(outside, REPEAT_FAR_MINUTES, wait))
-    times = np.where(same, np.minimum(held["suspect_times"].astype(np.int64) + again, 255), 1)
+    suspected, same, again, first, times = _repeats(landed_minor, minute, why, outside, evidence)
     repeated = again & (times >= np.where(outside, REPEAT_FAR_TIMES, 2)) & (size < ABSURD_LOG)
     confirmed = (why != BELIEVED) & ((agreeing > 0) | (repeated & ~contradicted))
     why[confirmed] = BELIEVED
     believed = why == BELIEVED
     # What was confirmed may stay, but its climb is not forgotten at once.
-    climb = np.where(confirmed, np.clip(climb, -slope, slope), climb)
+    if np.count_nonzero(confirmed):
+        climb = np.where(confirmed, np.clip(climb, -slope, slope), climb)
 
     offers = copied(held)
-    taken = np.flatnonzero(believed | ~known)
-    put(offers, taken, fresh.take(taken))
+    replaced = (believed | ~known).nonzero()[0]
+    put(offers, replaced, taken(fresh, replaced))
     # What is believed: learn how much this rival moves, and keep the suspect beside the new price.
     kept = believed & known & suspected & ~same
     offers["climb"] = np.where(believed, np.where(known, climb, 0.0), held["climb"])
@@ -144,11 +134,42 @@ def screen(
     )
     offers["suspect_times"] = np.where(believed, np.where(kept, held["suspect_times"], 0), times)
     # A suspect was first seen when the earliest word of it was; later sightings count from there.
-    first = earlier & (held["suspect_times"] == 1)
     offers["suspect_minute"] = np.where(
         (believed & kept) | (~believed & same & ~again & ~first), held["suspect_minute"], minute
     )
     return Screened(why, offers, np.where(believed, confirms, -1))
+
+
+def _repeats(
+    landed_minor: np.ndarray,
+    minute: np.ndarray,
+    why: np.ndarray,
+    outside: np.ndarray,
+    evidence: Evidence,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return how offers stand to the suspects that wait beside what is believed.
+
+    Boolean each: whether there is one, whether the offer says the same, whether it says so late
+    enough to count, and whether it was observed before a suspect that was seen once; and int64, how
+    often the suspect was seen, this time included.
+    """
+    held = evidence.held
+    if not np.count_nonzero(held["suspect_times"]):  # mostly nothing is quarantined
+        nothing = np.zeros(len(held), dtype=bool)
+        return nothing, nothing, nothing, nothing, np.ones(len(held), dtype=np.int64)
+    unproven = (held["flags"] & OFFER_UNPROVEN) != 0
+    suspect_minor = evidence.held_minor * np.where(unproven, 1.0, np.exp(held["suspect"]))
+    suspected = (held["suspect_times"] > 0) & (suspect_minor > 0.0)
+    again_log = np.abs(_log_ratio(landed_minor, suspect_minor, suspected))
+    same = suspected & (again_log <= REPEAT_LOG)
+    waited = (minute - held["suspect_minute"]) % MINUTES_MODULO
+    # What was observed before the suspect comes after it in a block: it has waited for nothing.
+    earlier = waited > MINUTES_MODULO // 2
+    waited = np.where(earlier, 0, waited)
+    wait = np.where(why == SLOPE, REPEAT_SLOPE_MINUTES, REPEAT_MINUTES)
+    again = same & (waited >= np.where(outside, REPEAT_FAR_MINUTES, wait))
+    times = np.where(same, np.minimum(held["suspect_times"].astype(np.int64) + again, 255), 1)
+    return suspected, same, again, earlier & (held["suspect_times"] == 1), times
 
 
 def _other_sources(
@@ -161,7 +182,7 @@ def _other_sources(
     # Without a rate there is no figure to compare: such an offer says nothing, for or against.
     dissent = evidence.dissent & (evidence.others_minor > 0.0) & (landed_minor > 0.0)[:, None]
     count = len(landed_minor)
-    if not dissent.any():
+    if not np.count_nonzero(dissent):
         return np.ones(count, dtype=bool), np.zeros(count, np.int64), np.full(count, -1)
     near = np.maximum(evidence.policy["screening_sources_move"], SAME_LOG)[:, None]
     landed = np.broadcast_to(landed_minor[:, None], dissent.shape)

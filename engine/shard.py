@@ -61,7 +61,7 @@ from engine.microbatch import (
     Position,
     facts_of,
 )
-from engine.quotes import Looked, is_removed, quote_rows, removed_quotes
+from engine.quotes import NOTHING, Looked, is_removed, quote_rows, removed_quotes
 from engine.ranking import rank
 from engine.replay import Agreement, agreement, chained
 from engine.stock import stock_of
@@ -462,10 +462,10 @@ class Shard:
             quoted = quote_rows(memory, looked, seq, work.now_ms)
             quotes, state = quoted.quotes, quoted.state
             self._tell_tripped(work, seq, quoted.tripped)
+            memory.unsaved[looked.rows] = True
         if len(removed.rows):
             quotes = np.concatenate([quotes, removed_quotes(memory, removed, seq, len(quotes))])
-        self._memory.unsaved[looked.rows] = True
-        self._memory.unsaved[removed.rows] = True
+            memory.unsaved[removed.rows] = True
         return quotes, state
 
     def _rows_to_price(self, work: Work) -> tuple[Looked, Looked]:
@@ -474,17 +474,13 @@ class Shard:
         memory.tiers.turn(work.now_ms)
         waiting = memory.backlog.rows > 0 or memory.tiers.cursor >= 0
         if not len(rows) and not waiting and not memory.timers.any_due(work.now_ms):
-            nothing = Looked(rows, lanes, lanes, offsets, indices)
-            return nothing, nothing
+            return NOTHING, NOTHING
         gone = is_removed(memory, rows)
-        removed = Looked(
-            rows[gone],
-            np.full(int(gone.sum()), Cause.DELTA, dtype=np.uint8),
-            lanes[gone],
-            offsets[gone],
-            indices[gone],
-        )
-        kept = np.flatnonzero(~gone & ~defer(memory, work, rows))
+        removed = NOTHING
+        if np.count_nonzero(gone):
+            causes = _causes(int(np.count_nonzero(gone)))
+            removed = Looked(rows[gone], causes, lanes[gone], offsets[gone], indices[gone])
+        kept = (~(gone | defer(memory, work, rows))).nonzero()[0]
         if len(kept) > ROWS_PER_DECISION_MAX - len(removed.rows):
             late = kept[ROWS_PER_DECISION_MAX - len(removed.rows) :]
             memory.mark(rows[late])
@@ -507,17 +503,17 @@ class Shard:
         dirty = memory.backlog.take(room - len(due) - len(hourly), self._revenue)
         memory.unmark(dirty)
         looked_at(memory, dirty)
+        lanes, offsets, indices = lanes[kept], offsets[kept], indices[kept]
         extra = len(due) + len(hourly) + len(dirty)
-        kinds = np.repeat(
-            np.array([Cause.DELTA, Cause.TIMER, Cause.HOUR, Cause.REPRICE], dtype=np.uint8),
-            [len(touched), len(due), len(hourly), len(dirty)],
-        )
+        causes = _causes(len(touched), len(due), len(hourly), len(dirty))
+        if not extra:
+            return Looked(touched, causes, lanes, offsets, indices), removed
         looked = Looked(
             np.concatenate([touched, due, hourly, dirty]),
-            kinds,
-            np.concatenate([lanes[kept], np.zeros(extra, dtype=np.uint8)]),
-            np.concatenate([offsets[kept], np.full(extra, -1, dtype=np.int64)]),
-            np.concatenate([indices[kept], np.full(extra, -1, dtype=np.int32)]),
+            causes,
+            np.concatenate([lanes, np.zeros(extra, dtype=np.uint8)]),
+            np.concatenate([offsets, np.full(extra, -1, dtype=np.int64)]),
+            np.concatenate([indices, np.full(extra, -1, dtype=np.int32)]),
         )
         return looked, removed
 
@@ -591,6 +587,20 @@ class Shard:
         listings["held_minor"][rows[listings["state"][rows] == State.LIVE]] = 0
         for retailer in sorted(told ^ mine):
             self._mark_not_held(numbers[retailer])
+
+
+def _causes(touched: int, due: int = 0, hourly: int = 0, dirty: int = 0) -> np.ndarray:
+    """Return uint8[rows], ``Cause`` of so many rows of each kind, in this order."""
+    causes = np.empty(touched + due + hourly + dirty, dtype=np.uint8)
+    causes[:touched] = _DELTA
+    if len(causes) > touched:
+        causes[touched:] = np.repeat(_WITHOUT_DELTA, [due, hourly, dirty])
+    return causes
+
+
+# As plain numbers, for NumPy takes long over members of an enumeration.
+_DELTA = int(Cause.DELTA)
+_WITHOUT_DELTA = np.array([Cause.TIMER, Cause.HOUR, Cause.REPRICE], dtype=np.uint8)
 
 
 def _tripped(decided: Decided) -> set[str]:

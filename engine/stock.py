@@ -15,4 +15,5 @@ def on_hand(listings: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def _left(counted: np.ndarray, sold_since: np.ndarray) -> np.ndarray:
     left = np.maximum(counted.astype(np.int64) - sold_since, 0)
-    return np.where(counted < 0, -1, left).astype(np.int32)
+    left[counted < 0] = -1
+    return np.asarray(left.astype(np.int32))

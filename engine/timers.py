@@ -55,7 +55,7 @@ class Timers:
 
     def due(self, now_ms: int, rows_max: int) -> np.ndarray:
         """Return up to ``rows_max`` rows that are due, by ``(due_ms, row)``."""
-        blocks = np.flatnonzero(self._bounds <= now_ms)
+        blocks = (self._bounds <= now_ms).nonzero()[0]
         if len(blocks) == 0:
             return np.empty(0, dtype=np.int64)
         times = self.due_ms.reshape(-1, BLOCK_ROWS)[blocks]

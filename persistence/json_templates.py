@@ -36,6 +36,8 @@ NEW_TEMPLATES_MAX = 8
 DIGITS_MAX = 18
 """Longest number read as columns; it fits 63 bits. A longer one is read slowly."""
 
+_POWERS = 10 ** np.arange(DIGITS_MAX - 1, -1, -1, dtype=np.int64)
+
 _FIELD = re.compile(rb'\s*"([a-z_]+)"\s*:\s*("[^"\\\x00-\x1f]*"|[0-9]+|true|false|null)\s*([,}])')
 _AMOUNTS = {
     COMPETITOR_PRICED: (b"price_minor", 1, PRICE_MINOR_MAX),
@@ -115,10 +117,11 @@ class Templates:
                         continue
                 fits = known[at].fits(table)
                 at += 1
-                if fits.all():
+                fitting = np.count_nonzero(fits)
+                if fitting == len(fits):
                     mine, rows = places, table
                     places = places[:0]
-                elif fits.any():
+                elif fitting:
                     mine, rows = places[fits], table[fits]
                     places, table = places[~fits], table[~fits]
                 else:
@@ -175,7 +178,7 @@ class Templates:
         block["kind"][places] = template.kind
         for name, column in columns.items():
             block[name][places] = column
-        return places if sound.all() else places[sound]
+        return places if np.count_nonzero(sound) == len(sound) else places[sound]
 
 
 def template_of(value: bytes, kind: int | None) -> Template | None:
@@ -226,8 +229,7 @@ def _number(digits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     sound = _whole(values <= 9)
     if digits.shape[1] > 1:
         sound &= values[:, 0] != 0
-    powers = 10 ** np.arange(digits.shape[1] - 1, -1, -1, dtype=np.int64)
-    return values.astype(np.int64) @ powers, sound
+    return values.astype(np.int64) @ _POWERS[DIGITS_MAX - digits.shape[1] :], sound
 
 
 def _whole(judged: np.ndarray) -> np.ndarray:

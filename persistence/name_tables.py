@@ -15,6 +15,10 @@ _SEED = np.uint64(int.from_bytes(os.urandom(8), "little"))
 """Names lie elsewhere in each process, so nobody can aim at a place. It decides nothing."""
 
 
+ONE_BY_ONE_MAX = 8
+"""So few names find their places sooner alone than in one more round of array calls."""
+
+
 class NameTable:
     """A bounded memory from names of equal shape (lengths of their parts) to 64-bit numbers."""
 
@@ -43,9 +47,9 @@ class NameTable:
             part = self._parts[shape] = _Part(words.shape[1])
         hashes = _hashes(words)
         numbers, known = part.find(words, hashes)
-        if known.all():
+        if np.count_nonzero(known) == len(known):
             return numbers, ~known
-        missing = np.flatnonzero(~known)
+        missing = (~known).nonzero()[0]
         # Each new name once, whatever its hash: the bytes themselves tell names apart.
         first, inverse = _distinct(words[missing], hashes[missing])
         firsts = missing[first]
@@ -84,15 +88,20 @@ class _Part:
         """Return the number of each name, and which are known."""
         mask = len(self._taken) - 1
         place = (hashes & np.uint64(mask)).astype(np.int64)
-        same = _equal(self._names, place, words)
-        known = self._taken[place] & same
-        at = np.flatnonzero(self._taken[place] & ~same)
-        while len(at):
+        same, taken = _equal(self._names, place, words), self._taken[place]
+        known = taken & same
+        at = (taken & ~same).nonzero()[0]
+        while len(at) > ONE_BY_ONE_MAX:
             place[at] = (place[at] + 1) & mask
             same = _equal(self._names, place[at], words[at])
             taken = self._taken[place[at]]
             known[at] = taken & same
             at = at[taken & ~same]
+        for one in at.tolist():
+            there, name = (int(place[one]) + 1) & mask, words[one].tobytes()
+            while self._taken[there] and self._names[there].tobytes() != name:
+                there = (there + 1) & mask
+            place[one], known[one] = there, self._taken[there]
         return self._numbers[place], known
 
     def insert(self, words: np.ndarray, hashes: np.ndarray, numbers: np.ndarray) -> None:
@@ -102,18 +111,24 @@ class _Part:
         mask = len(self._taken) - 1
         place = (hashes & np.uint64(mask)).astype(np.int64)
         waiting = np.arange(len(words))
-        claims = np.empty(len(self._taken), dtype=np.int64)
         self._used += len(words)
-        while len(waiting):
+        claims = np.empty(len(self._taken) if len(words) > ONE_BY_ONE_MAX else 0, dtype=np.int64)
+        while len(waiting) > ONE_BY_ONE_MAX:
             # Of several names that want one place one gets it; the others look further.
             want = place[waiting]
             claims[want] = waiting
             wins = (claims[want] == waiting) & ~self._taken[want]
-            won = waiting[wins]
-            self._names[want[wins]], self._numbers[want[wins]] = words[won], numbers[won]
-            self._taken[want[wins]] = True
+            won, want = waiting[wins], want[wins]
+            self._names[want], self._numbers[want] = words[won], numbers[won]
+            self._taken[want] = True
             waiting = waiting[~wins]
             place[waiting] = (place[waiting] + 1) & mask
+        for one in waiting.tolist():
+            there = int(place[one])
+            while self._taken[there]:
+                there = (there + 1) & mask
+            self._names[there], self._numbers[there] = words[one], numbers[one]
+            self._taken[there] = True
 
     def _grow(self) -> None:
         taken = self._taken
@@ -128,8 +143,15 @@ class _Part:
 
 def _distinct(words: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return where each distinct name stands first, and for each name which of them it is."""
-    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    if not (words == words[first[inverse]]).all():  # two names with one hash
+    order = hashes.argsort(kind="stable")
+    ordered = hashes[order]
+    begins = np.ones(len(order), dtype=bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])
+    inverse = np.empty(len(order), dtype=np.int64)
+    inverse[order] = begins.cumsum() - 1
+    first = order[begins]
+    if len(first) < len(order) and not (words == words[first[inverse]]).all():
+        # Two names have one hash.
         raw = np.ascontiguousarray(words).view(np.dtype((np.void, 8 * words.shape[1])))
         _, first, inverse = np.unique(raw.reshape(-1), return_index=True, return_inverse=True)
     return first, inverse

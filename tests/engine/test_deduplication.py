@@ -3,11 +3,13 @@
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.deduplication import (
     EVENT_WINDOW_MS,
+    FEW_CELLS,
     MINUTE_MS,
     NEW,
     NO_ROOM,
@@ -15,8 +17,11 @@ from engine.deduplication import (
     TOO_OLD,
     EventWindow,
     HighWaterMarks,
+    distinct_of,
     last_of,
+    lasts,
     newest,
+    stable_order,
 )
 
 FACTS = st.lists(
@@ -158,3 +163,16 @@ def test_more_marks_than_an_array_begins_with_come_back() -> None:
     again = HighWaterMarks.restore(marks.state())
     assert again.state() == marks.state()
     assert [mark for _, _, mark in again.state()] == list(range(1000))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, FEW_CELLS, FEW_CELLS + 1, 2_000])
+def test_cells_are_sorted_alike_however_many_there_are(count: int) -> None:
+    random = np.random.default_rng(count)
+    for most in (1, 40, 2**61):
+        cells = random.integers(-most, most, count)
+        assert stable_order(cells).tolist() == np.argsort(cells, kind="stable").tolist()
+        distinct, inverse = distinct_of(cells)
+        expected = np.unique(cells, return_inverse=True)
+        assert (distinct.tolist(), inverse.tolist()) == tuple(each.tolist() for each in expected)
+        seen = {cell: place for place, cell in enumerate(cells.tolist())}
+        assert lasts(cells).tolist() == [seen[cell] for cell in distinct.tolist()]

@@ -11,6 +11,7 @@ from engine.listing_table import (
     ListingTable,
     ListingText,
     put,
+    taken,
 )
 from engine.texts import Texts
 
@@ -108,3 +109,16 @@ def test_whoever_renames_for_ever_wastes_a_bounded_number_of_bytes() -> None:
         texts[1] = b"x" * size
         assert texts[1] == b"x" * size
     assert texts.buffer_bytes < 4 * 200
+
+
+def test_records_are_taken_as_take_takes_them() -> None:
+    """Of a table as it is, and of rows named by a column of records."""
+    table = np.zeros(9, dtype=LISTING_DTYPE)
+    table["key"], table["group"] = np.arange(1, 10), np.arange(9)[::-1]
+    table["changes"] = np.arange(72).reshape(9, 8)
+    for rows in (np.array([8, 0, 8]), np.arange(0), table["group"]):
+        found = taken(table, rows)
+        assert found.dtype == LISTING_DTYPE
+        assert found.tobytes() == table.take(rows).tobytes()
+        found["key"] = 0
+        assert table["key"].all()

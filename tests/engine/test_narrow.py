@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from engine.narrow import (
+    FEW_ROWS,
+    FEW_ROWS_SORTED,
     any_in_row,
     count_in_row,
     first_in_row,
@@ -16,18 +18,19 @@ from engine.narrow import (
 )
 
 
+@pytest.mark.parametrize("rows", [1, FEW_ROWS, FEW_ROWS + 1, FEW_ROWS_SORTED + 1])
 @pytest.mark.parametrize("columns", [1, 4, 24])
-def test_what_is_found_by_columns_is_what_rows_hold(columns: int) -> None:
-    """Ties, infinities and rows without a true column are among them."""
+def test_what_is_found_by_columns_is_what_rows_hold(columns: int, rows: int) -> None:
+    """Ties, infinities and rows without a true column are among them, and few rows and many."""
     random = np.random.default_rng(columns)
-    matrix = random.random((500, columns)) < 0.2
+    matrix = random.random((rows, columns)) < 0.2
     assert (any_in_row(matrix) == matrix.any(axis=1)).all()
     assert (count_in_row(matrix) == matrix.sum(axis=1)).all()
     expected = np.where(matrix.any(axis=1), matrix.argmax(axis=1), -1)
     assert (first_in_row(matrix) == expected).all()
-    assert (expected == -1).any()
+    assert (count_in_row(matrix).dtype, first_in_row(matrix).dtype) == (np.int64, np.int64)
     for dtype in (np.int64, np.float64):
-        numbers = random.integers(-3, 4, (500, columns)).astype(dtype)
+        numbers = random.integers(-3, 4, (rows, columns)).astype(dtype)
         if dtype is np.float64:
             numbers[matrix] = np.inf
         before = numbers.copy()
@@ -40,19 +43,22 @@ def test_what_is_found_by_columns_is_what_rows_hold(columns: int) -> None:
 
 def test_four_columns_are_sorted_whatever_their_order() -> None:
     rows = np.array(list(permutations(range(4))) + list(product((0, 1), repeat=4)))
+    rows = np.tile(rows, (FEW_ROWS_SORTED // len(rows) + 1, 1))  # few are sorted otherwise
     assert (sorted_rows(rows) == np.sort(rows, axis=1)).all()
 
 
-def test_a_sum_does_not_stay_in_a_byte() -> None:
-    counts = np.full((3, 7), 255, dtype=np.uint8)
+@pytest.mark.parametrize("rows", [3, FEW_ROWS + 1])
+def test_a_sum_does_not_stay_in_a_byte(rows: int) -> None:
+    counts = np.full((rows, 7), 255, dtype=np.uint8)
     total = sum_in_row(counts, np.int32)
     assert total.dtype == np.int32
-    assert total.tolist() == [1785] * 3
+    assert total.tolist() == [1785] * rows
 
 
 def test_no_column_holds_nothing() -> None:
     """A listing without any offer has a row of no columns."""
-    nothing = np.zeros((3, 0), dtype=bool)
-    assert not any_in_row(nothing).any()
-    assert (count_in_row(nothing) == 0).all()
-    assert (first_in_row(nothing) == -1).all()
+    for rows in (3, FEW_ROWS + 1):
+        nothing = np.zeros((rows, 0), dtype=bool)
+        assert not any_in_row(nothing).any()
+        assert (count_in_row(nothing) == 0).all()
+        assert (first_in_row(nothing) == -1).all()

@@ -13,6 +13,7 @@ from engine.rivals import (
     unseen_offers,
 )
 from kernels.hyperparameters import OUTLIER_LOG_MIN
+from tests.engine.builders import World
 
 
 def naive_offers(table: RivalTable, row: int) -> np.ndarray:
@@ -77,3 +78,30 @@ def test_a_quick_look_at_the_spread_leaves_no_outlier_out() -> None:
     expected = usable & far & (usable.sum(axis=1) >= 4)[:, None]
     assert expected.any()
     assert (outliers(landed, usable) == expected).all()
+
+
+@pytest.mark.parametrize("skus", [1, 2, 14])
+def test_offers_of_one_block_take_the_places_they_take_one_by_one(skus: int) -> None:
+    """One new offer, a few, and more than are put in order all at once; some are told twice."""
+    random, names = np.random.default_rng(skus), [f"S{number}" for number in range(skus)]
+    told = [(sku, rival) for sku in names for rival in range(1 if skus == 1 else 12)]
+    told = [told[at] for at in (*random.permutation(len(told)).tolist(), 0)]
+    worlds = World(), World()
+    together, alone = worlds
+    for world in worlds:
+        world.send(*(world.listing(sku) for sku in names))
+        world.now_ms += 1_000
+    deltas = [
+        together.rival(2_000, sku=sku, rival=f"r{rival}", observed_ms=together.now_ms - 500 + at)
+        for at, (sku, rival) in enumerate(told)
+    ]
+    together.send(*deltas)
+    for delta in deltas:
+        alone.send(delta)
+    found = []
+    for world in worlds:
+        memory = world.shard._memory
+        rows = memory.listings.index.rows(np.array([world.key(sku) for sku in names], np.uint64))
+        found.append(memory.rivals.offers_of(rows)[["rival", "observed_ms", "landed_minor"]])
+    assert (found[0] == found[1]).all()
+    assert (found[0]["rival"] > 0).sum() == len(set(told))
