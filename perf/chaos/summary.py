@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from perf.chaos.checker import Checker
+from perf.chaos.learning import counted, learning_in_words
 from perf.chaos.plan import KINDS, hits
 from perf.chaos.run import Told, Wish
 
@@ -39,6 +40,9 @@ def summary(
         f"{each.fault.kind} {each.fault.target}" for each in told.struck if each.fired
     )
     reads = gateway.counts
+    learning = told.end.get("learning", {})
+    if wish.learning:
+        learning = counted(checker.truths) | learning
     verdict = "broken" if checker.broken else "holds"
     if ended and not checker.broken:
         verdict = "ended early"
@@ -76,6 +80,7 @@ def summary(
         "back_s": told.back_s,
         **({"head_down": told.head_down} if told.head_down else {}),
         **told.end,
+        **({"learning": learning} if wish.learning else {}),
         "processes_left": left,
         "stamp": {**(stamp or {}), "servers": told.servers},
     }
@@ -99,10 +104,11 @@ def in_words(found: Mapping[str, Any]) -> str:
     counts, judged = found["commands_followed"], found["judged"]
     done = ", ".join(f"{count} {kind}" for kind, count in counts["done"].items())
     effects = ", ".join(f"{judged.get(name, 0):,} {name}" for name in EFFECTS)
+    learnt = f"; {learning_in_words(found['learning'])}" if "learning" in found else ""
     return (
         f"{counts['commands']:,} commands followed from the lane to their outcomes "
         f"({counts['repeated']:,} stood there again, {counts['outcomes']:,} outcomes); "
-        f"done: {done or 'none'}; judged: {effects}"
+        f"done: {done or 'none'}; judged: {effects}{learnt}"
     )
 
 
@@ -114,6 +120,7 @@ def command_of(wish: Wish) -> str:
     words += [f"--only {','.join(wish.kinds)}"] if wish.kinds != tuple(KINDS) else []
     words += [f"--pace {wish.pace_s:g}", f"--shards {wish.shards}"]
     words += ["--standby"] if wish.standby else []
+    words += ["--learning"] if wish.learning else []
     words += [f"--head-down-s {wish.head_down_s:g}"] if wish.head_down_s else []
     return " ".join(words)
 
