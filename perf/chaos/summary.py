@@ -10,6 +10,8 @@ from perf.chaos.learning import counted, learning_in_words
 from perf.chaos.plan import KINDS, hits
 from perf.chaos.run import Told, Wish
 
+EXAMPLE_CHARACTERS: Final = 1_500
+
 EFFECTS: Final = (
     "quotes while halted",
     "quotes while pinned",
@@ -126,13 +128,16 @@ def command_of(wish: Wish) -> str:
 
 
 def examples(checker: Checker, each_rule: int = 4) -> list[str]:
-    """Return the first violations of every rule that was broken."""
+    """Return the first violations of every rule that was broken, each for people to read.
+
+    A detail may hold the state of all processes; the report's JSON has it whole.
+    """
     shown: Counter[str] = Counter()
     lines = []
     for violation in checker.violations:
         shown[violation.rule] += 1
         if shown[violation.rule] <= each_rule:
-            lines.append(f"{violation.rule}: {violation.detail}")
+            lines.append(f"{violation.rule}: {violation.detail[:EXAMPLE_CHARACTERS]}")
     return lines
 
 

@@ -40,7 +40,7 @@ async def until_back(checker: Checker, engine: Engine) -> dict[str, Any]:
     try:
         return await engine.until_decided(BACK_S)
     except NotReached as missing:
-        checker.found("not_recovered", str(missing)[:1500])
+        checker.found("not_recovered", missing.whole)
     try:
         return await engine.until_decided(LATE_S)
     except NotReached:

@@ -28,7 +28,7 @@ from perf.chaos.plan import KINDS, Fault
 from perf.chaos.report import report, write_report
 from perf.chaos.rules import RULES
 from perf.chaos.run import Told, Wish
-from perf.chaos.summary import command_of, in_words, summary
+from perf.chaos.summary import command_of, examples, in_words, summary
 from perf.chaos.verdict import (
     judge_left,
     judge_replay,
@@ -279,7 +279,7 @@ class Slow:
     async def until_decided(self, wait_s: float) -> dict[str, Any]:
         self.left -= 1
         if self.left > 0:
-            raise NotReached(f"not within {wait_s:.0f} s")
+            raise NotReached(f"not within {wait_s:.0f} s", "x" * 5_000 + " the end of it")
         return {"decided": True}
 
     async def status(self) -> dict[str, Any]:
@@ -300,3 +300,6 @@ async def test_who_comes_back_late_is_judged_when_it_is_back(
     checker = Checker(1, generation=1, now_ms=lambda: 0)
     assert await until_back(checker, Slow(calls)) == {"decided": decided}
     assert dict(checker.broken) == broken
+    # What is known of it is kept whole, and cut for people only.
+    assert all(each.detail.endswith("the end of it") for each in checker.violations)
+    assert all(len(line) < 1_600 for line in examples(checker))
