@@ -244,10 +244,6 @@ def plots(told: Told) -> str:
     plot.lines(
         "age of answers", "s", {"oldest answer": [(x, max(each) / 1000) for x, each in ages]}
     )
-    if told.wish.learning:
-        plot.moments(
-            ((each - from_ms) / 1000 for each in told.calendar.midnights(to_ms)), "#9e9e9e"
-        )
     plot.lanes("faults", [each for each in told.struck if each.fired], from_ms)
     broken = [(each.at_ms - from_ms) / 1000 for each in told.checker.violations]
     if told.wish.learning:
