@@ -34,6 +34,7 @@ READERS: Final = 3
 READ_EVERY_S: Final = 0.15
 STRONG_EVERY: Final = 10
 LISTINGS: Final = 60
+SENT_TOGETHER: Final = 1_000
 TOGETHER: Final = 500
 """Listings that one request asks about."""
 
@@ -107,6 +108,11 @@ class Producer:
                 await self._log.close()
 
     async def _send(self, deltas: Sequence[AnyDelta]) -> None:
+        """Send deltas, so many at a time that one doubt does not concern a whole catalogue."""
+        for start in range(0, len(deltas), SENT_TOGETHER):
+            await self._send_some(deltas[start : start + SENT_TOGETHER])
+
+    async def _send_some(self, deltas: Sequence[AnyDelta]) -> None:
         values = [encode_delta(delta) for delta in deltas]
         patience = Patience()
         while True:

@@ -11,12 +11,17 @@ from engine import learning as closing
 from engine.learnt import DAY_MS
 from engine.shard import Shard
 from kernels import reasons
-from perf.chaos import learning
+from perf.chaos import clients, learning
 from perf.chaos.calendar import DAY_S, DAYS_AGO, Calendar, learning_calendar, machine_calendar
 from perf.chaos.checker import Checker
+from perf.chaos.clients import Producer
 from perf.chaos.learning import Marks, counted, judge_learning, learning_in_words, lessons
 from perf.chaos.rules import RULES
+from persistence.memory_log import MemoryLogs
+from persistence.ports import DELTAS
+from persistence.wire import encode_delta
 from repricer import decide
+from training.worlds.market import Market, World
 
 SPANS = [(10, 12), (30, 30)]
 
@@ -49,6 +54,22 @@ def test_a_day_of_the_market_passes_in_less_than_a_minute() -> None:
     half_ms = round(DAY_S * 500)
     first_ms = machine.now_ms - round(2 * DAY_S * 1000) + half_ms
     assert list(calendar.midnights(machine.now_ms)) == [first_ms, first_ms + 2 * half_ms]
+
+
+async def test_a_catalogue_is_told_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it in its order, and what is said beside it last, however many one append takes."""
+    monkeypatch.setattr(clients, "SENT_TOGETHER", 7)
+    checker, logs = Checker(1, generation=1, now_ms=lambda: 0), MemoryLogs()
+    await logs.create({DELTAS: 1}, retention_ms=0)
+    market, beside = Market(1, 4, World(retailer="shop-0")), lessons("shop-0", 1)
+    opening = [*market.opening(), *beside]
+    producer = Producer(checker, logs, 0, market, machine_calendar(), beside)
+    producer.stopped.set()
+    await producer.run()
+    log = await logs.open(DELTAS, 0)
+    records = await log.read(-1, limit=1_000, wait_ms=0)
+    assert [each.value for each in records] == [encode_delta(each) for each in opening]
+    assert producer.acknowledged == len(opening) > 7
 
 
 def test_its_days_are_history_and_the_machines_time_is_within_a_jump() -> None:
