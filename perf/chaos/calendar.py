@@ -57,6 +57,11 @@ class Calendar:
         left_ms = self._midnight_ms(midnight) - self.now_ms()
         return max(left_ms / self._pace / 1000, 0.0)
 
+    @property
+    def next_midnight(self) -> int:
+        """Return the number of the midnight that comes next."""
+        return self.now_ms() // DAY_MS - self._start_ms // DAY_MS
+
     def midnights(self, until_ms: int) -> Iterator[int]:
         """Yield when, by the machine's time, each midnight came that came before ``until_ms``."""
         number = 0

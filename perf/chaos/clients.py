@@ -77,8 +77,8 @@ class Producer:
         shard: int,
         market: Market,
         calendar: Calendar,
-        beside: Sequence[AnyDelta] = (),  # what is said after the market's opening
     ) -> None:
+        self.also: Sequence[AnyDelta] = ()  # what else is to be said, next
         self.acknowledged = 0
         self.doubts = 0
         self.stopped = asyncio.Event()
@@ -87,7 +87,6 @@ class Producer:
         self._shard = shard
         self._market = market
         self._calendar = calendar
-        self._beside = beside
         self._key = market.world.retailer.encode()
         self._log: Any = None
         self._appender: Appender | None = None
@@ -95,8 +94,11 @@ class Producer:
     async def run(self) -> None:
         """Send what there is and what then happens, until stopped."""
         try:
-            await self._send([*self._market.opening(), *self._beside])
+            await self._send(self._market.opening())
             while not self.stopped.is_set():
+                if self.also:
+                    also, self.also = self.also, ()
+                    await self._send(also)
                 prices = _in_force(self._checker.truths[self._shard])
                 deltas = self._market.advance(prices, self._calendar.now_ms())
                 if deltas:

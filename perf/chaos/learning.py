@@ -7,7 +7,8 @@ owners fall, and checkpoints are taken, in its midst.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -18,8 +19,9 @@ from perf.chaos.truth import LEARNING, ShardTruth
 from persistence.checkpoints import is_checkpoint, place_of
 from training.worlds.market import Market, World
 
-LISTINGS: Final = 7_000
-"""Of one retailer: four microbatches decide those that are not held out."""
+LISTINGS: Final = 2_600
+"""Of one retailer: two microbatches decide those that are not held out. A larger shop is fitted for
+so long that on two crowded cores its owner is taken for hung."""
 
 CHECKPOINT_S: Final = 4.0
 """Between two checkpoints: ten a day, so that some fall amid a close."""
@@ -28,6 +30,8 @@ DAYS_MIN: Final = 2
 """A trial goes on until so many days have passed."""
 
 LOOK_S: Final = 0.5
+COMPILED_S: Final = 6.0
+"""Learning's kernels count as compiled when for so long no owner compiled one more."""
 
 POLICY: Final[dict[str, Any]] = {
     "learning": True,
@@ -73,6 +77,32 @@ def lessons(retailer: str, observed_ms: int) -> list[AnyDelta]:
         ),
         ExperimentStarted(retailer=retailer, fields=EXPERIMENT, observed_ms=observed_ms + 1),
     ]
+
+
+class Compiled:
+    """Whether every owner has compiled what learning needs, beside what it decides.
+
+    Whoever switches learning on before has it compiled in that very microbatch
+    (docs/decisions/0079), which on a crowded machine takes longer than an owner may be silent.
+    """
+
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._now_s = now_s
+        self._first: dict[int, int] = {}  # process -> kernels that it had at the first look
+        self._last: dict[int, tuple[int, float]] = {}  # and at the last one that told more
+
+    def look(self, status: Mapping[str, Any], shards: int) -> bool:
+        """Return whether that is so of the owners that live now, by what processes say of it."""
+        owners = [each for each in status["shards"] if each.get("phase") == "live"]
+        done = 0
+        for owner in owners:
+            pid, count, now_s = owner["pid"], owner["compiled_shapes"], self._now_s()
+            self._first.setdefault(pid, count)
+            if count != self._last.get(pid, (-1, 0.0))[0]:
+                self._last[pid] = (count, now_s)
+            settled = now_s - self._last[pid][1] >= COMPILED_S
+            done += settled and count > self._first[pid]
+        return done == len(owners) == shards
 
 
 @final

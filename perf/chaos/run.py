@@ -30,7 +30,7 @@ from perf.chaos.commanding import Commander
 from perf.chaos.following import Following
 from perf.chaos.injuries import BREATHER, Injuries, Struck
 from perf.chaos.keeping import Lines
-from perf.chaos.learning import DAYS_MIN, Marks, learning_market, lessons
+from perf.chaos.learning import DAYS_MIN, Compiled, Marks, learning_market, lessons
 from perf.chaos.plan import KINDS, Fault, plan
 from perf.chaos.site import Site
 from perf.chaos.verdict import BACK_S, judge_status, judge_whole, until_back
@@ -114,6 +114,7 @@ class Run:
         gateway = Gateway(address, make_keys(site.settings), checker, behind)
         draw = Random(f"clients {wish.seed}")
         self._marks: Marks | None = None
+        self._last_midnight = 0  # before it no trial in which prices are learnt ends
         if wish.learning:
             shards = range(wish.shards)
             self._marks = Marks([checkpoint_folder(site.settings, each) for each in shards])
@@ -148,12 +149,12 @@ class Run:
 
     def _producer(self, shard: int, retailer: str, calendar: Calendar) -> Producer:
         """Return who tells a retailer's market, in which he learns or not."""
-        seed, start_ms = self._wish.seed + shard, calendar.now_ms()
+        seed = self._wish.seed + shard
         if self._wish.learning:
-            market, beside = learning_market(seed, retailer, start_ms), lessons(retailer, start_ms)
+            market = learning_market(seed, retailer, calendar.now_ms())
         else:
-            market, beside = Market(seed, LISTINGS, world(retailer)), []
-        return Producer(self._checker, self._sending, shard, market, calendar, beside)
+            market = Market(seed, LISTINGS, world(retailer))
+        return Producer(self._checker, self._sending, shard, market, calendar)
 
     async def live(self) -> Told:
         """Run to the end and return all that was heard."""
@@ -210,6 +211,8 @@ class Run:
         told.struck = self.injuries.struck
         await asyncio.sleep(WARM_S)
         await self._all_live("before the first fault")
+        if wish.learning:
+            await self._teach()
         told.storm_ms = _now_ms()
         self._say("every shard lives; the storm begins")
         if wish.head_down_s:
@@ -230,8 +233,21 @@ class Run:
             await asyncio.sleep(fault.gap * wish.pace_s)
         await self.injuries.over()
         if wish.learning:
-            await asyncio.sleep(told.calendar.seconds_to(DAYS_MIN))
+            await asyncio.sleep(told.calendar.seconds_to(self._last_midnight))
         told.over_ms = _now_ms()
+
+    async def _teach(self) -> None:
+        """Let retailers learn as soon as their owners have compiled what that takes."""
+        self._say("waiting until every owner has compiled what learning needs")
+        compiled, deadline = Compiled(), time.monotonic() + BACK_S
+        while not compiled.look(await self._site.engine.status(), self._wish.shards):
+            if time.monotonic() > deadline:
+                self._say("not every owner has; retailers learn all the same")
+                break
+            await asyncio.sleep(1)
+        for producer, retailer in zip(self.told.producers, self._retailers, strict=True):
+            producer.also = lessons(retailer, self.told.calendar.now_ms())
+        self._last_midnight = self.told.calendar.next_midnight + DAYS_MIN - 1
 
     async def _midnight(self, fault: Fault) -> None:
         """Where prices are learnt, let what befalls an owner wait until his shard's day turns."""
