@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, final
 
+from cluster.owner import WARM_LEARNING_AFTER_S
 from engine.deltas import AnyDelta, ExperimentStarted, PolicyChanged
 from engine.learnt import DAY_MS
 from perf.chaos.checker import Checker
@@ -30,7 +31,7 @@ DAYS_MIN: Final = 2
 """A trial goes on until so many days have passed."""
 
 LOOK_S: Final = 0.5
-COMPILED_S: Final = 6.0
+COMPILED_S: Final = 10.0
 """Learning's kernels count as compiled when for so long no owner compiled one more."""
 
 POLICY: Final[dict[str, Any]] = {
@@ -88,20 +89,24 @@ class Compiled:
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
-        self._first: dict[int, int] = {}  # process -> kernels that it had at the first look
-        self._last: dict[int, tuple[int, float]] = {}  # and at the last one that told more
+        self._seen_s: dict[int, float] = {}  # process -> when it was seen first
+        self._last: dict[int, tuple[int, float]] = {}  # its kernels, and when they became so many
 
     def look(self, status: Mapping[str, Any], shards: int) -> bool:
-        """Return whether that is so of the owners that live now, by what processes say of it."""
+        """Return whether that is so of the owners that live now, by what processes say of it.
+
+        An owner begins so long after it lives, perhaps before anybody looked.
+        """
+        now_s = self._now_s()
         owners = [each for each in status["shards"] if each.get("phase") == "live"]
         done = 0
         for owner in owners:
-            pid, count, now_s = owner["pid"], owner["compiled_shapes"], self._now_s()
-            self._first.setdefault(pid, count)
+            pid, count = owner["pid"], owner["compiled_shapes"]
+            self._seen_s.setdefault(pid, now_s)
             if count != self._last.get(pid, (-1, 0.0))[0]:
                 self._last[pid] = (count, now_s)
-            settled = now_s - self._last[pid][1] >= COMPILED_S
-            done += settled and count > self._first[pid]
+            begun_s = max(self._seen_s[pid] + WARM_LEARNING_AFTER_S, self._last[pid][1])
+            done += now_s >= begun_s + COMPILED_S
         return done == len(owners) == shards
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from actors.clock import EVENT_JUMP_MS
+from cluster.owner import WARM_LEARNING_AFTER_S
 from engine import learning as closing
 from engine.learnt import DAY_MS
 from engine.shard import Shard
@@ -86,21 +87,21 @@ def test_retailers_learn_when_every_owner_has_compiled() -> None:
     seconds = [0.0]
     compiled = Compiled(lambda: seconds[0])
 
-    def looks(*counts: int, phase: str = "live") -> bool:
+    def looks(at_s: float, *counts: int, phase: str = "live") -> bool:
         shards = [
             {"pid": pid, "compiled_shapes": count, "phase": phase}
             for pid, count in enumerate(counts)
         ]
-        seconds[0] += learning.COMPILED_S
+        seconds[0] = at_s
         return compiled.look({"shards": shards}, 2)
 
-    assert not looks(5, 5)
-    assert not looks(5, 5), "nothing was compiled yet"
-    assert not looks(9, 5)
-    assert not looks(12, 9), "more were compiled since"
-    assert not looks(12, 9, phase="starting")
-    assert not looks(12)
-    assert looks(12, 9)
+    settled_s = WARM_LEARNING_AFTER_S + learning.COMPILED_S
+    assert not looks(0, 5, 5)
+    assert not looks(settled_s - 1, 5, 5), "they may not have begun yet"
+    assert not looks(settled_s, 5, 9), "more were compiled just now"
+    assert not looks(settled_s + learning.COMPILED_S, 5, 9, phase="starting")
+    assert not looks(settled_s + learning.COMPILED_S, 5)
+    assert looks(settled_s + learning.COMPILED_S, 5, 9), "the first had them when it was seen"
 
 
 def test_its_days_are_history_and_the_machines_time_is_within_a_jump() -> None:
