@@ -55,7 +55,7 @@ EXPERIMENT: Final[dict[str, Any]] = {
 
 
 def learning_market(seed: int, retailer: str, start_ms: int) -> Market:
-    """Return a large and slow market: of our seconds each tells some two hundred facts."""
+    """Return a large and slow market: each of our seconds it tells some hundred facts."""
     world = World(
         retailer=retailer,
         start_ms=start_ms,
