@@ -77,7 +77,9 @@ class Shipping:
     async def ship(self) -> str | None:
         """Ship the newest chain that verifies; return its name, ``None`` if that was done before.
 
-        Call it again after a failure: parts that arrived are not sent again.
+        ``None`` also where a file of it went while it was read: a merged base took the chain's
+        place on the disk, which happens as often as there is much to ship, and the next call ships
+        that one. Call it again after a failure, too: parts that arrived are not sent again.
 
         Raises:
             StaleEpoch: a checkpoint of a higher epoch was shipped; this owner was replaced.
@@ -102,8 +104,10 @@ class Shipping:
                 there.get(name) or await self._ship_file(name, position.epoch)
                 for name in chain.names
             ]
+        except FileNotFoundError:
+            LOGGER.debug("shard %d: checkpoint %s gave way to another", self._shard, chain.name)
+            return None
         except OSError as error:
-            # A merged base took this chain's place on the disk meanwhile; that one is next.
             raise FailedDependency(f"checkpoint {chain.name}: {error}") from error
         await self._publish(chain, shipped, manifest)
         await self._note(chain, shipped)

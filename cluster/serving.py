@@ -100,17 +100,23 @@ class OwnerReads:
         return card
 
 
+def server_settings(settings: Settings) -> ServerSettings:
+    """Return what the gateway needs to know of its cluster."""
+    return ServerSettings(
+        generation=settings.shards.generation,
+        partitions=settings.shards.count,
+        spreads=dict(settings.shards.spreads),
+        clock=settings.shards.clock,
+        host=settings.gateway.host,
+        port=settings.gateway.port,
+    )
+
+
 async def run_gateway(settings: Settings) -> None:
     """Serve until SIGTERM."""
     settle()  # the libraries are here to stay
     logs = make_logs(settings)
-    server = ServerSettings(
-        generation=settings.shards.generation,
-        partitions=settings.shards.count,
-        spreads=dict(settings.shards.spreads),
-        host=settings.gateway.host,
-        port=settings.gateway.port,
-    )
+    server = server_settings(settings)
 
     def started(port: int) -> None:
         write_role(settings, "gateway", f"http://{settings.gateway.host}:{port}")

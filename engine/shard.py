@@ -305,6 +305,23 @@ class Shard:
         number = self._memory.retailers.numbers.get(retailer, -1)
         return told_retailer(self._memory, number, fit=fit)
 
+    def days_of_learning(self) -> dict[str, int]:
+        """Return on which day of learning each retailer is who learns, by his id: 0 at first.
+
+        A day begins in the very microbatch that begins to close the one before it.
+        """
+        assert self.pending is None, "what is not recorded was never learnt"
+        ids = self._memory.retailers.ids
+        return {ids[number]: held.day for number, held in self._memory.learnt.retailers.items()}
+
+    @property
+    def closing(self) -> int:
+        """Return how many retailers' days wait for the next microbatch to go on with their close.
+
+        The first prices of who goes live are counted, too: they are decided as after a close.
+        """
+        return self._memory.learnt.closing
+
     def experiments(self, retailer: str) -> list[dict[str, Any]]:
         """Return how a retailer's experiment and holdout stand, of those that he has."""
         assert self.pending is None, "a price that is not recorded was never quoted"

@@ -23,6 +23,7 @@ class Opening(Struct, frozen=True):
     catalogue: Sequence[CatalogueChange]
     quotes: np.ndarray  # QUOTE_DTYPE, the newest of each listing
     places: Sequence[tuple[int, int]] = ()  # (seq, index) of each quote
+    decided_ms: int = 0  # time of its mark, by the owner's clock
 
 
 class CheckpointOpenings:
@@ -52,6 +53,7 @@ def opening_of(parts: Iterable[PartBytes], position: LogPosition) -> Opening:
         catalogue=_changes(catalogue),
         quotes=np.concatenate(quotes) if quotes else no_quotes(),
         places=[(listing.quote_seq, listing.quote_index) for listing in priced],
+        decided_ms=catalogue.mark["decided_ms"],
     )
 
 

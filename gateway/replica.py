@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from msgspec import Struct
 
+from actors.clock import ClockKind
 from engine.decided import QUOTE_DTYPE, CatalogueChange, Decided, Outcome
 from engine.deltas import ScopeKind
 from engine.policy import PolicyBook
@@ -47,10 +48,18 @@ class Changed(Struct, frozen=True):
 class Replica:
     """Every listing and its newest quote, as far as the decision logs were read."""
 
-    def __init__(self, *, generation: int, shards: int, window: Window | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        generation: int,
+        shards: int,
+        window: Window | None = None,
+        clock: ClockKind = "wall",
+    ) -> None:
+        """Hold nothing yet; ``clock`` is by what owners tell time, until a log says it itself."""
         assert shards >= 1
         self.generation = generation
-        self.shards = tuple(ShardView() for _ in range(shards))
+        self.shards = tuple(ShardView(clock) for _ in range(shards))
         self.window = window or Window()
         self.retailers: dict[str, Retailer] = {}
         self.listings: list[Listing | None] = []  # by row; None: no catalogue entry yet
@@ -81,6 +90,7 @@ class Replica:
         self._invalidate(rows)
         self.window.begin(shard, opening.position.seq)
         self.shards[shard].position = opening.position
+        self.shards[shard].decided_ms = opening.decided_ms
 
     def accept(self, shard: int, accepted: Accepted, *, read_ms: int) -> None:
         """Take one record that counts; ``read_ms`` is the monotonic time at which it was read."""

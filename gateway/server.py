@@ -7,7 +7,7 @@ from collections.abc import Callable
 from aiohttp import http_parser, web
 from msgspec import Struct
 
-from actors.clock import Clock, WallClock
+from actors.clock import Clock, ClockKind, WallClock
 from engine.errors import SettingsRefused
 from gateway.app import make_app
 from gateway.commands import CommandSender
@@ -32,6 +32,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     generation: int
     partitions: int
     spreads: dict[str, int] = {}
+    clock: ClockKind = "wall"  # the owners'
     host: str = "127.0.0.1"
     port: int = 8080  # 0: a free one
     origins: tuple[str, ...] = ()
@@ -59,7 +60,9 @@ async def serve(
     """
     assert_c_parser()
     clock = clock or WallClock()
-    replica = Replica(generation=settings.generation, shards=settings.partitions)
+    replica = Replica(
+        generation=settings.generation, shards=settings.partitions, clock=settings.clock
+    )
     commands = CommandSender(logs, partitions=settings.partitions, spreads=settings.spreads)
     app = make_app(
         replica,

@@ -40,12 +40,12 @@ class ShardView:
         "target",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, clock: ClockKind = "wall") -> None:
         self.position = NO_POSITION
         self.appended_ms = 0  # of the last accepted record
         self.read_ms = 0  # monotonic time at which it was read
         self.decided_ms = 0  # time of the last decision, by the owner's clock
-        self.clock: ClockKind = "wall"
+        self.clock: ClockKind = clock
         self.target = -1  # end of the log when following began
         self.caught_up = False
         self.failure = ""  # why following stopped, if it did

@@ -15,7 +15,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,26 @@ def highest_start(settings: Settings) -> dict[int, int]:
     return found
 
 
+@contextmanager
+def murderous() -> Iterator[None]:
+    """Let every process that is started meanwhile patch itself by a folder on PYTHONPATH.
+
+    Nothing of it stays: neither the folder, though a process that ends late may still write into
+    it, nor its name on the path of whoever is started next.
+    """
+    before = os.environ.get("PYTHONPATH")
+    with tempfile.TemporaryDirectory(prefix="repricer-patch-", ignore_cleanup_errors=True) as patch:
+        (Path(patch) / "sitecustomize.py").write_text(MURDER)
+        os.environ["PYTHONPATH"] = patch if not before else f"{patch}{os.pathsep}{before}"
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["PYTHONPATH"]
+            else:
+                os.environ["PYTHONPATH"] = before
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Send what is hostile, count; send what kills, count."""
     parser = argparse.ArgumentParser(prog="python -m perf.hostile", description=__doc__)
@@ -218,29 +239,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="one line of JSON (it always is)")
     options = parser.parse_args(arguments)
     draw = random.Random(options.seed)
-    with tempfile.TemporaryDirectory(prefix="repricer-patch-") as patch:
-        (Path(patch) / "sitecustomize.py").write_text(MURDER)
-        others = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = patch if not others else f"{patch}{os.pathsep}{others}"
-        with engine(options.embedded, **{"shards.count": 2}) as under_test:
-            under_test.start()
-            try:
-                settings = under_test.settings
-                began = highest_start(settings)
-                sent = asyncio.run(send_all(under_test, options.records, draw))
-                asyncio.run(under_test.until_decided())
-                unplanned = sum(highest_start(settings).values()) - sum(began.values()) - 1
-                refused = asyncio.run(refusals(settings))
-                compared = asyncio.run(compare_stores(settings))
-                before = highest_start(settings)
-                shard = asyncio.run(murder(under_test))
-                asyncio.run(under_test.until_decided())
-                after = highest_start(settings)
-                skipped = asyncio.run(refusals(settings))["skipped"] - refused["skipped"]
-                state = asyncio.run(under_test.status())
-                replayed = under_test.verb("replay")
-            finally:
-                left = under_test.stop()
+    with murderous(), engine(options.embedded, **{"shards.count": 2}) as under_test:
+        under_test.start()
+        try:
+            settings = under_test.settings
+            began = highest_start(settings)
+            sent = asyncio.run(send_all(under_test, options.records, draw))
+            asyncio.run(under_test.until_decided())
+            unplanned = sum(highest_start(settings).values()) - sum(began.values()) - 1
+            refused = asyncio.run(refusals(settings))
+            compared = asyncio.run(compare_stores(settings))
+            before = highest_start(settings)
+            shard = asyncio.run(murder(under_test))
+            asyncio.run(under_test.until_decided())
+            after = highest_start(settings)
+            skipped = asyncio.run(refusals(settings))["skipped"] - refused["skipped"]
+            state = asyncio.run(under_test.status())
+            replayed = under_test.verb("replay")
+        finally:
+            left = under_test.stop()
     print_line(
         {
             "row": "i",

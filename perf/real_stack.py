@@ -33,10 +33,16 @@ from persistence.ports import DECISIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_S = 240.0
+SAID_CHARACTERS = 2_000
+"""So much of a state is told to people; ``NotReached.whole`` holds the rest."""
 
 
 class NotReached(Exception):
-    """Something that must happen did not in time."""
+    """Something that must happen did not in time; ``whole`` is all that is known of it."""
+
+    def __init__(self, said: str, whole: str = "") -> None:
+        super().__init__(said)
+        self.whole = whole or said
 
 
 class EngineUnderTest:
@@ -158,7 +164,8 @@ class EngineUnderTest:
             if reached(state):
                 return state
             if time.monotonic() > deadline:
-                raise NotReached(f"not within {wait_s:.0f} s: {what}: {json.dumps(state)[:2000]}")
+                whole = f"not within {wait_s:.0f} s: {what}: {json.dumps(state)}"
+                raise NotReached(whole[:SAID_CHARACTERS], whole)
             await asyncio.sleep(1.0)
 
     async def until_decided(self, wait_s: float = 900.0) -> dict[str, Any]:

@@ -5,8 +5,8 @@
 20,000 facts a second, 500 price reads a second and 200 streams. Every ten seconds each process of
 the engine is asked for its memory, file descriptors and threads, and the owners for their tasks and
 compiled kernels. A straight line is laid through the second half (what starts up, grows); reported
-is its slope an hour with its 95 % interval. A figure is flat when the interval holds zero or its
-upper end is below a twentieth of the figure an hour.
+is its slope an hour with its 95 % interval. A figure is flat when the interval holds zero, or when
+its upper end is at most 5 % of the figure an hour (``flat_share_an_hour``): "flat" allows so much.
 """
 
 import argparse
@@ -36,6 +36,7 @@ EVERY_S = 10.0
 CONNECTIONS = 64
 DRAIN_S = 600.0
 FLAT_SHARE = 0.05
+"""What may grow by so much of itself an hour is flat; told as ``flat_share_an_hour``."""
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -264,6 +265,7 @@ async def measure(
         "streams_cut": cut,
         "not_flat": [name for name, each in slopes.items() if not each.flat],
         "not_flat_count": sum(not each.flat for each in slopes.values()),
+        "flat_share_an_hour": FLAT_SHARE,
         "slopes": slopes,
         "channel": CHANNEL,
     }

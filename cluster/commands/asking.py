@@ -346,9 +346,9 @@ def replay(
     for number in shards:
         voice.say(f"replaying shard {number}")
         replayed.append(_replay_apart(settings, number, begin))
+    counted = ("decisions", "quotes", "deltas", "differences", "expected")
     totals = {
-        key: sum(each[key] for each in replayed)
-        for key in ("decisions", "quotes", "deltas", "differences", "expected")
+        key: sum(each[key] for each in replayed) for key in (*counted, "learnt_quotes", "periods")
     }
     shown = table("replay", "shard", "horizon", "decisions", "quotes", "differences", "digest")
     for each in replayed:

@@ -30,6 +30,9 @@ def chaos(
     standby: Annotated[
         bool, Parameter(negative="", help="keep a warm successor of every shard")
     ] = False,
+    learning: Annotated[
+        bool, Parameter(negative="", help="retailers learn, and a day passes in 40 seconds")
+    ] = False,
     head_down_s: Annotated[
         float, Parameter(help="first keep Ray's head dead for so many seconds")
     ] = 0.0,
@@ -51,6 +54,7 @@ def chaos(
     words += ["--minutes", str(minutes)] if minutes else []
     words += ["--only", only] if only else []
     words += ["--standby"] if standby else []
+    words += ["--learning"] if learning else []
     words += ["--head-down-s", str(head_down_s)] if head_down_s else []
     words += ["--report", str(report)] if report is not None else []
     words += ["--keep", str(keep)] if keep is not None else []

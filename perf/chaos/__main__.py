@@ -48,6 +48,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--pace", type=float, default=5.0, help="seconds between two, on average")
     parser.add_argument("--shards", type=int, default=2)
     parser.add_argument("--standby", action="store_true", help="keep a warm successor of each")
+    parser.add_argument("--learning", action="store_true", help="retailers learn, and days pass")
     parser.add_argument("--head-down-s", type=float, default=0.0, help="keep Ray's head dead")
     parser.add_argument("--report", type=Path, help="where the report is written, HTML and JSON")
     parser.add_argument("--keep", type=Path, help="a folder for the logs, which are removed else")
@@ -79,6 +80,7 @@ def wish_of(options: argparse.Namespace) -> Wish:
         pace_s=options.pace,
         shards=options.shards,
         standby=options.standby,
+        learning=options.learning,
         head_down_s=options.head_down_s,
     )
 
@@ -128,7 +130,13 @@ def chaos(
     with ExitStack() as stack:
         with ending.held():  # a server that has half started cannot be stopped
             disks = "disk" in wish.kinds
-            site = Site(shards=wish.shards, standby=wish.standby, disks=disks, keep=keep)
+            site = Site(
+                shards=wish.shards,
+                standby=wish.standby,
+                disks=disks,
+                learning=wish.learning,
+                keep=keep,
+            )
             say(f"starting Kafka, Postgres, QuestDB and Redis behind fault proxies in {site.root}")
             stack.enter_context(site)
         try:

@@ -5,6 +5,7 @@ was read so far (``settle``), so nothing is excused by a race. Each rule has a t
 docs/chaos.md says in words what each one means.
 """
 
+import json
 from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +16,7 @@ from msgspec import Struct
 from engine.errors import PricingError
 from perf.chaos.command_rules import CommandLane, GivenOrder
 from perf.chaos.documents import Sale, digest, minor, place_of, sale_of, unix_ms
+from perf.chaos.event_time import EventTime
 from perf.chaos.rules import RULES
 from perf.chaos.stream_rules import StreamRules
 from perf.chaos.truth import ShardTruth, Shown
@@ -67,6 +69,7 @@ class Checker:
         self.truths = [ShardTruth(shard, self.found) for shard in range(shards)]
         self.commands = [CommandLane(each, self.found, self.judged) for each in self.truths]
         self.streams = StreamRules(self)
+        self._event_time = [EventTime(each, self.found, self.judged) for each in range(shards)]
         self._now_ms = now_ms
         self._readers: list[DecisionReader | None] = [
             DecisionReader(None, shard=shard, generation=generation) for shard in range(shards)
@@ -103,6 +106,8 @@ class Checker:
         self.judged["decision records"] += 1
         if truth.newest_decided is not None and truth.newest_decided is not newest:
             self.commands[shard].decided(truth.newest_decided)
+            if truth.clock == "event":
+                self._event_time[shard].decided(truth.newest_decided)
         if truth.last_delta > before:
             self._consume(shard, before, truth.last_delta)
         return counts
@@ -126,7 +131,9 @@ class Checker:
         """Take the next record of a shard's delta lane."""
         self._lane_ends[shard] = record.offset + 1
         self._lanes[shard][record.offset] = digest(record.value)
-        sale = sale_of(record.value)
+        document = json.loads(record.value)
+        self._event_time[shard].fact(record.offset, document.get("observed_ms", 0))
+        sale = sale_of(document)
         if sale is not None:
             self._sales[shard][record.offset] = sale
         self.judged["deltas"] += 1

@@ -20,6 +20,7 @@ from actors.patience import Patience
 from engine.deltas import AnyDelta, UnitsSold
 from engine.errors import AppendInDoubt, FailedDependency
 from engine.routing import partition_of
+from perf.chaos.calendar import Calendar
 from perf.chaos.checker import Answer, Checker
 from perf.chaos.documents import unix_ms
 from perf.chaos.truth import ShardTruth
@@ -33,6 +34,10 @@ READERS: Final = 3
 READ_EVERY_S: Final = 0.15
 STRONG_EVERY: Final = 10
 LISTINGS: Final = 60
+SENT_TOGETHER: Final = 1_000
+TOGETHER: Final = 500
+"""Listings that one request asks about."""
+
 CURRENCY: Final = "EUR"
 
 
@@ -65,15 +70,24 @@ def world(retailer: str) -> World:
 class Producer:
     """Tells one shard's market to the delta lane; what is in doubt is sent again."""
 
-    def __init__(self, checker: Checker, logs: Logs, shard: int, retailer: str, seed: int) -> None:
+    def __init__(
+        self,
+        checker: Checker,
+        logs: Logs,
+        shard: int,
+        market: Market,
+        calendar: Calendar,
+    ) -> None:
+        self.also: Sequence[AnyDelta] = ()  # what else is to be said, next
         self.acknowledged = 0
         self.doubts = 0
         self.stopped = asyncio.Event()
         self._checker = checker
         self._logs = logs
         self._shard = shard
-        self._market = Market(seed, LISTINGS, world(retailer))
-        self._key = retailer.encode()
+        self._market = market
+        self._calendar = calendar
+        self._key = market.world.retailer.encode()
         self._log: Any = None
         self._appender: Appender | None = None
 
@@ -82,8 +96,11 @@ class Producer:
         try:
             await self._send(self._market.opening())
             while not self.stopped.is_set():
+                if self.also:
+                    also, self.also = self.also, ()
+                    await self._send(also)
                 prices = _in_force(self._checker.truths[self._shard])
-                deltas = self._market.advance(prices, time.time_ns() // 1_000_000)
+                deltas = self._market.advance(prices, self._calendar.now_ms())
                 if deltas:
                     await self._send(in_order(deltas))
                 await asyncio.sleep(TICK_S)
@@ -93,6 +110,11 @@ class Producer:
                 await self._log.close()
 
     async def _send(self, deltas: Sequence[AnyDelta]) -> None:
+        """Send deltas, so many at a time that one doubt does not concern a whole catalogue."""
+        for start in range(0, len(deltas), SENT_TOGETHER):
+            await self._send_some(deltas[start : start + SENT_TOGETHER])
+
+    async def _send_some(self, deltas: Sequence[AnyDelta]) -> None:
         values = [encode_delta(delta) for delta in deltas]
         patience = Patience()
         while True:
@@ -211,11 +233,14 @@ class Gateway:
         self, retailer: str, skus: Sequence[str], channel: str
     ) -> list[dict[str, Any]]:
         """Return the recommendations of many SKUs on one channel."""
-        url, body = self.url("/recommendations:batchGet"), {"ids": list(skus), "channel": channel}
-        async with self.session.post(url, params={"retailer": retailer}, json=body) as response:
-            response.raise_for_status()
-            found: list[dict[str, Any]] = (await response.json())["recommendations"]
-            return found
+        url = self.url("/recommendations:batchGet")
+        found: list[dict[str, Any]] = []
+        for start in range(0, len(skus), TOGETHER):
+            body = {"ids": list(skus[start : start + TOGETHER]), "channel": channel}
+            async with self.session.post(url, params={"retailer": retailer}, json=body) as response:
+                response.raise_for_status()
+                found += (await response.json())["recommendations"]
+        return found
 
     async def publishing(self, retailer: str) -> dict[str, Any]:
         """Return what a retailer has halted."""
@@ -224,11 +249,14 @@ class Gateway:
 
     async def listing_policies(self, retailer: str) -> list[dict[str, Any]]:
         """Return what is set for single listings of a retailer."""
-        parameters = {"retailer": retailer, "scope": "listing", "limit": "500"}
-        found = await self._get("/policies", **parameters)
-        assert found["next_cursor"] is None, "there are fewer listings than fit in a page"
-        policies: list[dict[str, Any]] = found["policies"]
-        return policies
+        parameters = {"retailer": retailer, "scope": "listing", "limit": str(TOGETHER)}
+        policies: list[dict[str, Any]] = []
+        while True:
+            found = await self._get("/policies", **parameters)
+            policies += found["policies"]
+            if found["next_cursor"] is None:
+                return policies
+            parameters["cursor"] = found["next_cursor"]
 
     async def _get(self, path: str, **parameters: str) -> Any:
         async with self.session.get(self.url(path), params=parameters) as response:

@@ -15,10 +15,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.decided import CatalogueChange, Cause, Decided, Outcome
 from perf.chaos.effects import COMMANDS_LANE, Effects, Order
-from perf.chaos.truth import Found, ShardTruth
+from perf.chaos.truth import Found, ShardTruth, is_forgotten
 from persistence.ports import Record
 
 ANSWERED: Final = "done"
@@ -59,6 +60,7 @@ class CommandLane:
         self.end = 0  # the offset that its next record will have
         self._consumed = -1
         self._answered: set[int] = set()
+        self._heeded: dict[str, tuple[int, int]] = {}  # id -> offset that had effect, and when
         self._waiting: deque[Consumed] = deque()
 
     def logged(self, record: Record) -> None:
@@ -106,6 +108,7 @@ class CommandLane:
 
     def _judge(self, consumed: Consumed) -> None:
         self._consumed = max(self._consumed, consumed.through)
+        self._renew(consumed)
         outcomes = consumed.outcomes()
         if consumed.through > consumed.before or outcomes:
             self._judge_answers(consumed, outcomes)
@@ -113,6 +116,19 @@ class CommandLane:
         self._judge_changes(consumed, done)
         self._judge_causes(consumed)
         self.effects.take(consumed.decided, [self._orders[offset] for offset in done], outcomes)
+
+    def _renew(self, consumed: Consumed) -> None:
+        """Let a command that is given again when its answer is forgotten count as given first."""
+        now_ms = consumed.decided.decided_ms
+        for offset in range(consumed.before + 1, consumed.through + 1):
+            order = self._orders.get(offset)
+            if order is None:
+                continue
+            first, first_ms = self._heeded.setdefault(order.command_id, (order.first, now_ms))
+            if is_forgotten(first_ms, now_ms):
+                first = offset
+                self._heeded[order.command_id] = (offset, now_ms)
+            self._orders[offset] = replace(order, first=first)
 
     def _judge_answers(self, consumed: Consumed, outcomes: list[Outcome]) -> None:
         """Compare the outcomes of a decision with the commands that it consumed."""

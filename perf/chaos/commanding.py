@@ -21,6 +21,7 @@ from actors.patience import Patience
 from engine.decided import State, quote_id
 from engine.routing import partition_of
 from gateway.money import rfc3339
+from perf.chaos.calendar import Calendar
 from perf.chaos.checker import Checker, Told
 from perf.chaos.clients import CURRENCY, Gateway, a_listing, now_ms, retailers_of
 from perf.chaos.effects import LISTING_KEY
@@ -66,12 +67,15 @@ class Request(Struct, frozen=True):
 class Commander:
     """Gives commands until stopped, each under a key of its own."""
 
-    def __init__(self, gateway: Gateway, checker: Checker, draw: Random) -> None:
+    def __init__(
+        self, gateway: Gateway, checker: Checker, draw: Random, calendar: Calendar
+    ) -> None:
         self.stopped = asyncio.Event()
         self.counts: Counter[str] = Counter()
         self._gateway = gateway
         self._checker = checker
         self._draw = draw
+        self._calendar = calendar
         self._keys = itertools.count()
         self._asking: set[asyncio.Task[str]] = set()
 
@@ -150,7 +154,7 @@ class Commander:
             return self._policy(retailer, channel, sku)
         if kind == "pin" and (price := self._price(retailer, channel, sku)):
             money = {"amount": f"{price // 100}.{price % 100:02d}", "currency": CURRENCY}
-            until = rfc3339(now_ms() + round(self._draw.uniform(5, 40) * 1000))
+            until = rfc3339(self._calendar.after_ms(self._draw.uniform(5, 40)))
             pin = {"price": money, "until": until}
             return Request(f"/products/{sku}/pin-price", retailer, pin, channel)
         return Request(f"/products/{sku}/unpin-price", retailer, {}, channel)

@@ -1,6 +1,5 @@
 """What the gateway's documents and the delta lane's records say, read with the standard library."""
 
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -34,9 +33,8 @@ def digest(value: bytes) -> bytes:
     return blake2b(value, digest_size=8).digest()
 
 
-def sale_of(value: bytes) -> Sale | None:
+def sale_of(document: Mapping[str, Any]) -> Sale | None:
     """Return the identity of a sale, ``None`` when the record holds another fact."""
-    document = json.loads(value)
     if document.get("type") != "UnitsSold" or "source_seq" not in document:
         return None
     return document["retailer"], document["source"], int(document["source_seq"])

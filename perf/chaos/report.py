@@ -195,7 +195,7 @@ def report(told: Told, found: Mapping[str, Any]) -> str:
         plots(told),
         f"<p>At most {TOGETHER_MAX} faults at a time and one a component; every {BREATHER} faults "
         "the run waits until everything lives again. A bar ends when what was hit works again. "
-        "Red lines are violations.</p>",
+        "Red lines are violations, grey ones midnights of the market.</p>",
         "<h2>Faults that hit</h2>",
         _faults(found),
         "<h2>Rules</h2>",
@@ -246,6 +246,9 @@ def plots(told: Told) -> str:
     )
     plot.lanes("faults", [each for each in told.struck if each.fired], from_ms)
     broken = [(each.at_ms - from_ms) / 1000 for each in told.checker.violations]
+    if told.wish.learning:
+        midnights = told.calendar.midnights(to_ms)
+        plot.moments([(each - from_ms) / 1000 for each in midnights], "#9e9e9e")
     plot.moments([second for second in broken if 0 <= second <= seconds], "#c0392b")
     plot.axis()
     return plot.svg()

@@ -11,26 +11,32 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from cluster.assembly import make_logs
+from cluster.assembly import checkpoint_folder, make_logs
 from cluster.tree import make_keys
+from engine.learnt import DAY_MS
+from perf.chaos.calendar import DAY_S, Calendar, learning_calendar, machine_calendar
 from perf.chaos.checker import Checker
 from perf.chaos.clients import (
+    LISTINGS,
     READERS,
     Gateway,
     Producer,
     Reader,
     Subscriber,
     retailers_of,
+    world,
 )
 from perf.chaos.commanding import Commander
 from perf.chaos.following import Following
 from perf.chaos.injuries import BREATHER, Injuries, Struck
 from perf.chaos.keeping import Lines
+from perf.chaos.learning import DAYS_MIN, Compiled, Marks, learning_market, lessons
 from perf.chaos.plan import KINDS, Fault, plan
 from perf.chaos.site import Site
 from perf.chaos.verdict import BACK_S, judge_status, judge_whole, until_back
 from persistence.kafka_log import KafkaLogs
 from persistence.ports import COMMANDS, DECISIONS, DELTAS
+from training.worlds.market import Market
 
 BREATH_S: Final = 60.0
 HANGS_UP_S: Final = 15.0
@@ -49,6 +55,7 @@ class Wish(Struct, frozen=True, kw_only=True):
     pace_s: float = 5.0
     shards: int = 2
     standby: bool = False
+    learning: bool = False  # retailers learn, and days pass
     head_down_s: float = 0.0
 
 
@@ -56,6 +63,7 @@ class Told(Struct, kw_only=True):
     """Everything that a report needs."""
 
     wish: Wish
+    calendar: Calendar
     began_ms: int = 0
     storm_ms: int = 0
     over_ms: int = 0
@@ -95,6 +103,7 @@ class Run:
         self._sending = make_logs(site.settings)  # the producer's, through the proxy as all others
         generation = site.settings.shards.generation
         checker = Checker(wish.shards, generation=generation, now_ms=_now_ms)
+        self._checker = checker
         self.lines = Lines(keep)
         following = Following(checker, self._logs, self.lines)
         self._retailers = retailers_of(wish.shards)
@@ -104,15 +113,22 @@ class Run:
         behind = partial(self.injuries.clock_behind, "gateway")
         gateway = Gateway(address, make_keys(site.settings), checker, behind)
         draw = Random(f"clients {wish.seed}")
+        self._marks: Marks | None = None
+        self._last_midnight = 0  # before it no trial in which prices are learnt ends
+        if wish.learning:
+            shards = range(wish.shards)
+            self._marks = Marks([checkpoint_folder(site.settings, each) for each in shards])
+        calendar = learning_calendar() if wish.learning else machine_calendar()
         self.told = Told(
             wish=wish,
+            calendar=calendar,
             checker=checker,
             servers=site.versions,
             following=following,
             gateway=gateway,
-            commander=Commander(gateway, checker, draw),
+            commander=Commander(gateway, checker, draw, calendar),
             producers=[
-                Producer(checker, self._sending, shard, retailer, wish.seed + shard)
+                self._producer(shard, retailer, calendar)
                 for shard, retailer in enumerate(self._retailers)
             ],
             subscribers=[
@@ -130,6 +146,15 @@ class Run:
         if site.why_no_disks:
             self.told.left_out["disk"] = site.why_no_disks
         self._draw = draw
+
+    def _producer(self, shard: int, retailer: str, calendar: Calendar) -> Producer:
+        """Return who tells a retailer's market, in which he learns or not."""
+        seed = self._wish.seed + shard
+        if self._wish.learning:
+            market = learning_market(seed, retailer, calendar.now_ms())
+        else:
+            market = Market(seed, LISTINGS, world(retailer))
+        return Producer(self._checker, self._sending, shard, market, calendar)
 
     async def live(self) -> Told:
         """Run to the end and return all that was heard."""
@@ -171,6 +196,8 @@ class Run:
             yield Reader(told.gateway, told.checker, self._draw).run()
         for subscriber in told.subscribers:
             yield subscriber.run()
+        if self._marks is not None:
+            yield self._marks.watch()
         yield self._settle()
 
     async def _settle(self) -> None:
@@ -184,6 +211,8 @@ class Run:
         told.struck = self.injuries.struck
         await asyncio.sleep(WARM_S)
         await self._all_live("before the first fault")
+        if wish.learning:
+            await self._teach()
         told.storm_ms = _now_ms()
         self._say("every shard lives; the storm begins")
         if wish.head_down_s:
@@ -193,6 +222,7 @@ class Run:
             fired = sum(each.fired for each in told.struck)
             if (wish.faults and fired >= wish.faults) or (deadline and time.monotonic() > deadline):
                 break
+            await self._midnight(fault)
             struck = await self.injuries.strike(fault)
             if struck.fired and (fired + 1) % BREATHER == 0:
                 await self.injuries.over()
@@ -202,7 +232,32 @@ class Run:
                 self._say(f"{fired + 1} faults, {broken} violations")
             await asyncio.sleep(fault.gap * wish.pace_s)
         await self.injuries.over()
+        if wish.learning:
+            await asyncio.sleep(told.calendar.seconds_to(self._last_midnight))
         told.over_ms = _now_ms()
+
+    async def _teach(self) -> None:
+        """Let retailers learn as soon as their owners have compiled what that takes."""
+        self._say("waiting until every owner has compiled what learning needs")
+        compiled, deadline = Compiled(), time.monotonic() + BACK_S
+        while not compiled.look(await self._site.engine.status(), self._wish.shards):
+            if time.monotonic() > deadline:
+                self._say("not every owner has; retailers learn all the same")
+                break
+            await asyncio.sleep(1)
+        for producer, retailer in zip(self.told.producers, self._retailers, strict=True):
+            producer.also = lessons(retailer, self.told.calendar.now_ms())
+        self._last_midnight = self.told.calendar.next_midnight + DAYS_MIN - 1
+
+    async def _midnight(self, fault: Fault) -> None:
+        """Where prices are learnt, let what befalls an owner wait until his shard's day turns."""
+        struck = fault.kind in ("kill", "pause") and fault.target.startswith("owner:")
+        if not self._wish.learning or not struck:
+            return
+        truth = self.told.checker.truths[int(fault.target.partition(":")[2])]
+        day, deadline = truth.decided_ms // DAY_MS, time.monotonic() + 2 * DAY_S
+        while truth.decided_ms // DAY_MS == day and time.monotonic() < deadline:
+            await asyncio.sleep(0.002)
 
     def _faults(self) -> Iterable[Fault]:
         if not self._wish.faults and not self._wish.minutes:
@@ -282,7 +337,7 @@ class Run:
         judge_status(told.checker, status)
         told.checker.finish()
         self._say("comparing the stores with the log, and replaying every decision")
-        told.end |= await judge_whole(told.checker, site)
+        told.end |= await judge_whole(told.checker, site, self._marks)
 
     async def _catch_up(self) -> None:
         """Let the checker read to the logs' present ends: nobody gives a command any more."""

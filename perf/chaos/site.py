@@ -27,6 +27,7 @@ from cluster.settings import Settings
 from cluster.tree import role_card
 from cluster.trial import CLOCKS_VARIABLE, RAY_VARIABLE, make_clocks
 from perf.chaos.keeping import keep_site
+from perf.chaos.learning import CHECKPOINT_S
 from perf.chaos.plan import OURS, SERVERS
 from perf.faultproxy import FaultProxy
 from perf.real_stack import EngineUnderTest, server_settings
@@ -101,7 +102,13 @@ class Site:
     """Everything that runs; use it in a ``with``."""
 
     def __init__(
-        self, *, shards: int, standby: bool, disks: bool, keep: Path | None = None
+        self,
+        *,
+        shards: int,
+        standby: bool,
+        disks: bool,
+        learning: bool = False,
+        keep: Path | None = None,
     ) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="repricer-chaos-"))
         self.root.chmod(0o711)  # Postgres may run as another user and must get through
@@ -121,6 +128,7 @@ class Site:
         self.versions: dict[str, str] = {}  # of the servers
         self.shards = shards
         self._standby = standby
+        self._learning = learning
         self._keep = keep
         self.not_kept = ""  # why not everything was kept that was asked for
         self._settings: Settings | None = None
@@ -207,6 +215,8 @@ class Site:
             "shards.standby": self._standby,
             "shards.checkpoint_s": 10,
         }
+        if self._learning:
+            values |= {"shards.clock": "event", "shards.checkpoint_s": CHECKPOINT_S}
         os.environ[CLOCKS_VARIABLE] = str(self.clocks)
         os.environ[RAY_VARIABLE] = str(self.ray_file)
         return EngineUnderTest(self.disks["folder"].folder, values)

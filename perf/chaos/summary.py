@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from perf.chaos.checker import Checker
+from perf.chaos.learning import counted, learning_in_words
 from perf.chaos.plan import KINDS, hits
 from perf.chaos.run import Told, Wish
+
+EXAMPLE_CHARACTERS: Final = 1_500
 
 EFFECTS: Final = (
     "quotes while halted",
@@ -39,6 +42,9 @@ def summary(
         f"{each.fault.kind} {each.fault.target}" for each in told.struck if each.fired
     )
     reads = gateway.counts
+    learning = told.end.get("learning", {})
+    if wish.learning:
+        learning = counted(checker.truths) | learning
     verdict = "broken" if checker.broken else "holds"
     if ended and not checker.broken:
         verdict = "ended early"
@@ -76,6 +82,7 @@ def summary(
         "back_s": told.back_s,
         **({"head_down": told.head_down} if told.head_down else {}),
         **told.end,
+        **({"learning": learning} if wish.learning else {}),
         "processes_left": left,
         "stamp": {**(stamp or {}), "servers": told.servers},
     }
@@ -99,10 +106,11 @@ def in_words(found: Mapping[str, Any]) -> str:
     counts, judged = found["commands_followed"], found["judged"]
     done = ", ".join(f"{count} {kind}" for kind, count in counts["done"].items())
     effects = ", ".join(f"{judged.get(name, 0):,} {name}" for name in EFFECTS)
+    learnt = f"; {learning_in_words(found['learning'])}" if "learning" in found else ""
     return (
         f"{counts['commands']:,} commands followed from the lane to their outcomes "
         f"({counts['repeated']:,} stood there again, {counts['outcomes']:,} outcomes); "
-        f"done: {done or 'none'}; judged: {effects}"
+        f"done: {done or 'none'}; judged: {effects}{learnt}"
     )
 
 
@@ -114,18 +122,22 @@ def command_of(wish: Wish) -> str:
     words += [f"--only {','.join(wish.kinds)}"] if wish.kinds != tuple(KINDS) else []
     words += [f"--pace {wish.pace_s:g}", f"--shards {wish.shards}"]
     words += ["--standby"] if wish.standby else []
+    words += ["--learning"] if wish.learning else []
     words += [f"--head-down-s {wish.head_down_s:g}"] if wish.head_down_s else []
     return " ".join(words)
 
 
 def examples(checker: Checker, each_rule: int = 4) -> list[str]:
-    """Return the first violations of every rule that was broken."""
+    """Return the first violations of every rule that was broken, each for people to read.
+
+    A detail may hold the state of all processes; the report's JSON has it whole.
+    """
     shown: Counter[str] = Counter()
     lines = []
     for violation in checker.violations:
         shown[violation.rule] += 1
         if shown[violation.rule] <= each_rule:
-            lines.append(f"{violation.rule}: {violation.detail}")
+            lines.append(f"{violation.rule}: {violation.detail[:EXAMPLE_CHARACTERS]}")
     return lines
 
 

@@ -9,18 +9,30 @@ believed a replaced owner can be named.
 
 from array import array
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 from msgspec import Struct
 
+from engine.commands import COMMAND_WINDOW_MS
 from engine.decided import Decided
+from kernels import reasons
 from persistence.decision_records import DecisionRecord, EpochStarted, decode
 from persistence.ports import Record
 
 CLOCK_AHEAD_MS = 6_500
 """How far a decision's time may lie ahead of its append: an owner's clock may jump 5 s unnoticed,
 and 1 s of difference to the broker's is only seen when the append is acknowledged."""
+
+LEARNING: Final = {
+    "learnt": reasons.LEARNT,
+    "dithered": reasons.DITHERED,
+    "held out": reasons.HELD_OUT,
+    "treated": reasons.TREATED,
+}
+"""What learning has to do with a quote, by its reasons."""
 
 Found = Callable[[str, str], None]
 """Takes note of a violation: rule, detail."""
@@ -44,7 +56,15 @@ class Said(Struct, frozen=True):
     status: str
     detail: str
     price_minor: int
-    appended_ms: int
+    decided_ms: int
+
+
+def is_forgotten(first_ms: int, again_ms: int) -> bool:
+    """Whether an answer of one decision's time is no longer remembered at another's.
+
+    Answers are kept for a day of the shard's own time; the same command given later is another.
+    """
+    return again_ms - first_ms >= COMMAND_WINDOW_MS
 
 
 class ShardTruth:
@@ -56,6 +76,9 @@ class ShardTruth:
         self.owner = b""
         self.seq = 0
         self.reigns = 0
+        self.reigns_after: list[int] = []  # the seq after which each reign began
+        self.clock = "wall"  # by what the reigning owner tells time
+        self.learnt: Counter[str] = Counter()  # quotes by what learning had to do with them
         self.ignored = 0  # records of replaced owners
         self.decisions = 0
         self.last_command = -1
@@ -93,6 +116,8 @@ class ShardTruth:
             if stamp.epoch > self.epoch:
                 self.epoch, self.owner = stamp.epoch, stamp.owner
                 self.reigns += 1
+                self.reigns_after.append(self.seq)
+                self.clock = decoded.clock
             elif (stamp.epoch, stamp.owner) != (self.epoch, self.owner):
                 self.ignored += 1
                 return False
@@ -121,7 +146,8 @@ class ShardTruth:
             now, before = getattr(decided, name), getattr(self, name)
             if now < before:
                 self._found("decision_reordered", f"{place}: {name} {now} after {before}")
-        if decided.decided_ms > record.appended_ms + CLOCK_AHEAD_MS:
+        # Where time goes by events no clock was read: ``event_time`` compares it with them.
+        if self.clock == "wall" and decided.decided_ms > record.appended_ms + CLOCK_AHEAD_MS:
             ahead_ms = decided.decided_ms - record.appended_ms
             self._found("clock_lied", f"{place}: decided {ahead_ms} ms after it was appended")
         self.seq = decided.seq
@@ -132,7 +158,7 @@ class ShardTruth:
         self.decided_ms = decided.decided_ms
         self._heard(record.appended_ms)
         if decided.has_rows:
-            self._take_rows(decided, record)
+            self._take_rows(decided)
         return True
 
     def _heard(self, appended_ms: int) -> None:
@@ -140,7 +166,7 @@ class ShardTruth:
         self._times.append(self.appended_ms)
         self._seqs.append(self.seq)
 
-    def _take_rows(self, decided: Any, record: Record) -> None:
+    def _take_rows(self, decided: Any) -> None:
         for change in decided.catalogue:
             if change.what == "listing":
                 fields = change.fields
@@ -149,6 +175,8 @@ class ShardTruth:
                 self.channels[change.listing] = fields["channel"]
             elif change.what == "breaker":
                 self.breaks += 1
+        for name, bit in LEARNING.items():
+            self.learnt[name] += int(np.count_nonzero(decided.quotes["reasons"] & bit))
         for shown in _shown(decided, self.order - 1):
             self.quotes.setdefault(shown.listing, []).append(shown)
             self.placed[(shown.seq, shown.index)] = shown
@@ -159,11 +187,13 @@ class ShardTruth:
         for refusal in decided.exceptions:
             self.refused[(refusal.position.lane, refusal.position.offset)] = refusal.verdict
         for outcome in decided.outcomes:
-            self._take_outcome(outcome, record)
+            self._take_outcome(outcome)
 
-    def _take_outcome(self, outcome: Any, record: Record) -> None:
-        said = Said(outcome.status, outcome.detail, outcome.price_minor, record.appended_ms)
+    def _take_outcome(self, outcome: Any) -> None:
+        said = Said(outcome.status, outcome.detail, outcome.price_minor, self.decided_ms)
         known = self.outcomes.setdefault(outcome.command_id, said)
+        if is_forgotten(known.decided_ms, said.decided_ms):
+            known = self.outcomes[outcome.command_id] = said
         if known is said or outcome.status == "duplicate":
             return
         if (known.status, known.price_minor) != (said.status, said.price_minor):

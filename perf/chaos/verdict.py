@@ -6,6 +6,7 @@ from typing import Any, Final, Protocol
 
 from engine.errors import PricingError
 from perf.chaos.checker import Checker
+from perf.chaos.learning import Marks, judge_learning
 from perf.chaos.site import Site
 from perf.comparison import compare_stores
 from perf.real_stack import NotReached
@@ -39,7 +40,7 @@ async def until_back(checker: Checker, engine: Engine) -> dict[str, Any]:
     try:
         return await engine.until_decided(BACK_S)
     except NotReached as missing:
-        checker.found("not_recovered", str(missing)[:1500])
+        checker.found("not_recovered", missing.whole)
     try:
         return await engine.until_decided(LATE_S)
     except NotReached:
@@ -81,8 +82,11 @@ def judge_left(checker: Checker, left: int) -> None:
         checker.found("process_left", f"{left} processes")
 
 
-async def judge_whole(checker: Checker, site: Site) -> dict[str, Any]:
-    """Compare the stores with the log and replay it; return the figures."""
+async def judge_whole(checker: Checker, site: Site, marks: Marks | None = None) -> dict[str, Any]:
+    """Compare the stores with the log and replay it; return the figures.
+
+    ``marks`` are those of the checkpoints, where retailers learn.
+    """
     found: dict[str, Any] = {}
     try:
         compared = await compare_stores(site.settings)
@@ -104,6 +108,8 @@ async def judge_whole(checker: Checker, site: Site) -> dict[str, Any]:
             "replayed": answer.get("decisions", 0),
             "replay_differences": answer.get("differences"),
         }
+        if marks is not None and "shards" in answer:
+            found["learning"] = judge_learning(checker, answer, marks)
     except NotReached as error:
         checker.found("replay_differs", str(error)[:600])
     return found

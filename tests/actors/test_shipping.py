@@ -39,6 +39,24 @@ async def tables(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         await store.close()
 
 
+class Pruned:
+    """A folder of which one file is gone when it is to be sent; it was verified before."""
+
+    def __init__(self, path: Path, gone: str, why: type[OSError] = FileNotFoundError) -> None:
+        self._folder = CountedFolder(path)
+        self._gone = gone
+        self._why = why
+        self._tries = 0
+        self.names, self.write = self._folder.names, self._folder.write
+        self.remove = self._folder.remove
+
+    async def read(self, name: str) -> bytes:
+        self._tries += name == self._gone
+        if name == self._gone and self._tries == 2:
+            raise self._why(name)
+        return await self._folder.read(name)
+
+
 def increment(seq: int, *, epoch: int = 1, parent: str = "", part: bytes = b"part") -> Increment:
     return Increment(
         shard=0,
@@ -123,6 +141,29 @@ async def test_no_file_is_read_without_need(tables: TableStore, tmp_path: Path) 
     added = await here.save(increment(4, parent=stem_of(names[-1])))
     assert await shipping.ship() == added
     assert folder.looked() == sorted([*names, added, added])
+
+
+async def test_a_chain_that_gives_way_while_it_is_read_is_no_failure(
+    tables: TableStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A merged base takes its place and its files are pruned; that base is shipped next."""
+    here = await chain(tmp_path / "here", 3)
+    *_, last = await here.names()
+    shipping = of(CheckpointFiles(Pruned(tmp_path / "here", last)), tables)
+    with caplog.at_level("INFO"):
+        assert await shipping.ship() is None
+    assert caplog.records == []
+    assert await tables.fetch("select seq from checkpoints") == []
+    base = await here.save(increment(3))
+    (tmp_path / "here" / last).unlink()
+    assert await shipping.ship() == base
+
+
+async def test_a_disk_that_cannot_be_read_is_a_failure(tables: TableStore, tmp_path: Path) -> None:
+    (name,) = await (await chain(tmp_path / "here", 1)).names()
+    shipping = of(CheckpointFiles(Pruned(tmp_path / "here", name, PermissionError)), tables)
+    with pytest.raises(FailedDependency):
+        await shipping.ship()
 
 
 async def test_a_file_of_another_log_is_sent_though_its_name_was_shipped(

@@ -8,7 +8,7 @@ import pytest
 from cluster import serving
 from cluster.control import ControlClient
 from cluster.owner import OwnerCard
-from cluster.serving import OwnerReads
+from cluster.serving import OwnerReads, server_settings
 from cluster.settings import load
 from engine.errors import FailedDependency
 
@@ -30,3 +30,10 @@ async def test_a_card_that_vanishes_is_an_owner_that_cannot_be_asked(
         await reads.features(0, [1], 100, False)
     with pytest.raises(FailedDependency, match="ask again"):
         await reads.live_facts(0, 1, 100)
+
+
+def test_a_gateway_is_told_by_what_its_owners_tell_time() -> None:
+    """It hears of it in the log only after the first start, which may be minutes old."""
+    for clock in ("wall", "event"):
+        told = server_settings(load({"shards": {"clock": clock}}, environment={}))
+        assert told.clock == clock

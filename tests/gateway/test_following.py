@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -22,6 +23,8 @@ from engine.errors import FailedDependency, SettingsRefused
 from engine.microbatch import Microbatch, ObjectDelta, Position, facts_of
 from engine.shard import Shard
 from gateway import server
+from gateway.commands import Destination
+from gateway.execution import observed_ms
 from gateway.following import follow
 from gateway.keys import create_key_file, load_keys
 from gateway.opening import opening_of
@@ -137,6 +140,23 @@ async def test_a_log_whose_head_is_gone_is_read_from_its_middle() -> None:
     following.cancel()
 
 
+def test_a_gateway_begun_from_a_checkpoint_gives_commands_its_shards_time() -> None:
+    """Until it hears of a start it has its settings' word for the clock.
+
+    By the wall clock its first command would carry a shard that is fed with history to today.
+    """
+    shard = Shard()
+    listed_ms = 800_000_000_000
+    deltas = (ObjectDelta(Position(1, 0, 0), _deltas()[0]),)
+    batch = Microbatch(runs=deltas, last_command=-1, last_delta=0, deltas=1)
+    shard.record(shard.apply(batch, now_ms=listed_ms))
+    place = LogPosition(LOG_ID, shard.seq, 1, OWNER, shard.seq)
+    replica = Replica(generation=1, shards=1, clock="event")
+    replica.begin(0, opening_of([shard.checkpoint_close()], place))
+    gateway: Any = SimpleNamespace(replica=replica, clock=None)
+    assert observed_ms(gateway, (Destination(0, "acme"),)) == listed_ms
+
+
 def test_a_replica_begun_from_a_checkpoint_equals_one_that_read_the_log() -> None:
     """The real shard's checkpoint and its decisions must say the same of every listing."""
     shard, deltas = Shard(), _deltas()
@@ -157,6 +177,7 @@ def test_a_replica_begun_from_a_checkpoint_equals_one_that_read_the_log() -> Non
     place = LogPosition(LOG_ID, shard.seq, 1, OWNER, shard.seq)
     begun.begin(0, opening_of([shard.checkpoint_close()], place))
     assert begun.position() == read.position()
+    assert begun.shards[0].decided_ms == read.shards[0].decided_ms == shard.decided_ms
     assert set(begun.retailers) == set(read.retailers) == {"acme"}
     for sku, product in read.retailers["acme"].products.items():
         other = begun.retailers["acme"].products[sku]

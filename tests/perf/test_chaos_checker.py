@@ -7,7 +7,7 @@ have written and told; a mutant changes one thing, and exactly its rule must spe
 import json
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -34,6 +34,8 @@ LOG = bytes(range(16))
 ANNA, BERT = b"a" * 16, b"b" * 16
 START_MS = 1_800_000_000_000
 LISTING = 77
+HISTORY_MS = START_MS + 3_600_000
+DAY_MS = 86_400_000
 
 
 class Story:
@@ -54,9 +56,9 @@ class Story:
         self.now_ms += 100
         self.checker.logged(0, Record(self.offset, self.now_ms, None, encode(record)))
 
-    def reign(self, epoch: int, owner: bytes) -> None:
+    def reign(self, epoch: int, owner: bytes, clock: Literal["wall", "event"] = "wall") -> None:
         stamp = Stamp(LOG, 1, 0, epoch, owner)
-        self.append(EpochStarted(stamp, self.now_ms, "here", "wall", -1, 0, -1, 1))
+        self.append(EpochStarted(stamp, self.now_ms, "here", clock, -1, 0, -1, 1))
 
     def decide(
         self,
@@ -94,8 +96,11 @@ class Story:
 
     # ----- the delta lane -----------------------------------------------------------------------
 
-    def sell(self, number: int, *, acknowledge: bool = True) -> None:
-        value = b'{"type":"UnitsSold","retailer":"anna","source":"tills","source_seq":%d}' % number
+    def sell(self, number: int, *, acknowledge: bool = True, observed_ms: int = 0) -> None:
+        value = (
+            b'{"type":"UnitsSold","retailer":"anna","source":"tills","source_seq":%d,'
+            b'"observed_ms":%d}' % (number, observed_ms)
+        )
         self.lane += 1
         self.checker.delta_logged(0, Record(self.lane, self.now_ms, b"anna", value))
         if acknowledge:
@@ -278,6 +283,34 @@ def decision_consumed_backwards(story: Story) -> None:
 
 def clock_lied(story: Story) -> None:
     story.decide(2, decided_ms=story.now_ms + 3_600_000)
+
+
+def lives_by_events(story: Story) -> None:
+    """Let bert reign by the time of events, and decide a sale of an hour later."""
+    story.reign(2, BERT, clock="event")
+    story.sell(1, observed_ms=HISTORY_MS)
+    story.decide(2, epoch=2, owner=BERT, last_delta=0, decided_ms=HISTORY_MS)
+
+
+def time_that_no_fact_told(story: Story) -> None:
+    lives_by_events(story)
+    story.decide(3, epoch=2, owner=BERT, last_delta=0, decided_ms=HISTORY_MS + 1)
+
+
+def time_behind_its_facts(story: Story) -> None:
+    lives_by_events(story)
+    story.sell(2, observed_ms=HISTORY_MS + 500)
+    story.decide(3, epoch=2, owner=BERT, last_delta=1, decided_ms=HISTORY_MS)
+    story.decide(4, epoch=2, owner=BERT, last_delta=1, decided_ms=HISTORY_MS + 500)
+
+
+def command_that_bears_the_machines_time(story: Story) -> None:
+    """The decision is not heard after the fact that it consumed, but before."""
+    story.reign(2, BERT, clock="event")
+    story.command()
+    done = (outcome("done"),)
+    story.decide(2, epoch=2, owner=BERT, last_delta=0, decided_ms=HISTORY_MS + 9, outcomes=done)
+    story.sell(1, observed_ms=HISTORY_MS)
 
 
 def reader_disagrees(story: Story) -> None:
@@ -635,6 +668,9 @@ MUTANTS: dict[Callable[[Story], None], str] = {
     decision_reordered: "decision_reordered",
     decision_consumed_backwards: "decision_reordered",
     clock_lied: "clock_lied",
+    time_that_no_fact_told: "clock_lied",
+    time_behind_its_facts: "clock_lied",
+    command_that_bears_the_machines_time: "clock_lied",
     reader_disagrees: "reader_disagrees",
     price_not_in_log: "price_not_in_log",
     price_of_a_quote_that_never_was: "price_not_in_log",
@@ -753,6 +789,8 @@ def test_a_decision_waits_for_the_commands_that_it_consumed() -> None:
 
 AFTER = {"store_differs", "replay_differs", "stopped_for_good", "not_recovered", "process_left"}
 """Rules about the whole, judged when the run is over: tests/perf/test_chaos_verdict.py."""
+LEARNING = {"nothing_learnt"}
+"""And where prices are learnt: tests/perf/test_chaos_learning.py."""
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
@@ -764,7 +802,49 @@ def test_each_rule_speaks_when_it_is_broken(mutant: Callable[[Story], None]) -> 
 
 
 def test_no_rule_is_without_a_mutant() -> None:
-    assert set(MUTANTS.values()) | AFTER == set(RULES)
+    assert set(MUTANTS.values()) | AFTER | LEARNING == set(RULES)
+
+
+def test_time_may_go_by_events() -> None:
+    """However far they lie from the machine's, and whichever log is heard first."""
+    story = began()
+    lives_by_events(story)
+    story.decide(3, epoch=2, owner=BERT, last_delta=1, decided_ms=HISTORY_MS + 9 * DAY_MS)
+    story.sell(2, observed_ms=HISTORY_MS + 9 * DAY_MS)
+    story.command()
+    done = (outcome("done"),)
+    story.decide(
+        4, epoch=2, owner=BERT, last_delta=2, decided_ms=HISTORY_MS + 9 * DAY_MS, outcomes=done
+    )
+    story.sell(3, observed_ms=HISTORY_MS)
+    story.end()
+    assert story.checker.violations == []
+    assert story.checker.judged["times of events"] == 3
+
+
+def given_again(story: Story, after_ms: int) -> None:
+    """Give a halt, resume, and give the very same halt again so much later by the shard's time."""
+    offset, done = story.halted()
+    story.decide(2, outcomes=(done,), changes=(changed("halt", offset),))
+    offset = story.command("resume", "PublishingResumed")
+    done = outcome("done", 0, name="resume", offset=offset, kind="PublishingResumed")
+    story.decide(3, outcomes=(done,), changes=(changed("resume", offset),))
+    story.now_ms += after_ms
+    offset, done = story.halted()
+    story.decide(4, outcomes=(done,), changes=(changed("halt", offset),))
+    story.decide(5, 500, state=State.HALTED)
+
+
+def test_a_command_whose_answer_is_forgotten_is_another() -> None:
+    """Answers are remembered for a day of the shard's time, and no longer."""
+    story = began()
+    given_again(story, DAY_MS)
+    story.end()
+    assert story.checker.violations == []
+    story = began()
+    given_again(story, DAY_MS - 1_000)
+    story.end()
+    assert set(story.checker.broken) == {"command_doubled", "effect_differs"}
 
 
 def test_a_claim_that_the_log_has_not_reached_waits() -> None:

@@ -12,10 +12,13 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from msgspec.structs import replace
 
 from cluster.commands import doubting
 from engine.errors import RejectedInput
+from engine.learnt import DAY_MS
 from perf.chaos.__main__ import parse, place_of
+from perf.chaos.calendar import Calendar, machine_calendar
 from perf.chaos.checker import Checker
 from perf.chaos.clients import Gateway, Producer, in_order, retailers_of, world
 from perf.chaos.commanding import Commander
@@ -25,7 +28,7 @@ from perf.chaos.plan import KINDS, Fault
 from perf.chaos.report import report, write_report
 from perf.chaos.rules import RULES
 from perf.chaos.run import Told, Wish
-from perf.chaos.summary import command_of, in_words, summary
+from perf.chaos.summary import command_of, examples, in_words, summary
 from perf.chaos.verdict import (
     judge_left,
     judge_replay,
@@ -106,8 +109,10 @@ def a_run(*, violated: bool) -> Told:
         for fault in strikes
     ]
     missed = Struck(fault=Fault(number=9, kind="kill", target="gcs"), planned_ms=1)
+    market, calendar = Market(1, 4, world(retailers_of(1)[0])), machine_calendar()
     return Told(
         wish=Wish(seed=3, faults=6, pace_s=4.0),
+        calendar=calendar,
         began_ms=4_000,
         storm_ms=4_200,
         over_ms=9_000,
@@ -116,8 +121,8 @@ def a_run(*, violated: bool) -> Told:
         checker=checker,
         following=following,
         gateway=gateway,
-        commander=Commander(gateway, checker, Random(1)),
-        producers=[Producer(checker, logs, 0, retailers_of(1)[0], 1)],
+        commander=Commander(gateway, checker, Random(1), calendar),
+        producers=[Producer(checker, logs, 0, market, calendar)],
         servers={"broker": "4.1"},
     )
 
@@ -182,6 +187,28 @@ def test_a_verdict_names_the_commands_that_were_followed() -> None:
     assert "7 quotes while halted" in words
 
 
+def test_a_report_tells_what_was_learnt_and_when_days_turned() -> None:
+    told = a_run(violated=False)
+    assert "learning" not in summary(told, left=0)
+    told.wish = replace(told.wish, learning=True)
+    # Half a day before the first midnight when it begins, and two in the seven seconds of the run.
+    told.calendar = Calendar(start_ms=DAY_MS // 2, pace=DAY_MS / 4_000, now_ms=lambda: 4_000)
+    told.checker.truths[0].learnt["learnt"] = 31
+    early = summary(told, left=None, ended="it failed")
+    assert early["learning"]["learnt_quotes"] == 31
+    assert "31 learnt quotes, not replayed" in report(told, early)
+    lived = ("periods", "closes_spread", "checkpoints", "checkpoints_amid", "reigns_amid")
+    told.end = {"learning": dict(zip(lived, range(1, 6), strict=True))}
+    found = summary(told, left=0)
+    assert found["learning"]["learnt_quotes"] == 31
+    assert found["learning"]["reigns_amid"] == 5
+    page = report(told, found)
+    assert "1 periods closed, 2 of their closes over several microbatches" in page
+    assert page.count('stroke="#9e9e9e"') == 2
+    told.checker.truths[0].learnt.clear()
+    assert "NOTHING WAS LEARNT" in report(told, summary(told, left=0))
+
+
 def test_a_report_has_a_place_before_the_storm_begins(tmp_path: Path) -> None:
     now = datetime(2026, 11, 27, 10, 30, tzinfo=UTC)
     assert place_of(parse(["--seed", "7"]), now) == Path("chaos-seed-7-20261127-103000.html")
@@ -196,10 +223,18 @@ def test_a_report_has_a_place_before_the_storm_begins(tmp_path: Path) -> None:
 
 
 def test_the_command_repeats_the_run() -> None:
-    wish = Wish(seed=9, minutes=2.5, kinds=("kill",), standby=True, head_down_s=600, shards=3)
+    wish = Wish(
+        seed=9,
+        minutes=2.5,
+        kinds=("kill",),
+        standby=True,
+        learning=True,
+        head_down_s=600,
+        shards=3,
+    )
     assert command_of(wish) == (
         "repricer chaos --seed 9 --minutes 2.5 --only kill --pace 5 --shards 3 --standby "
-        "--head-down-s 600"
+        "--learning --head-down-s 600"
     )
 
 
@@ -244,7 +279,7 @@ class Slow:
     async def until_decided(self, wait_s: float) -> dict[str, Any]:
         self.left -= 1
         if self.left > 0:
-            raise NotReached(f"not within {wait_s:.0f} s")
+            raise NotReached(f"not within {wait_s:.0f} s", "x" * 5_000 + " the end of it")
         return {"decided": True}
 
     async def status(self) -> dict[str, Any]:
@@ -265,3 +300,6 @@ async def test_who_comes_back_late_is_judged_when_it_is_back(
     checker = Checker(1, generation=1, now_ms=lambda: 0)
     assert await until_back(checker, Slow(calls)) == {"decided": decided}
     assert dict(checker.broken) == broken
+    # What is known of it is kept whole, and cut for people only.
+    assert all(each.detail.endswith("the end of it") for each in checker.violations)
+    assert all(len(line) < 1_600 for line in examples(checker))

@@ -89,6 +89,20 @@ async def test_a_soak_runs_to_its_end(gateway: TestServer) -> None:
     assert found["drained_after_s"] == 0.25
     assert found["reads_p99_ms"] > 0
     assert {"owner 0: rss_mb", "owner 0: files", "owner 0: tasks"} <= found["slopes"].keys()
+    assert found["flat_share_an_hour"] == soak.FLAT_SHARE
+
+
+def test_flat_allows_what_it_says_and_no_more() -> None:
+    """What surely grows by less than the share an hour is flat, and the command says the share."""
+    hour = list(range(0, 3600, 10))
+
+    def grown(share: float) -> soak.Slope:
+        return soak.slope(hour, [1000.0 * (1 + share * second / 3600) for second in hour])
+
+    assert grown(0.9 * soak.FLAT_SHARE).low > 0
+    assert grown(0.9 * soak.FLAT_SHARE).flat
+    assert not grown(1.2 * soak.FLAT_SHARE).flat
+    assert f"{soak.FLAT_SHARE:.0%}".replace("%", " %") in (soak.__doc__ or "")
 
 
 async def test_a_flood_that_fails_ends_the_soak_and_its_tasks(
