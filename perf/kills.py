@@ -6,12 +6,13 @@ The heir is what a successor begins as: a ``standby`` that follows the log, a ``
 has everything loaded (the default of ``repricer up``), or ``cold``, a new process. Facts flow and
 prices are read at a steady rate, in open loops. Told are the seconds from each SIGKILL or SIGSTOP
 to the first decision of a successor by the log's own times, how many reads were answered, and how
-many of them were older than two seconds without saying so. Before the first strike all listings are
-priced anew because of a policy that changes no price: that takes how long, and an owner how many
-bytes a listing. ``start_s`` is what the whole stack took to be live with nothing in it, and
-``restart_to_live_s`` what it took, stopped after the strikes and started again, from ``repricer
-up`` to the first decision of the last shard, by the log's own times, with all listings there and
-the files still in the system's memory.
+many of them were older than two seconds without saying so; how many of the hung were replaced after
+five seconds (``hangs_late``) is told of every heir and judged of a standby. Before the first strike
+all listings are priced anew because of a policy that changes no price: that takes how long, and an
+owner how many bytes a listing. ``start_s`` is what the whole stack took to be live with nothing in
+it, and ``restart_to_live_s`` what it took, stopped after the strikes and started again, from
+``repricer up`` to the first decision of the last shard, by the log's own times, with all listings
+there and the files still in the system's memory.
 """
 
 import argparse
@@ -51,6 +52,7 @@ of a row, and the supervisor lets its successor wait: that is caution, and no re
 BACK_S = 600.0
 """A standby that begins before the first checkpoint follows the log from its start."""
 HANGS_LATE_S = 5.0
+"""A hung owner's standby decides within these; of another heir it is told and not promised."""
 PROMISED_S = {"standby": 1.5, "spare": 12.0, "cold": 12.0}
 """From a SIGKILL to the next decision, p99, by heir."""
 

@@ -38,6 +38,9 @@ def test_each_heir_has_gates_of_its_own(heir: str) -> None:
     (gate,) = (each for each in gates(command.name) if each.figure == "p99_of_promised")
     assert gate.most == 1
     assert f"/ {kills.PROMISED_S[heir]:g} s, {heir}" in gate.claim
+    judged = [each.claim for each in gates(command.name) if each.figure == "hangs_late"]
+    promised = [f"hung owners replaced after {kills.HANGS_LATE_S:g} s, standby"]
+    assert judged == (promised if heir == "standby" else [])
 
 
 def test_the_starved_feed_outlasts_the_watching() -> None:
