@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from engine.decided import QUOTE_DTYPE, State
 from engine.room import grown, room
@@ -121,6 +122,7 @@ class ListingText(Struct, frozen=True, array_like=True):
     title: str = ""
     category: str = ""
     tags: tuple[str, ...] = ()
+    brand: str = ""
 
 
 def new_row() -> np.ndarray:
@@ -304,8 +306,9 @@ class ListingTable:
         return self._text_decoder.decode(self.texts[row])
 
     def set_text(self, row: int, text: ListingText) -> None:
-        """Remember what people call the listing."""
-        self.texts[row] = self._text_encoder.encode(text)
+        """Remember what people call the listing. A brand that was not told takes no byte."""
+        told = text if text.brand else astuple(text)[:-1]
+        self.texts[row] = self._text_encoder.encode(told)
 
     def tombstones(self) -> list[tuple[int, int]]:
         """Return (removed at, row), oldest first."""
