@@ -9,6 +9,7 @@ time later: a reuse that waited for a checkpoint instead would make decisions de
 checkpoints were taken, and replay could not repeat them.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -304,6 +305,10 @@ class ListingTable:
     def text(self, row: int) -> ListingText:
         """Return what people call the listing."""
         return self._text_decoder.decode(self.texts[row])
+
+    def texts_of(self, rows: np.ndarray) -> Iterator[ListingText]:
+        """Give what people call some listings, one after the other."""
+        return map(self._text_decoder.decode, self.texts.of(rows))
 
     def set_text(self, row: int, text: ListingText) -> None:
         """Remember what people call the listing. A brand that was not told takes no byte."""
