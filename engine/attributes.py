@@ -22,6 +22,7 @@ from kernels.attributes import (
     added,
     effects,
     factors,
+    sizes_tried,
     sums_by_others,
 )
 from kernels.hyperparameters import ATTRIBUTE_LISTINGS_MIN, ATTRIBUTES_A_CATEGORY
@@ -80,9 +81,8 @@ def learnt_effects(
     Also returns float64[rows], the factors by which others than a listing itself foresee its mean.
     """
     what, names = worn(attributes, category)
-    return Effects(names, effects(seen, what, bias_sd)), factors(
-        sums_by_others(seen, what, bias_sd)
-    )
+    shares, size = effects(seen, what, bias_sd, sizes_tried(what))
+    return Effects(names, shares), factors(sums_by_others(seen, what, bias_sd, size))
 
 
 def factors_of(memory: Memory, of: Effects, rows: np.ndarray) -> np.ndarray | None:

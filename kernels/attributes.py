@@ -13,6 +13,7 @@ All sums run in a fixed order and use no library of linear algebra: they are the
 of threads.
 """
 
+from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -91,15 +92,28 @@ def observed(
     )
 
 
-def effects(seen: Observed, worn: Worn, bias_sd: float) -> np.ndarray:
+Sizes = tuple[float, float]
+"""Standard deviations of brands' effects and of tags', as shares."""
+
+
+def sizes_tried(worn: Worn) -> list[Sizes]:
+    """Return the sizes between which sales and markups choose."""
+    return list(product(ATTRIBUTE_SDS, ATTRIBUTE_SDS if (worn.kinds == TAG).any() else (0.0,)))
+
+
+def effects(
+    seen: Observed, worn: Worn, bias_sd: float, sizes: Sequence[Sizes]
+) -> tuple[np.ndarray, Sizes]:
     """Return float64[attributes], what each adds to its listings' elasticities, as a share.
+
+    It is the mean over ``sizes``, each by its likelihood; the likeliest is returned, too.
 
     Args:
         bias_sd: of an attribute's managers, in log price.
     """
     rows = len(worn.category)
     if not len(worn.kinds):
-        return np.zeros(0)
+        return np.zeros(0), sizes[0]
     has = worn.attributes >= 0
     place = np.where(has, worn.places[worn.attributes], 0)
     apart = int(worn.places.max()) + 1
@@ -115,7 +129,7 @@ def effects(seen: Observed, worn: Worn, bias_sd: float) -> np.ndarray:
     kinds = np.zeros((categories, apart), dtype=np.int64)
     kinds[of, worn.places] = worn.kinds
     logs, found = [], []
-    for sds in product(ATTRIBUTE_SDS, ATTRIBUTE_SDS if (worn.kinds == TAG).any() else (0.0,)):
+    for sds in sizes:
         # The spread was found without attributes, so what they explain is no part of what is left.
         left = np.maximum(
             np.square(seen.spread) - sum(np.square(sds)), np.square(seen.spread) / 4.0
@@ -130,10 +144,11 @@ def effects(seen: Observed, worn: Worn, bias_sd: float) -> np.ndarray:
         logs.append(log)
         found.append((solved * scale)[of, 1 + worn.places])
     weights = np.exp(np.array(logs) - max(logs))
-    return np.asarray((np.stack(found) * (weights / weights.sum())[:, None]).sum(axis=0))
+    shares = (np.stack(found) * (weights / weights.sum())[:, None]).sum(axis=0)
+    return shares, sizes[int(weights.argmax())]
 
 
-def sums_by_others(seen: Observed, worn: Worn, bias_sd: float) -> np.ndarray:
+def sums_by_others(seen: Observed, worn: Worn, bias_sd: float, size: Sizes) -> np.ndarray:
     """Return float64[rows], each listing's effects added up, as listings beside it say they are.
 
     A spread that is found around what a listing itself has helped to say is too small, and beliefs
@@ -142,7 +157,8 @@ def sums_by_others(seen: Observed, worn: Worn, bias_sd: float) -> np.ndarray:
     found, rows = np.zeros(len(worn.category)), np.arange(len(worn.category))
     for part in range(ATTRIBUTE_PARTS):
         mine = rows % ATTRIBUTE_PARTS == part
-        said = effects(seen._replace(noise=np.where(mine, np.inf, seen.noise)), worn, bias_sd)
+        others = seen._replace(noise=np.where(mine, np.inf, seen.noise))
+        said, _ = effects(others, worn, bias_sd, [size])
         found[mine] = added(said, worn.attributes[mine])
     return found
 

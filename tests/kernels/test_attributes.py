@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from kernels.attributes import BRAND, TAG, Observed, Worn, effects, factors, observed
+from kernels.attributes import (
+    BRAND,
+    TAG,
+    Observed,
+    Worn,
+    effects,
+    factors,
+    observed,
+    sizes_tried,
+    sums_by_others,
+)
 from kernels.elasticities import Evidence, moments
 from kernels.hierarchy import fit, posterior
 from kernels.hyperparameters import ATTRIBUTE_LOG_MAX, ATTRIBUTE_STEP
@@ -37,6 +47,10 @@ def catalogue(seed: int, sd: float, bias: float = 0.0) -> tuple[Observed, Worn, 
     )
 
 
+def shares(seen: Observed, worn: Worn, bias_sd: float = 0.03) -> np.ndarray:
+    return effects(seen, worn, bias_sd, sizes_tried(worn))[0]
+
+
 def centred(effects: np.ndarray) -> np.ndarray:
     """Return brands' effects beside their category's mean, which the table finds."""
     of = effects[: CATEGORIES * BRANDS].reshape(CATEGORIES, BRANDS)
@@ -50,24 +64,38 @@ def missed(found: np.ndarray, truth: np.ndarray) -> float:
 @pytest.mark.parametrize("sd", [0.12, 0.3])
 def test_effects_of_brands_are_found(sd: float) -> None:
     seen, worn, truth = catalogue(1, sd)
-    found = effects(seen, worn, 0.03)
+    found = shares(seen, worn)
     assert missed(centred(found), centred(truth)) < 0.55 * sd
     assert np.abs(found[len(truth) :]).max() < 0.04, "tags say nothing"
 
 
 def test_names_that_tell_nothing_move_nothing() -> None:
     seen, worn, _ = catalogue(2, 0.0)
-    assert (factors(effects(seen, worn, 0.03)) == 1.0).all()
+    assert (factors(shares(seen, worn)) == 1.0).all()
 
 
 def test_prices_that_a_brands_managers_got_wrong_together_are_no_effect() -> None:
     """As far as markups are believed to share biases; sales have none."""
     seen, worn, truth = catalogue(3, 0.0, bias=0.12)
-    biased = effects(seen, worn, 0.12)
-    trusting = effects(seen, worn, 0.001)
-    by_sales = effects(seen._replace(by_markup=np.zeros(ROWS)), worn, 0.12)
+    biased = shares(seen, worn, 0.12)
+    trusting = shares(seen, worn, 0.001)
+    by_sales = shares(seen._replace(by_markup=np.zeros(ROWS)), worn, 0.12)
     assert missed(biased, truth) < 0.6 * missed(trusting, truth)
     np.testing.assert_allclose(by_sales, trusting, atol=0.01)
+
+
+def test_a_listing_is_foreseen_by_others_alone() -> None:
+    """What one says of its brand moves its brand's other listings, and not itself."""
+    seen, worn, truth = catalogue(7, 0.3)
+    size = effects(seen, worn, 0.03, sizes_tried(worn))[1]
+    before = sums_by_others(seen, worn, 0.03, size)
+    loud = seen._replace(off=seen.off.copy())
+    loud.off[10] += 3.0
+    moved = np.abs(sums_by_others(loud, worn, 0.03, size) - before)
+    assert moved[10] < 1e-12
+    alike = np.flatnonzero(worn.attributes[:, 0] == worn.attributes[10, 0])
+    assert moved[alike].max() > 0.05
+    assert missed(before, truth[worn.attributes[:, 0]]) < 0.2
 
 
 def test_what_says_nothing_counts_for_nothing() -> None:
@@ -78,7 +106,7 @@ def test_what_says_nothing_counts_for_nothing() -> None:
     left = np.delete(np.arange(ROWS), at)
     part = Worn(worn.category[left], worn.attributes[left], worn.kinds, worn.places)
     fewer = Observed(*(column[left] for column in seen))
-    np.testing.assert_allclose(effects(mute, worn, 0.03), effects(fewer, part, 0.03), atol=1e-9)
+    np.testing.assert_allclose(shares(mute, worn), shares(fewer, part), atol=1e-9)
 
 
 def test_observations_are_beliefs_without_their_prior() -> None:
