@@ -159,7 +159,7 @@ class RetailerLearning:
                 "parts": self.table.parts.tobytes(),
                 "roots": [column.tobytes() for column in self.table.roots],
             }
-        state = {"plain": plain, "arrays": arrays, "table": table}
+        state: dict[str, Any] = {"plain": plain, "arrays": arrays, "table": table}
         if len(self.effects.names):
             state["effects"] = [column.tobytes() for column in self.effects]
         return state

@@ -201,9 +201,11 @@ def _ridge(
     pairs = first[:, :, None] * width + column[:, None, :]
     weighed = (value * weight[:, None])[:, :, None] * value[:, None, :]
     square = np.bincount(pairs.ravel(), weighed.ravel(), categories * width * width)
-    matrix = square.reshape(categories, width, width) + np.eye(width)
+    matrix: np.ndarray = square.reshape(categories, width, width) + np.eye(width)
     moment = (value * (weight * off)[:, None]).ravel()
-    right = np.bincount(first.ravel(), moment, categories * width).reshape(categories, width)
+    right: np.ndarray = np.bincount(first.ravel(), moment, categories * width).reshape(
+        categories, width
+    )
     # Of rows that say nothing the weight is 0, and they are left out of the likelihood.
     told = weight > 0.0
     log = 0.5 * (np.log(weight[told]) - weight[told] * np.square(off[told])).sum()
