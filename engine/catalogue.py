@@ -169,6 +169,7 @@ def _changed_text(text: ListingText, delta: ListingChanged) -> ListingText:
         text.title if delta.title is None else delta.title,
         text.category if delta.category is None else delta.category,
         text.tags if delta.tags is None else delta.tags,
+        text.brand if delta.brand is None else delta.brand,
     )
 
 
@@ -218,9 +219,9 @@ def set_price_in_force(listing: np.void, price_minor: int, observed_ms: int) -> 
 
 
 def listing_fields(memory: Memory, row: int) -> dict[str, Any]:
-    """Return a listing's whole catalogue state in plain values."""
+    """Return a listing's whole catalogue state in plain values; a brand only where one was told."""
     listing, text = memory.listings.listings[row], memory.listings.text(row)
-    return {
+    fields = {
         "channel": text.channel,
         "sku": text.sku,
         "title": text.title,
@@ -232,6 +233,7 @@ def listing_fields(memory: Memory, row: int) -> dict[str, Any]:
         "kvi": bool(listing["flags"] & KVI),
         "cost_minor": int(listing["cost_minor"]),
     }
+    return {**fields, "brand": text.brand} if text.brand else fields
 
 
 def remove_listing(memory: Memory, work: Work, position: Position, delta: ListingRemoved) -> Answer:

@@ -81,8 +81,8 @@ class CatalogueChange(Struct, frozen=True, array_like=True):
     ``what`` is ``listing``, ``listing_removed``, ``retailer``, ``policy``, ``fees``, ``rate``,
     ``mode``, ``halt``, ``resume``, ``breaker`` or ``experiment``. ``fields`` holds plain JSON
     values: for a listing its whole state after the change (channel, sku, title, category, tags,
-    currency, rrp_minor, map_minor, kvi, cost_minor), for others the delta's own fields; an
-    experiment's are how it stands.
+    currency, rrp_minor, map_minor, kvi, cost_minor, and brand where it has one), for others the
+    delta's own fields; an experiment's are how it stands.
     """
 
     position: Position

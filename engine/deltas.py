@@ -113,6 +113,7 @@ class ListingChanged(Delta, frozen=True, kw_only=True, tag=True):
     observed_ms: Millis
     title: Annotated[str, Meta(max_length=400)] | None = None
     category: Name | None = None
+    brand: Name | None = None
     tags: tuple[Name, ...] | None = None
     currency: Currency | None = None
     price_minor: PriceMinor | None = None  # the price in force on the channel when imported

@@ -3,13 +3,15 @@
 import numpy as np
 from msgspec import Struct
 
+from engine.attributes import attributes_of, factors_of, learnt_effects
 from engine.forms import curvature_of, make_room, take_form
 from engine.learnt import RetailerLearning, sums_of
 from engine.memory import Memory
 from engine.promotion import informed_learnt
 from engine.stated import Stated, own_word, roots_of, stated_of
+from kernels.attributes import NO_EFFECTS, Effects, observed
 from kernels.choice import hidden_variance
-from kernels.elasticities import Evidence, Roots, implied, mean_sd, moments
+from kernels.elasticities import Evidence, Roots, Table, implied, mean_sd, moments
 from kernels.hierarchy import fit, pooled, posterior
 from kernels.hyperparameters import (
     ALARM_SD,
@@ -207,15 +209,20 @@ def refit(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> None:
     rules = _said_by_rules(markup, _is_ruled(held, markup, said), category, roots)
     few = _some(category, count)
     kept = min(max(CONFIGS, CONFIG_ROWS // len(mine)), CONFIGS_MOST)
-    for _ in range(2):
+    held.effects, factor, by_others = NO_EFFECTS, None, None
+    for turn in range(2):
         evidence = evidence_of(held, learnt, markup, said, own)
         part = Evidence(*(column[few] for column in evidence))
-        held.table = fit(part, category[few], count, kept, roots, rules)
+        held.table = fit(part, category[few], count, kept, roots, rules, by_others)
         blind = evidence._replace(slope=own[0], moment=own[1])
-        mean, variance = moments(posterior(held.table, blind, category))
+        mean, variance = moments(posterior(held.table, blind, category, factor))
         curvature, rival, covariance = pooled(sums_of(held, learnt), mean, variance)
         held.curvature, held.rival = curvature, rival
         held.curvature_sd = float(np.sqrt(covariance[0, 0]))
+        if turn == 0:
+            told = _effects_of(memory, held.table, part, mine[few], category[few])
+            held.effects, by_others = told
+            factor = factors_of(memory, held.effects, mine)
     assert held.table is not None
     parts, means = held.table.parts[0].sum(axis=1), MEANS * roots.shift[:, None]
     centre = (parts * means).sum(axis=1)
@@ -225,6 +232,27 @@ def refit(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> None:
     held.fits += 1
     later = held.fits > len(FIT_DAYS)
     held.fit_day = held.day + (FIT_DAYS_LATER if later else FIT_DAYS[held.fits - 1])
+
+
+def _effects_of(
+    memory: Memory, table: Table, evidence: Evidence, rows: np.ndarray, category: np.ndarray
+) -> tuple[Effects, np.ndarray | None]:
+    """Return what the attributes of rows say, by a table that was fitted without them.
+
+    Also returns by which factors others than a row foresee its mean; ``None``: it has no attribute.
+    """
+    attributes = attributes_of(memory, rows)
+    if not attributes.any():
+        return NO_EFFECTS, None
+    count = len(table.roots.mean)
+    nothing = np.zeros(count)
+    blank = Evidence(nothing, nothing, nothing + np.nan, nothing > 0.0, nothing)
+    centre, wide = moments(posterior(table, blank, np.arange(count)))
+    belief = moments(posterior(table, evidence, category))
+    config, error = table.configs[0], table.roots.error
+    seen = observed(belief, (centre[category], wide[category]), evidence.slope, config.spread)
+    stated = float(error[error > 0.0].min(initial=config.bias_sd))
+    return learnt_effects(attributes, category, seen, min(config.bias_sd, stated))
 
 
 def restated(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> bool:

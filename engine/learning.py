@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from engine.approvals import hard_bounds
 from engine.arms import may_decide, policies_of
+from engine.attributes import factors_of
 from engine.cannibalisation import earned_by_category, gained_elsewhere
 from engine.decided import State
 from engine.evidence import (
@@ -153,6 +154,8 @@ def _go_on(memory: Memory, work: Work, number: int, held: RetailerLearning) -> N
     work.changed.append(repr(held.state()["plain"]).encode())
     for array in (held.form_scores, held.form_moments, held.form_precisions):
         work.changed.append(array.tobytes())
+    if len(held.effects.names):
+        work.changed += [column.tobytes() for column in held.effects]
 
 
 def _begin_phase(memory: Memory, number: int, held: RetailerLearning, mine: np.ndarray) -> None:
@@ -441,7 +444,8 @@ def decide_rows(
     stated = stated_of(policy)
     own = own_word(stated, held.table.roots, category)
     evidence = evidence_of(held, learnt, markups(memory, listings), stated, own)
-    belief = posterior(held.table, evidence, category)
+    factor = factors_of(memory, held.effects, rows)
+    belief = posterior(held.table, evidence, category, factor)
     anchor, place = _place(memory, rows, listings, learnt, cost, held.day)
     # A model lies over what is learnt and never in it: the record keeps the belief without it.
     learnt_mean, learnt_variance = moments(belief)

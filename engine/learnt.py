@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from engine.listing_table import put, records_of
+from kernels.attributes import NO_EFFECTS, Effects
 from kernels.elasticities import BEFORE_FLAT, BIAS_COLUMNS, Config, Roots, Table, nothing_stated
 from kernels.forms import TRIALS, slopes
 from kernels.hyperparameters import (
@@ -136,13 +137,14 @@ class RetailerLearning:
         self.piled_log = -1.0  # markups up to it are bounds and no choices
         self.ruled: list[int] = []  # markups that are rules of thumb, in steps
         self.table: Table | None = None
+        self.effects = NO_EFFECTS  # of brands and tags, as the table was fitted with them
 
     def state(self) -> dict[str, Any]:
         """Return everything as plain values."""
         plain = {
             name: value
             for name, value in vars(self).items()
-            if not isinstance(value, np.ndarray) and name != "table"
+            if not isinstance(value, np.ndarray) and name not in ("table", "effects")
         }
         arrays = {
             name: value.tobytes()
@@ -157,7 +159,10 @@ class RetailerLearning:
                 "parts": self.table.parts.tobytes(),
                 "roots": [column.tobytes() for column in self.table.roots],
             }
-        return {"plain": plain, "arrays": arrays, "table": table}
+        state: dict[str, Any] = {"plain": plain, "arrays": arrays, "table": table}
+        if len(self.effects.names):
+            state["effects"] = [column.tobytes() for column in self.effects]
+        return state
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> "RetailerLearning":
@@ -180,6 +185,9 @@ class RetailerLearning:
             learning.table = _table_of(table)
             if "tested" not in state["arrays"]:  # of before it was kept: nothing hides for a day
                 learning.tested = np.full(learning.table.parts.shape[1], np.inf)
+        if "effects" in state:  # where attributes say something
+            names, shares = state["effects"]
+            learning.effects = Effects(np.frombuffer(names, "<u8"), np.frombuffer(shares, "<f8"))
         return learning
 
 

@@ -9,12 +9,14 @@ time later: a reuse that waited for a checkpoint instead would make decisions de
 checkpoints were taken, and replay could not repeat them.
 """
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import msgspec
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from engine.decided import QUOTE_DTYPE, State
 from engine.room import grown, room
@@ -122,6 +124,7 @@ class ListingText(Struct, frozen=True, array_like=True):
     title: str = ""
     category: str = ""
     tags: tuple[str, ...] = ()
+    brand: str = ""
 
 
 def new_row() -> np.ndarray:
@@ -304,9 +307,14 @@ class ListingTable:
         """Return what people call the listing."""
         return self._text_decoder.decode(self.texts[row])
 
+    def texts_of(self, rows: np.ndarray) -> Iterator[ListingText]:
+        """Give what people call some listings, one after the other."""
+        return map(self._text_decoder.decode, self.texts.of(rows))
+
     def set_text(self, row: int, text: ListingText) -> None:
-        """Remember what people call the listing."""
-        self.texts[row] = self._text_encoder.encode(text)
+        """Remember what people call the listing. A brand that was not told takes no byte."""
+        told = text if text.brand else astuple(text)[:-1]
+        self.texts[row] = self._text_encoder.encode(told)
 
     def tombstones(self) -> list[tuple[int, int]]:
         """Return (removed at, row), oldest first."""

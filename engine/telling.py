@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from engine.attributes import factors_of
 from engine.evidence import categories_of, evidence_of, hausman, markups, refit
 from engine.forms import form_of, told_forms
 from engine.learnt import RetailerLearning, sums_of
@@ -61,7 +62,8 @@ def beliefs_of(memory: Memory, number: int) -> Beliefs | None:
     own = own_word(said, held.table.roots, category)
     learnt = memory.learnt.rows.take(rows)
     evidence = evidence_of(held, learnt, markups(memory, listings), said, own)
-    mean, variance = moments(posterior(held.table, evidence, category))
+    factor = factors_of(memory, held.effects, rows)
+    mean, variance = moments(posterior(held.table, evidence, category, factor))
     found = Beliefs(key, held, rows, mean, np.sqrt(variance))
     memory.learnt.beliefs[number] = found
     return found

@@ -72,6 +72,7 @@ class Listing(Struct, frozen=True):
     rrp_minor: int | None = None
     map_minor: int | None = None
     kvi: bool = False
+    brand: str | None = None
 
 
 class QuotePlace(Struct, frozen=True):

@@ -41,6 +41,7 @@ class ProductsQuery(RetailerQuery, frozen=True, kw_only=True, forbid_unknown_fie
     limit: Annotated[int, Meta(ge=1, le=LIMIT_MAX)] = 50
     cursor: Annotated[str, Meta(max_length=1000)] | None = None
     category: str | None = None
+    brand: str | None = None
     channel: str | None = None
     tag: str | None = None
     state: StateName | None = None
@@ -66,6 +67,7 @@ class ProductDocument(Struct, frozen=True, kw_only=True):
     id: str
     title: str | None
     category: str | None
+    brand: str | None
     tags: tuple[str, ...]
     currency: str
     primary_channel: str
@@ -165,11 +167,13 @@ def _moment(text: str | None, parameter: str, default_ms: int) -> int:
 
 def _is_wanted(replica: Replica, product: Product, query: ProductsQuery) -> bool:
     """Whether one of the product's listings has everything that the query asks for."""
-    if query.category is query.channel is query.tag is query.state is None:
+    if query.category is query.brand is query.channel is query.tag is query.state is None:
         return True
     for row in product.rows:
         listing = replica.listing(row)
         if query.category is not None and listing.category != query.category:
+            continue
+        if query.brand is not None and listing.brand != query.brand:
             continue
         if query.channel is not None and listing.channel != query.channel:
             continue
@@ -192,6 +196,7 @@ def _document(
         "id": product.sku,
         "title": listing.title,
         "category": listing.category,
+        "brand": listing.brand,
         "tags": listing.tags,
         "currency": listing.currency,
         "primary_channel": listing.channel,

@@ -199,6 +199,7 @@ class Replica:
             rrp_minor=fields.get("rrp_minor"),
             map_minor=fields.get("map_minor"),
             kvi=bool(fields.get("kvi")),
+            brand=fields.get("brand"),
         )
         self.listings[row] = listing
         product = retailer.product(listing.sku, shard)

@@ -13,6 +13,7 @@ What is done a row *and* elasticity is jitted, in float32 (``likelihoods``, ``mi
 ``evidence_logs``); what is summed over rows is summed in their order, in float64.
 """
 
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -171,7 +172,7 @@ def _pieces(evidence: Evidence) -> list[tuple[slice, Piece]]:
 
 
 class _Alike(NamedTuple):
-    """Rows of categories whose roots have the same factors: they share their priors."""
+    """Rows with the same factors, of their categories' roots and their own: they share priors."""
 
     rows: np.ndarray  # int[n]
     shift: float
@@ -183,15 +184,20 @@ class _Alike(NamedTuple):
         return family_priors(family, max(spread * self.scale, SPREAD_LEAST), self.shift)
 
 
-def _alike(roots: Roots, evidence: Evidence, category: np.ndarray) -> list[_Alike]:
+def _alike(
+    roots: Roots, evidence: Evidence, category: np.ndarray, factor: np.ndarray | None
+) -> list[_Alike]:
     pairs, which = np.unique(np.stack([roots.shift, roots.scale]), axis=1, return_inverse=True)
-    which = which.reshape(-1)[category]
+    which, own = which.reshape(-1)[category], np.ones(1)
+    if factor is not None:
+        own, step = np.unique(factor, return_inverse=True)
+        which = which * len(own) + step
     found = []
-    for at, (shift, scale) in enumerate(pairs.T.tolist()):
+    for at, ((shift, scale), by) in enumerate(itertools.product(pairs.T.tolist(), own.tolist())):
         rows = np.flatnonzero(which == at)
         if len(rows):
             part = Evidence(*(column[rows] for column in evidence))
-            found.append(_Alike(rows, shift, scale, _pieces(part)))
+            found.append(_Alike(rows, shift * by, scale, _pieces(part)))
     return found
 
 
@@ -202,6 +208,7 @@ def fit(
     kept: int = 1,
     roots: Roots | None = None,
     rules: np.ndarray | None = None,
+    factor: np.ndarray | None = None,
 ) -> Table:
     """Return the likeliest configurations of a retailer, and his categories' means and biases.
 
@@ -210,12 +217,14 @@ def fit(
         kept: how many configurations to average over.
         roots: what the retailer says beforehand; left out, he says nothing.
         rules: float64[categories, means], logarithms of what rules of thumb say of means.
+        factor: float64[rows], of few distinct values, on the mean of each row's category; left out,
+            none has its own.
     """
     roots = nothing_stated(categories) if roots is None else roots
     order = np.argsort(category, kind="stable")
     by_category = category[order]
     ordered = Evidence(*(column[order] for column in evidence))
-    alike = _alike(roots, ordered, by_category)
+    alike = _alike(roots, ordered, by_category, None if factor is None else factor[order])
     keys = [(family, spread) for family in FAMILIES for spread in SPREADS]
     stacked = [
         np.concatenate([group.prior(*key) for key in keys]).T.astype(np.float32) for group in alike
@@ -310,13 +319,19 @@ class ConfigParts:
         return np.float32(self.config.sigma), prior, self.biases, share, self.count
 
 
-def posterior(table: Table, evidence: Evidence, category: np.ndarray) -> np.ndarray:
-    """Return float64[rows, elasticities], what is believed of each listing."""
+def posterior(
+    table: Table, evidence: Evidence, category: np.ndarray, factor: np.ndarray | None = None
+) -> np.ndarray:
+    """Return float64[rows, elasticities], what is believed of each listing.
+
+    Args:
+        factor: as :func:`fit` takes it.
+    """
     total = np.zeros((len(category), len(ELASTICITIES)))
     told = [
         ConfigParts(config, parts) for config, parts in zip(table.configs, table.parts, strict=True)
     ]
-    for group in _alike(table.roots, evidence, category):
+    for group in _alike(table.roots, evidence, category, factor):
         priors = [
             group.prior(config.family, config.spread).astype(np.float32) for config in table.configs
         ]

@@ -138,6 +138,26 @@ in four hundred would. Nothing follows from it but that a person is told."""
 TOLD_LEAST = 0.01
 """Sums of squared price innovations below this tell nothing of an elasticity."""
 
+# ----- brands and tags: what they say of elasticities inside a category ---------------------------
+
+ATTRIBUTE_SDS = (0.0, 0.08, 0.16, 0.3)
+"""How far one brand, or one tag, moves its listings' elasticities, as a share of their category's
+mean: of -2.6 nothing, a fifth, four tenths, or eight tenths, which is all of what lies between a
+category's listings in ``ELASTICITY_SPREAD``. They are weighed by what the sales say, and nothing is
+one of them, so names that tell nothing move nothing. No search for the steps is recorded."""
+
+ATTRIBUTE_STEP, ATTRIBUTE_LOG_MAX = 0.08, 0.48
+"""How finely, and how far at most, attributes move a listing's mean, in logs: rows of one step are
+worked out together. Half a step is a tenth of an elasticity, which costs a thousandth of profit."""
+
+ATTRIBUTE_LISTINGS_MIN, ATTRIBUTES_A_CATEGORY = 2, 24
+"""An attribute of fewer fitted listings tells no other anything; and of a category so many count at
+most, those of most listings. Round figures."""
+
+ATTRIBUTE_PARTS = 4
+"""A catalogue is foreseen in so many parts, each by the others, to see what attributes leave open.
+A round figure."""
+
 # ----- rules of thumb, and bounds that managers ran into, found in markups ------------------------
 
 ALIKE_LOG, ALIKE_MIN, ALIKE_SHARE = 0.002, 5, 0.05

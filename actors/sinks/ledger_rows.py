@@ -224,6 +224,7 @@ class Rows:
             storable(str(fields.get("sku", ""))),
             storable(fields.get("title")),
             storable(fields.get("category")),
+            storable(fields.get("brand")),
             plain_json(fields.get("tags") or []),
             fields.get("currency"),
             fields.get("rrp_minor"),
@@ -372,12 +373,13 @@ _PRICE_PRODUCT = (
 
 _UPSERT_PRODUCT = (
     "insert into products (listing, generation, shard, retailer, channel, sku, title, category,"
-    " tags, currency, rrp_minor, map_minor, kvi, cost_minor, changed_seq, changed_ms)"
-    " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
+    " brand, tags, currency, rrp_minor, map_minor, kvi, cost_minor, changed_seq, changed_ms)"
+    " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
     " on conflict (listing) do update set generation = excluded.generation,"
     " shard = excluded.shard, title = excluded.title, category = excluded.category,"
-    " tags = excluded.tags, currency = excluded.currency, rrp_minor = excluded.rrp_minor,"
-    " map_minor = excluded.map_minor, kvi = excluded.kvi, cost_minor = excluded.cost_minor,"
+    " brand = excluded.brand, tags = excluded.tags, currency = excluded.currency,"
+    " rrp_minor = excluded.rrp_minor, map_minor = excluded.map_minor, kvi = excluded.kvi,"
+    " cost_minor = excluded.cost_minor,"
     " changed_seq = excluded.changed_seq, changed_ms = excluded.changed_ms, removed_ms = null"
 )
 

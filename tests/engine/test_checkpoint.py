@@ -190,6 +190,23 @@ def test_a_gateway_reads_the_catalogue() -> None:
     assert catalogue.policies == (("acme", "category", "c", 0, {"min_margin": 0.2}),)
 
 
+def test_a_brand_is_kept_and_one_that_was_not_told_takes_no_byte() -> None:
+    world = World()
+    world.send(world.listing("A", brand="Rossi"), world.listing("B"))
+    world.send(world.listing("A", category="juice"))  # what is left out keeps its value
+    part = world.shard.checkpoint_close()
+    named, plain = read_catalogue([part]).listings
+    assert (named.fields["brand"], named.fields["category"]) == ("Rossi", "juice")
+    assert "brand" not in plain.fields
+    texts = msgspec.msgpack.decode(part, type=Part).texts
+    assert msgspec.msgpack.decode(texts[1]) == ["shop", "B", "", "", []]  # as before brands
+    twin = Shard.restore([part])
+    assert twin._memory.listings.text(0).brand == "Rossi"
+    decided = world.send(world.listing("A", brand="Bianchi"))
+    (change,) = decided.catalogue
+    assert change.fields["brand"] == "Bianchi"
+
+
 def test_reading_a_checkpoint_imports_no_jax() -> None:
     code = "import sys, engine.checkpoint; print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -332,7 +332,9 @@ async def open_shops(place: Market) -> None:
     await acme.decide(
         catalogue=[
             retailer_added("acme"),
-            listed("acme", "shop", "A-1", title="Juice", category="drinks", tags=["kvi"]),
+            listed(
+                "acme", "shop", "A-1", title="Juice", category="drinks", brand="Rossi", tags=["kvi"]
+            ),
             listed("acme", "market", "A-1", title="Juice", category="drinks"),
             listed("acme", "shop", "A-2", title="Bread", category="food", rrp_minor=3000),
             listed("acme", "market", "A-3", title="Only there", category="food"),

@@ -217,6 +217,8 @@ async def test_products_are_paged_filtered_and_thinned() -> None:
             ("state=unpriced", ["A-3"]),
             ("category=food&channel=shop", ["A-2"]),
             ("category=none", []),
+            ("brand=Rossi", ["A-1"]),
+            ("brand=rossi", []),
         ]:
             _, page = await place.get(f"/api/v1/products?{query}")
             assert [each["id"] for each in page["products"]] == expected
@@ -228,6 +230,9 @@ async def test_a_product_shows_all_its_listings() -> None:
         _, body = await place.get("/api/v1/products/A-2")
         assert body["rrp"] == {"amount": "30.00", "currency": "EUR"}
         assert body["listings"][0]["recommended_price"]["amount"] == "16.00"
+        assert body["brand"] is None
+        _, body = await place.get("/api/v1/products/A-1")
+        assert body["brand"] == "Rossi"
 
 
 @pytest.mark.parametrize("sku", ["a/b c", "ü%20", "q?x=1", "..", "%2e%2e"])

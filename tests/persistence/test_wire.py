@@ -86,7 +86,13 @@ FACTS: st.SearchStrategy[Any] = st.one_of(
     st.builds(CostChanged, **OWN, cost_minor=COSTS),
 )
 OBJECTS: st.SearchStrategy[Any] = st.one_of(
-    st.builds(ListingChanged, **OWN, title=st.none() | NAMES, price_minor=st.none() | PRICES),
+    st.builds(
+        ListingChanged,
+        **OWN,
+        title=st.none() | NAMES,
+        brand=st.none() | NAMES,
+        price_minor=st.none() | PRICES,
+    ),
     st.builds(PublishingHalted, retailer=st.just("acme"), observed_ms=MILLIS, reason=NAMES),
     st.builds(
         PolicyChanged,
@@ -287,6 +293,10 @@ PRICE = encode_delta(
         shipping_minor=3,
     )
 )
+LISTING = (
+    b'{"type":"ListingChanged","retailer":"acme","channel":"shop","sku":"s","brand":"Rossi",'
+    b'"observed_ms":5}'
+)
 POLICY = (
     b'{"type":"PolicyChanged","retailer":"acme","scope":"retailer","observed_ms":5,'
     b'"fields":{"a":{"b":1}}}'
@@ -336,6 +346,9 @@ POLICY = (
         (PRICE[:-1] + b',"in_stock":1}', "/in_stock", "documented type"),
         (PRICE.replace(b"1999", b"0"), "/price_minor", "whole number"),
         (PRICE.replace(b'"r:1"', b'""'), "/rival", "documented length"),
+        (LISTING.replace(b'"Rossi"', b'""'), "/brand", "documented length"),
+        (LISTING.replace(b'"Rossi"', b"7"), "/brand", "send a string"),
+        (LISTING.replace(b'"Rossi"', b'"Ro\\nssi"'), "/brand", "documented characters"),
         (POLICY.replace(b'{"b":1}', b'{"b":%d}' % 2**64), "/fields/a/b", "smaller number"),
         (POLICY.replace(b'{"b":1}', b'[1,{"b":-%d}]' % 2**64), "/fields/a/1/b", "smaller number"),
         (POLICY.replace(b'{"b":1}', b"[" * 20 + b"]" * 20), "input", "flat documented object"),

@@ -90,6 +90,7 @@ def listing(sku: str, observed_ms: int) -> ListingChanged:
         observed_ms=observed_ms,
         currency="EUR",
         category="things" if sku in SKUS else "stuff",
+        brand=("one", "other")[SHOP_SKUS.index(sku) % 2],
         price_minor=price_minor(sku),
         cost_minor=cost_minor(sku),
         rrp_minor=2 * price_minor(sku),

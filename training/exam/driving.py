@@ -122,11 +122,13 @@ class Driven:
 
     def _listing(self, row: int) -> AnyDelta:
         world = self.world
+        told = world.setting.brands > 0 and world.setting.brands_told
         return ListingChanged(
             retailer=RETAILER,
             channel=CHANNEL,
             sku=self._skus[row],
             category=self.categories[row],
+            brand=f"brand {world.brand[row]}" if told else None,
             price_minor=int(self.price[row]),
             cost_minor=int(world.cost[row]),
             own_rival_names=(RETAILER,),

@@ -43,6 +43,9 @@ class PricedWorld:
         self.setting, self.seed, self.listings, self.days = setting, seed, listings, days
         draw = np.random.default_rng([seed, 0])
         self.group = np.sort(draw.integers(0, setting.groups, listings))
+        # Brands have a draw of their own, so that other worlds are what they were without them.
+        self._brands = np.random.default_rng([seed, 2])
+        self.brand = self._brands.integers(0, max(setting.brands, 1), listings)
         self.elasticity = self._elasticities(draw)
         self.volume = setting.volume_median * np.exp(setting.volume_sd * draw.normal(size=listings))
         self.today = np.round(np.exp(draw.normal(7.6, 0.7, listings))) + 300.0
@@ -71,6 +74,9 @@ class PricedWorld:
             drawn = draw.uniform(-4.5, -1.4, self.listings) + 0.3 * group
         else:
             drawn = setting.elasticity + setting.group_sd * group + setting.listing_sd * own
+        if setting.brand_sd > 0:
+            of = self._brands.normal(0.0, setting.brand_sd, (setting.groups, setting.brands))
+            drawn = drawn + of[self.group, self.brand]
         return np.asarray(np.clip(drawn, setting.steepest, ELASTICITY_FLATTEST))
 
     def _costs(self, draw: np.random.Generator) -> np.ndarray:

@@ -18,6 +18,9 @@ class Setting(Struct, frozen=True, kw_only=True):
     elasticity: float = -2.6
     group_sd: float = 0.6
     listing_sd: float = 0.7
+    brands: int = 0  # of a category, 0: none
+    brand_sd: float = 0.0  # of a category's brands, beside what is a listing's own
+    brands_told: bool = True  # to whoever prices
     law: str = "normal"  # normal, lognormal, uniform
     steepest: float = -6.0
     form: str = "constant"  # constant, exponential, logit; mixed: by group, the first two in turn
@@ -84,6 +87,9 @@ PERTURBED: dict[str, Setting] = {
     "exponential": replace(BASE, form="exponential"),
     "logit": replace(BASE, form="logit"),
     "mixed_forms": replace(BASE, form="mixed"),
+    "brands": replace(BASE, brands=6, brand_sd=0.6, listing_sd=0.35),
+    "brands_untold": replace(BASE, brands=6, brand_sd=0.6, listing_sd=0.35, brands_told=False),
+    "brands_alike": replace(BASE, brands=6),
     "endogenous_biased": replace(BASE, endogeneity=0.35, bias=0.06, bias_sd=0.1),
     "endogenous_lognormal": replace(BASE, endogeneity=0.35, law="lognormal", elasticity=-3.0),
     "all_at_once": replace(

@@ -72,7 +72,9 @@ async def real() -> RealShard:
     real.begin()
     world = World()
     await real.run(RetailerAdded(retailer="acme", currency="EUR", mode="live", observed_ms=T))
-    await real.run(*(world.listing(f"S{number}", title="Thing") for number in range(12)))
+    await real.run(
+        *(world.listing(f"S{number}", title="Thing", brand="Rossi") for number in range(12))
+    )
     place = {**WHERE, "sku": "S0"}
     at = T + 5_000
     await real.run(
@@ -136,7 +138,7 @@ async def test_the_ledger_and_its_words(real: RealShard, tmp_path: Path) -> None
     products = await tables.fetch("select * from products order by sku")
     assert len(products) == 12
     assert [row["sku"] for row in products if row["removed_ms"] is not None] == ["S1"]
-    assert {row["title"] for row in products} == {"Thing"}
+    assert {(row["title"], row["brand"]) for row in products} == {("Thing", "Rossi")}
     assert all(row["quote_id"] for row in products)
     (retailer,) = await tables.fetch("select * from retailers")
     assert (retailer["mode"], retailer["halted"], retailer["halt_reason"]) == ("live", 1, "fire")

@@ -49,6 +49,29 @@ def test_a_world_repeats_and_policies_meet_the_same_chance() -> None:
     np.testing.assert_array_equal(sold.units, again.sell(again.today).units)
 
 
+def test_brands_differ_where_a_world_says_so_and_other_worlds_are_as_they_were() -> None:
+    plain, alike, told, untold = (
+        PricedWorld({**SCENARIOS, **PERTURBED}[name], 5, 2_000, 3)
+        for name in ("S1", "brands_alike", "brands", "brands_untold")
+    )
+    np.testing.assert_array_equal(plain.elasticity, alike.elasticity)
+    np.testing.assert_array_equal(told.elasticity, untold.elasticity)
+    assert len(np.unique(told.brand)) == 6 and len(np.unique(plain.brand)) == 1
+
+    def between(world: PricedWorld) -> float:
+        """Return how far apart the brands of one category are, as a share of all that is apart."""
+        one = world.elasticity[world.group == 3], told.brand[world.group == 3]
+        means = np.array([one[0][one[1] == brand].mean() for brand in range(6)])
+        return float(means.std() / one[0].std())
+
+    assert between(told) > 0.5 > 0.4 > between(alike)
+    brands = [
+        {change.brand for change in map(Driven(world)._listing, range(50))}  # type: ignore[attr-defined]
+        for world in (told, untold)
+    ]
+    assert brands[1] == {None} and len(brands[0]) == 6
+
+
 @pytest.mark.parametrize("name", [*SCENARIOS, *PERTURBED])
 def test_nobody_beats_the_clairvoyant(name: str) -> None:
     world = PricedWorld({**SCENARIOS, **PERTURBED}[name], 7, 100, 3)

@@ -5,7 +5,7 @@ import pytest
 
 from training.exam.simulated import Row, cells, examine, page, plain, published_page, verdicts
 
-WORLDS = ("S3", "S4", "S5", "S7", "S9", "S10", "all_at_once")
+WORLDS = ("S3", "S4", "S5", "S7", "S9", "S10", "brands", "all_at_once")
 """Those that no other test sits; goals are for the whole size."""
 
 
