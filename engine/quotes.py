@@ -21,6 +21,7 @@ from engine.listing_table import (
     PLANNED,
     RELEASED,
     REMOVED,
+    RETURNS,
     SLOT_MS,
     put,
 )
@@ -392,7 +393,14 @@ def _exempt(
     bound = mask | memory.listings.quotes["reasons"][rows]
     by_rate &= ((bound & (1 << reasons.KVI)) != 0) | sight.positioned()[which]
     planned = (listings["flags"] & PLANNED) != 0
-    return np.asarray((in_force == 0) | said | planned | released | by_cost | by_rate)
+    returning = _returning(listings)
+    return np.asarray((in_force == 0) | said | planned | released | returning | by_cost | by_rate)
+
+
+def _returning(listings: np.ndarray) -> np.ndarray:
+    """Return bool[rows], whose pin has ended by now: a person said when, so its end is his, too."""
+    was_pinned = (listings["state"] == State.PINNED) & (listings["pinned_minor"] == 0)
+    return np.asarray(was_pinned | ((listings["flags"] & RETURNS) != 0))
 
 
 def accepted_unit_cost(memory: Memory, rows: np.ndarray) -> np.ndarray:
@@ -435,7 +443,7 @@ def _finish(
         sight.policy,
         now_ms,
     )
-    _note_changes(sight, changed, in_force, state, now_ms)
+    _note_changes(sight, changed, in_force, state, mask, now_ms)
 
     quotes = np.zeros(len(rows), dtype=QUOTE_DTYPE)
     for name in (
@@ -498,9 +506,16 @@ def _lowered_by_position(sight: _Sight) -> np.ndarray:
 
 
 def _note_changes(
-    sight: _Sight, changed: np.ndarray, in_force: np.ndarray, state: np.ndarray, now_ms: int
+    sight: _Sight,
+    changed: np.ndarray,
+    in_force: np.ndarray,
+    state: np.ndarray,
+    mask: np.ndarray,
+    now_ms: int,
 ) -> None:
     listings, which = sight.listings, np.flatnonzero(changed)
+    # Of a way back that takes several steps each is the pin's end, until one is not cut short.
+    returns = _returning(listings) & changed & ((mask & (1 << reasons.STEP)) != 0)
     listings["changes"][which, 0] = np.minimum(
         listings["changes"][which, 0].astype(np.int64) + 1, 255
     )
@@ -511,6 +526,9 @@ def _note_changes(
     listings["held_minor"][settled] = 0
     listings["flags"][settled] &= 255 - RELEASED
     listings["flags"] &= 255 - PLANNED  # the one look that the plan foresaw
+    listings["flags"] = (listings["flags"] & (255 - RETURNS)) | np.where(
+        returns, RETURNS, 0
+    ).astype(np.uint8)
 
 
 def _note_basis(
