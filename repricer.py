@@ -19,7 +19,8 @@ A shard is a pure state machine. Feed it deltas, read what it decided, feed it t
 ``docs/engine.md`` has a whole simulation in thirty lines, and tells the life of a microbatch.
 """
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
 
 from engine.checking import checked
 from engine.decided import (
@@ -61,7 +62,7 @@ from engine.deltas import (
     UnitsSold,
 )
 from engine.demand import Demand, Elasticities, Forecast, fit_demand
-from engine.errors import NotSupported, PricingError, RejectedInput
+from engine.errors import NotSupported, Overlooked, PricingError, RejectedInput
 from engine.foresight import Foreseen, plan, what_if
 from engine.microbatch import (
     FactColumns,
@@ -104,6 +105,7 @@ __all__ = [
     "NotSupported",
     "ObjectDelta",
     "Outcome",
+    "Overlooked",
     "PlanApplied",
     "Planned",
     "Policy",
@@ -159,7 +161,44 @@ def batch_of(
 
 
 def decide(shard: Shard, deltas: Iterable[AnyDelta], now_ms: int) -> Decided:
-    """Apply deltas as one microbatch and record it: for simulations, without a log."""
-    decided = shard.apply(batch_of(deltas, after=shard), now_ms)
+    """Apply deltas as one microbatch and record it: for simulations, without a log.
+
+    What a simulation would not see by its prices it is warned of (``Overlooked``): deltas that were
+    not taken, and a retailer whom the breaker halts. Prices are the same with and without.
+
+    Raises:
+        RejectedInput: as :func:`batch_of`; then the shard has taken nothing.
+    """
+    told = list(deltas)
+    batch = batch_of(told, after=shard)
+    first = shard.last_delta + 1
+    decided = shard.apply(batch, now_ms)
     shard.record(decided)
+    for warning in _overlooked(told, first, decided):
+        warnings.warn(warning, Overlooked, stacklevel=2)
     return decided
+
+
+def _overlooked(told: Sequence[AnyDelta], first: int, decided: Decided) -> list[str]:
+    """Return what a simulation must hear of: one text of all refusals, and one a halt.
+
+    Left out are rivals' prices that the screening sets aside, which is its work, and facts that
+    say what is known. A duplicate of sales stays in: its units are not counted.
+    """
+    found = []
+    for refusal in decided.exceptions:
+        delta = told[refusal.position.offset - first]
+        screened = refusal.verdict == "quarantined" and isinstance(delta, CompetitorPriced)
+        known = refusal.verdict == "duplicate" and not isinstance(delta, UnitsSold)
+        if not screened and not known:
+            found.append(f"a {type(delta).__name__}, {refusal.verdict}: {refusal.reason}")
+    texts = []
+    if found:
+        texts.append(f"{len(found)} of {len(told)} deltas were not taken, the first {found[0]}")
+    for change in decided.catalogue:
+        if change.what == "breaker":
+            why = "; ".join(change.fields["reasons"])
+            texts.append(
+                f"the breaker halted {change.retailer}: {why}. Prices stay until PublishingResumed"
+            )
+    return texts

@@ -31,6 +31,14 @@ class NotSupported(RejectedInput):
     """Input that we know by name and do not build yet: refused, never accepted and ignored."""
 
 
+class Overlooked(UserWarning):
+    """A simulation's deltas were not taken, or its retailer was halted, and no price says so.
+
+    Only ``repricer.decide`` warns: whoever has a log of his own reads ``exceptions`` and
+    ``catalogue`` of what was decided, and so may a simulation that silences this.
+    """
+
+
 class FailedDependency(PricingError):
     """A store, a broker or a peer did not do what it was asked in time."""
 

@@ -46,6 +46,9 @@ NO_FEES = Fees()
 GroupKey = tuple[int, str, str, tuple[str, ...], str]
 """(retailer, channel, category, tags sorted, "channel\\x1fsku" or "")."""
 
+PLACES: dict[ScopeKind, int] = {"channel": 1, "category": 2}
+"""Where a group's key names what a scope of that kind goes by."""
+
 
 class Groups:
     """All groups of a shard, and the policies and fees they resolve from."""
@@ -62,6 +65,7 @@ class Groups:
         self._free: list[int] = []  # descending, so that a restored shard gives the same number
         self._policies: list[Policy] = []
         self._by_retailer: dict[int, list[GroupKey]] = {}
+        self._by_listing: dict[tuple[int, str], list[GroupKey]] = {}  # those of one listing alone
 
     def number(self, retailer: int, text: ListingText) -> int:
         """Return the number of the group that a listing belongs to, making one if needed."""
@@ -100,6 +104,10 @@ class Groups:
             self._keys[number] = None
         for retailer, keys in self._by_retailer.items():
             self._by_retailer[retailer] = [key for key in keys if key in self._numbers]
+        for place, keys in list(self._by_listing.items()):
+            self._by_listing[place] = [key for key in keys if key in self._numbers]
+            if not self._by_listing[place]:
+                del self._by_listing[place]
 
     def change_policy(
         self,
@@ -112,13 +120,16 @@ class Groups:
     ) -> np.ndarray:
         """Set a scope's fields; return the numbers of the groups whose policy is another now.
 
+        Only groups that the scope may concern are resolved: a retailer who names the bounds of each
+        listing changes as many scopes as he has groups.
+
         Raises:
             NotSupported, RejectedInput: nothing has changed.
         """
         self.book.change(self._retailers.ids[retailer], scope, key, fields, priority)
         self.policy_ms[retailer, scope, key] = observed_ms
         changed = []
-        for group in self._by_retailer.get(retailer, ()):
+        for group in self._concerned(retailer, scope, key):
             number, policy = self._numbers[group], self._resolve(group)
             if policy != self._policies[number]:
                 self._policies[number] = policy
@@ -127,6 +138,18 @@ class Groups:
         own = self.book.retailer_policy(self._retailers.ids[retailer])
         self._retailers.set_thresholds(retailer, own)
         return np.array(changed, dtype=np.int64)
+
+    def _concerned(self, retailer: int, scope: ScopeKind, key: str) -> list[GroupKey]:
+        """Return the groups of a retailer's that one of his scopes may change."""
+        if scope == "listing":
+            return self._by_listing.get((retailer, key), [])
+        groups = self._by_retailer.get(retailer, [])
+        if scope == "retailer":
+            return groups
+        if scope == "tag":
+            return [group for group in groups if key in group[3]]
+        at = PLACES[scope]
+        return [group for group in groups if group[at] == key]
 
     def change_fees(self, retailer: int, delta: FeesChanged) -> np.ndarray:
         """Set what a channel takes; return the numbers of the groups that it concerns."""
@@ -169,7 +192,7 @@ class Groups:
         if scope == "tag":
             found = [each is not None and key in each[3] for each in self._keys]
         else:
-            at = {"channel": 1, "category": 2}[scope]
+            at = PLACES[scope]
             found = [each is not None and each[at] == key for each in self._keys]
         return np.array(found, dtype=bool)
 
@@ -216,6 +239,8 @@ class Groups:
         retailer, channel = key[:2]
         self._numbers[key], self._keys[number] = number, key
         self._by_retailer.setdefault(retailer, []).append(key)
+        if key[4]:
+            self._by_listing.setdefault((retailer, key[4]), []).append(key)
         self.table[number]["retailer"] = retailer
         self.table[number]["channel"] = self._retailers.channel(retailer, channel)
         self._policies[number] = self._resolve(key)

@@ -41,6 +41,7 @@ from engine.learnt import (
     DECIDING,
     IDLE,
     LEARNT_DTYPE,
+    OTHERS,
     OUT_OF_STOCK,
     SUMMING,
     TOLD_AHEAD,
@@ -48,7 +49,7 @@ from engine.learnt import (
     RetailerLearning,
 )
 from engine.legal import chosen_logs, coarse
-from engine.listing_table import REMOVED, copied, put
+from engine.listing_table import REMOVED, RETURNS, copied, put
 from engine.memory import Memory, Work
 from engine.objectives import counted_cost
 from engine.promotion import informed_rows, judge, prediction_of, weigh
@@ -329,7 +330,8 @@ def _learn_rows(memory: Memory, held: RetailerLearning, period: _Period) -> None
     )
     common = day + beside
     taught = learn(period.level, period.belief, seen, period.foreseen, common, held.period_days)
-    own = _is_own(memory, period)
+    others = _others(period)
+    own = _is_own(memory, period) & ~others
     shown = shown_forms(
         held,
         learnt,
@@ -355,6 +357,8 @@ def _learn_rows(memory: Memory, held: RetailerLearning, period: _Period) -> None
     begin = own & ((learnt["flags"] & BEGUN) == 0)
     learnt["rival_before"][begin] = learnt["rival"][begin]
     learnt["flags"][begin] |= BEGUN
+    noted = np.where(others, OTHERS, 0).astype(np.uint8)
+    learnt["flags"] = (learnt["flags"] & (255 - OTHERS)) | noted
     told = own & np.isfinite(learnt["rival_before"])
     under = np.where(told, np.minimum(taught.level.price, 0.0), 0.0)
     moved = np.where(told, taught.level.rival - learnt["rival_before"], 0.0)
@@ -405,6 +409,21 @@ def _is_own(memory: Memory, period: _Period) -> np.ndarray:
     asked = learnt["anchor"].astype(np.float64) + learnt["dither"]
     own = (learnt["turns"] > 0) & (period.listings["state"] == State.LIVE) & ~period.positioned
     return np.asarray(own & (np.abs(period.seen.price_log - asked) < ASKED_LOG))
+
+
+def _others(period: _Period) -> np.ndarray:
+    """Return which rows sold at, or are still compared with, a price that others chose.
+
+    A pin that ends is a large move of the price, and no draw: what came with the pin, a promotion
+    say, ends with it. Until the filtered price has come as near to the price as to count for asked,
+    such a row's sales count as history's do. Of history itself, before a row began to sell at
+    prices of ours, nothing is asked: its end is where all of our moves begin.
+    """
+    state, flags = period.listings["state"], period.learnt["flags"]
+    theirs = (state == State.PINNED) | (state == State.SHADOW) | period.positioned
+    apart = (np.abs(period.foreseen.price) >= ASKED_LOG) | period.seen.absent
+    noted = (flags & OTHERS) != 0
+    return np.asarray((theirs & ((flags & BEGUN) != 0)) | (noted & apart))
 
 
 def _decide(
@@ -485,7 +504,7 @@ def decide_rows(
     )
     dither = sign * size * held.dither_scale
     in_force = np.maximum(listings["in_force_minor"], 1)
-    now_log = np.log(in_force / listings["status_quo_minor"].astype(np.float64))
+    now_log = _standing(listings, learnt, in_force)
     wish = np.clip(anchor + moved + dither, place.low, place.high)
     limit = np.where(listings["in_force_minor"] > 0, MOVE_MAX_LOG + shifted, np.inf)
     wish = np.clip(wish, now_log - limit, now_log + limit)
@@ -520,8 +539,8 @@ def decide_rows(
         told = learnt if said is None else informed_rows(learnt, place.filtered, said[0])
         clear(work.now_ms, held, listings, policy, place, now_log, learnt, told, clears)
     asked = learnt["anchor"].astype(np.float64) + learnt["dither"]
-    known = listings["in_force_minor"] > 0
-    move = np.where(known, asked - now_log, 0.0)
+    moves = (listings["in_force_minor"] > 0) & (listings["state"] != State.PINNED)
+    move = np.where(moves, asked - now_log, 0.0)
     late = np.flatnonzero(put_off(memory, held, int(listings["retailer"][0]), move, shifted))
     if len(late):
         put(learnt, late, before.take(late))
@@ -546,7 +565,7 @@ def _place(
     """
     status_quo = listings["status_quo_minor"].astype(np.float64)
     in_force = np.where(listings["in_force_minor"] > 0, listings["in_force_minor"], status_quo)
-    now_log = np.log(in_force / status_quo)
+    now_log = _standing(listings, learnt, in_force)
     asked = learnt["anchor"].astype(np.float64) + learnt["dither"]
     off = ~np.isfinite(asked) | (np.abs(asked - now_log) > ASKED_LOG)
     anchor = np.where(off, now_log, learnt["anchor"])
@@ -557,6 +576,18 @@ def _place(
     high = np.maximum(np.minimum(high, barred_above(learnt, day)), low)
     filtered = np.where(learnt["days"] > 0, learnt["price"], anchor).astype(np.float64)
     return anchor, Place(anchor, filtered, cost, low, high)
+
+
+def _standing(listings: np.ndarray, learnt: np.ndarray, in_force: np.ndarray) -> np.ndarray:
+    """Return float64[rows], in logs of the status quo, the price that a decision moves from.
+
+    A pin, and the steps back from its end, only cover the price that we ask, which goes on from
+    where it was: promotions are pinned, and end.
+    """
+    now_log = np.log(in_force / listings["status_quo_minor"].astype(np.float64))
+    asked = learnt["anchor"].astype(np.float64) + learnt["dither"]
+    covered = (listings["state"] == State.PINNED) | ((listings["flags"] & RETURNS) != 0)
+    return np.where(covered & np.isfinite(asked), asked, now_log)
 
 
 def redecide(memory: Memory, work: Work) -> None:

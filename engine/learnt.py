@@ -74,9 +74,10 @@ DAY_MS = 86_400_000
 
 FOLLOWS = 5
 
-OUT_OF_STOCK, BEGUN, TOLD_AHEAD = 1, 2, 16
+OUT_OF_STOCK, BEGUN, TOLD_AHEAD, OTHERS = 1, 2, 16, 32
 """Bits of ``flags``: at the last close nothing was left; rival_before is noted; a price was
-reported before anything of the running period was sold, so the period's sales were made at it."""
+reported before anything of the running period was sold, so the period's sales were made at it; a
+price that others chose since the row began still shows in what its sales are compared with."""
 
 FORM_SHIFT = 2
 """Two bits of ``flags`` from here on: the form of demand that the row's belief was found under."""

@@ -21,6 +21,7 @@ from engine.listing_table import (
     PLANNED,
     RELEASED,
     REMOVED,
+    RETURNS,
     SLOT_MS,
     put,
     taken,
@@ -445,7 +446,13 @@ def _exempt(
         bound = mask | memory.listings.quotes["reasons"][rows]
         by_rate &= ((bound & (1 << reasons.KVI)) != 0) | sight.positioned()[which]
         exempt |= by_rate
-    return np.asarray(exempt)
+    return np.asarray(exempt | _returning(listings))
+
+
+def _returning(listings: np.ndarray) -> np.ndarray:
+    """Return bool[rows], whose pin has ended by now: a person said when, so its end is his, too."""
+    was_pinned = (listings["state"] == _PINNED) & (listings["pinned_minor"] == 0)
+    return np.asarray(was_pinned | ((listings["flags"] & RETURNS) != 0))
 
 
 def accepted_unit_cost(memory: Memory, rows: np.ndarray) -> np.ndarray:
@@ -489,7 +496,7 @@ def _finish(
             sight.policy,
             now_ms,
         )
-    _note_changes(sight, changed, in_force, state, now_ms)
+    _note_changes(sight, changed, in_force, state, mask, now_ms)
 
     quotes = np.zeros(len(rows), dtype=QUOTE_DTYPE)
     for name in (
@@ -552,9 +559,16 @@ def _lowered_by_position(sight: _Sight) -> np.ndarray:
 
 
 def _note_changes(
-    sight: _Sight, changed: np.ndarray, in_force: np.ndarray, state: np.ndarray, now_ms: int
+    sight: _Sight,
+    changed: np.ndarray,
+    in_force: np.ndarray,
+    state: np.ndarray,
+    mask: np.ndarray,
+    now_ms: int,
 ) -> None:
     listings, which = sight.listings, changed.nonzero()[0]
+    # Of a way back that takes several steps each is the pin's end, until one is not cut short.
+    returns = _returning(listings) & changed & ((mask & (1 << reasons.STEP)) != 0)
     if len(which):
         counts, price_ms = listings["changes"], listings["price_ms"]
         counts[which, 0] = np.minimum(counts[which, 0].astype(np.int64) + 1, 255)
@@ -566,6 +580,8 @@ def _note_changes(
     flags = listings["flags"]
     flags[settled] &= 255 - RELEASED
     flags &= 255 - PLANNED  # the one look that the plan foresaw
+    flags &= 255 - RETURNS
+    flags[returns] |= RETURNS
 
 
 def _note_basis(

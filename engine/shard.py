@@ -70,7 +70,7 @@ from kernels import reasons
 from kernels.limits import DUE_ROWS_MAX, ROWS_PER_DECISION_MAX
 from kernels.models import streamed
 
-ENGINE_VERSION = "11"
+ENGINE_VERSION = "12"
 """Changes whenever the same deltas may be decided otherwise than before."""
 
 FACTS = (CompetitorPriced, StockCounted, UnitsSold, CostChanged)

@@ -1,6 +1,7 @@
 """The documented Python surface works as its pages say."""
 
 import re
+import warnings
 from pathlib import Path
 from typing import get_args
 
@@ -15,11 +16,15 @@ from repricer import (
     CostChanged,
     FeesChanged,
     ListingChanged,
+    Overlooked,
+    PriceReported,
+    PublishingResumed,
     RejectedInput,
     RetailerAdded,
     Shard,
     UnitsSold,
     batch_of,
+    decide,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -154,3 +159,82 @@ def test_numbers_of_numpy_and_whole_floats_are_taken_as_they_are_meant() -> None
     assert isinstance(second, repricer.FactColumns)
     assert second.amount.tolist() == [900]
     assert second.observed_ms.tolist() == [5]
+
+
+def opened(listings: int = 1, price_minor: int = 1000) -> Shard:
+    """Return a shard with one retailer who is live, and some listings that are priced."""
+    shard = Shard()
+    told: list[AnyDelta] = [
+        RetailerAdded(retailer="acme", currency="EUR", mode="live", observed_ms=0)
+    ]
+    for n in range(1, listings + 1):
+        told.append(
+            ListingChanged(
+                **{**LISTING, "sku": f"A{n}"},
+                price_minor=price_minor,
+                cost_minor=600,
+                observed_ms=0,
+            )
+        )
+    decide(shard, told, 0)
+    return shard
+
+
+def sold(seq: int, units: int = 2, sku: str = "A1") -> UnitsSold:
+    return UnitsSold(
+        **{**LISTING, "sku": sku}, units=units, source="till", source_seq=seq, observed_ms=1_000
+    )
+
+
+def test_sales_that_are_not_counted_are_warned_of() -> None:
+    """One source for all listings, and the day as its number: of a day only the first counts."""
+    shard = opened(3)
+    with pytest.warns(Overlooked) as told:
+        decided = decide(shard, [sold(1, sku="A1"), sold(1, sku="A2"), sold(1, sku="A3")], 1_000)
+    assert [each.verdict for each in decided.exceptions] == ["duplicate", "duplicate"]
+    assert len(told) == 1
+    text = str(told[0].message)
+    assert text.startswith("2 of 3 deltas were not taken, the first a UnitsSold, duplicate: ")
+    assert "/source_seq" in text
+    assert told[0].filename == __file__
+
+
+def test_a_delta_that_is_refused_is_warned_of_by_name() -> None:
+    shard = opened()
+    with pytest.warns(Overlooked, match="1 of 2 deltas .* a CostChanged, unknown_listing"):
+        decide(
+            shard,
+            [
+                sold(1),
+                CostChanged(**{**LISTING, "sku": "B1"}, cost_minor=5, observed_ms=1_000),
+            ],
+            1_000,
+        )
+    with pytest.warns(Overlooked, match="a CostChanged, quarantined"):
+        decide(shard, [CostChanged(**LISTING, cost_minor=6, observed_ms=2_000)], 2_000)
+
+
+def test_what_changes_nothing_and_what_is_screened_is_not_warned_of() -> None:
+    shard = opened()
+    rival = {**LISTING, "rival": "bob", "source": "feed"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        decide(shard, [CompetitorPriced(**rival, price_minor=990, observed_ms=1_000)], 1_000)
+        same = CostChanged(**LISTING, cost_minor=600, observed_ms=0)
+        wild = CompetitorPriced(**rival, price_minor=20, observed_ms=2_000)
+        decided = decide(shard, [sold(1), same, wild], 2_000)
+    assert [each.verdict for each in decided.exceptions] == ["duplicate", "quarantined"]
+
+
+def test_a_halt_by_the_breaker_is_warned_of() -> None:
+    """Floors far above many prices: all of them would move at once, and none does."""
+    shard = opened(60)
+    told: list[AnyDelta] = [
+        PriceReported(**{**LISTING, "sku": f"A{n}"}, price_minor=400, observed_ms=400_000)
+        for n in range(1, 61)
+    ]
+    with pytest.warns(Overlooked, match="the breaker halted acme: .* until PublishingResumed"):
+        decide(shard, told, 400_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        decide(shard, [PublishingResumed(retailer="acme", observed_ms=400_001)], 400_001)
