@@ -17,7 +17,7 @@ from engine.deltas import (
     PriceUnpinned,
 )
 from engine.floors import floor_minor
-from engine.listing_table import NEVER
+from engine.listing_table import NEVER, RETURNS
 from engine.memory import Memory, Work
 from engine.microbatch import Position
 from kernels.limits import PRICE_MINOR_MAX
@@ -91,6 +91,7 @@ def unpin(memory: Memory, work: Work, position: Position, delta: PriceUnpinned) 
         raise Refused("rejected", "/sku: is not pinned; nothing to do", "conflict", listing=key)
     listing["approval_ms"] = delta.observed_ms
     listing["pinned_minor"], listing["pin_until_ms"] = 0, NEVER
+    listing["flags"] |= RETURNS
     work.touch_row(row, position)
     return Answer(listing=key, price_minor=int(listing["in_force_minor"]))
 

@@ -29,7 +29,7 @@ from engine.errors import PricingError, RejectedInput
 from engine.facts import COST_DOUBTED, COSTS_SHOCKED, FUTURE_MS_MAX, set_cost
 from engine.hourly import looked_at
 from engine.learnt import DAY_MS, RetailerLearning
-from engine.listing_table import BEHIND, KVI, RELEASED, REMOVED, ListingText
+from engine.listing_table import BEHIND, KVI, RELEASED, REMOVED, RETURNS, ListingText
 from engine.memory import Memory, Work
 from engine.microbatch import Position
 from engine.ranking import set_share
@@ -141,6 +141,7 @@ def change_listing(memory: Memory, work: Work, position: Position, delta: Listin
         work.changed.append(table.listings.take([row]).tobytes())
         return Answer("nothing changed", key)
     table.listings["listing_ms"][row] = delta.observed_ms
+    memory.learnt.beliefs.pop(retailer, None)  # what is told of them hangs on brand and category
     work.touch_row(row, position)
     tell(work, position, "listing", delta.retailer, listing_fields(memory, row), key)
     return Answer(listing=key)
@@ -211,6 +212,7 @@ def set_price_in_force(listing: np.void, price_minor: int, observed_ms: int) -> 
     """Take what the channel says about its price; the first such price is the status quo."""
     if price_minor != listing["in_force_minor"]:
         listing["approved_minor"] = 0  # The newest word counts, and the channel's is newer.
+        listing["flags"] &= 255 - RETURNS  # It is not the way back from a pin that leads from here.
     listing["in_force_minor"] = price_minor
     listing["price_ms"] = observed_ms
     if listing["status_quo_minor"] == 0:

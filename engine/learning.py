@@ -419,8 +419,9 @@ def _others(period: _Period) -> np.ndarray:
     such a row's sales count as history's do. Of history itself, before a row began to sell at
     prices of ours, nothing is asked: its end is where all of our moves begin.
     """
-    state, flags = period.listings["state"], period.learnt["flags"]
-    theirs = (state == State.PINNED) | (state == State.SHADOW) | period.positioned
+    listings, flags = period.listings, period.learnt["flags"]
+    pinned = listings["pinned_minor"] > 0  # whatever its state: a halt keeps the pin in force
+    theirs = pinned | (listings["state"] == State.SHADOW) | period.positioned
     apart = (np.abs(period.foreseen.price) >= ASKED_LOG) | period.seen.absent
     noted = (flags & OTHERS) != 0
     return np.asarray((theirs & ((flags & BEGUN) != 0)) | (noted & apart))
@@ -539,7 +540,7 @@ def decide_rows(
         told = learnt if said is None else informed_rows(learnt, place.filtered, said[0])
         clear(work.now_ms, held, listings, policy, place, now_log, learnt, told, clears)
     asked = learnt["anchor"].astype(np.float64) + learnt["dither"]
-    moves = (listings["in_force_minor"] > 0) & (listings["state"] != State.PINNED)
+    moves = (listings["in_force_minor"] > 0) & (listings["pinned_minor"] == 0)
     move = np.where(moves, asked - now_log, 0.0)
     late = np.flatnonzero(put_off(memory, held, int(listings["retailer"][0]), move, shifted))
     if len(late):
@@ -586,7 +587,7 @@ def _standing(listings: np.ndarray, learnt: np.ndarray, in_force: np.ndarray) ->
     """
     now_log = np.log(in_force / listings["status_quo_minor"].astype(np.float64))
     asked = learnt["anchor"].astype(np.float64) + learnt["dither"]
-    covered = (listings["state"] == State.PINNED) | ((listings["flags"] & RETURNS) != 0)
+    covered = (listings["pinned_minor"] > 0) | ((listings["flags"] & RETURNS) != 0)
     return np.where(covered & np.isfinite(asked), asked, now_log)
 
 

@@ -35,7 +35,8 @@ REMOVED, KVI, RELEASED, PLANNED, BEHIND, WAITS, RETURNS = 1, 2, 4, 8, 16, 32, 64
 """Bits of ``flags``. RELEASED: a person resumed after the breaker had held ``held_minor``. PLANNED:
 a person saw the row's next price in a plan and applied it. BEHIND: by revenue it is behind the
 share priced in real time. WAITS: facts changed it, and it is looked at at the next full hour.
-RETURNS: its pin has ended, and steps take its price back."""
+RETURNS: its pin has ended, and its price is on the way back, however long that is cut short
+or withheld."""
 
 REUSE_AFTER_MS = 86_400_000
 """How long a removed row stays a tombstone."""

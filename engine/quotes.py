@@ -405,6 +405,7 @@ def _pins(listings: np.ndarray, now_ms: int) -> np.ndarray:
     expired = (listings["pinned_minor"] > 0) & (listings["pin_until_ms"] <= now_ms)
     listings["pinned_minor"][expired] = 0
     listings["pin_until_ms"][expired] = NEVER
+    listings["flags"][expired] |= RETURNS
     return listings["pinned_minor"] > 0
 
 
@@ -446,13 +447,8 @@ def _exempt(
         bound = mask | memory.listings.quotes["reasons"][rows]
         by_rate &= ((bound & (1 << reasons.KVI)) != 0) | sight.positioned()[which]
         exempt |= by_rate
-    return np.asarray(exempt | _returning(listings))
-
-
-def _returning(listings: np.ndarray) -> np.ndarray:
-    """Return bool[rows], whose pin has ended by now: a person said when, so its end is his, too."""
-    was_pinned = (listings["state"] == _PINNED) & (listings["pinned_minor"] == 0)
-    return np.asarray(was_pinned | ((listings["flags"] & RETURNS) != 0))
+    # A person said when the pin ends, so the way back is his, too.
+    return np.asarray(exempt | ((listings["flags"] & RETURNS) != 0))
 
 
 def accepted_unit_cost(memory: Memory, rows: np.ndarray) -> np.ndarray:
@@ -567,8 +563,6 @@ def _note_changes(
     now_ms: int,
 ) -> None:
     listings, which = sight.listings, changed.nonzero()[0]
-    # Of a way back that takes several steps each is the pin's end, until one is not cut short.
-    returns = _returning(listings) & changed & ((mask & (1 << reasons.STEP)) != 0)
     if len(which):
         counts, price_ms = listings["changes"], listings["price_ms"]
         counts[which, 0] = np.minimum(counts[which, 0].astype(np.int64) + 1, 255)
@@ -580,8 +574,12 @@ def _note_changes(
     flags = listings["flags"]
     flags[settled] &= 255 - RELEASED
     flags &= 255 - PLANNED  # the one look that the plan foresaw
-    flags &= 255 - RETURNS
-    flags[returns] |= RETURNS
+    # A pin's way back ends with the price that we ask: nothing withholds it, or cuts it short.
+    on_its_way = (flags & RETURNS) != 0
+    if np.count_nonzero(on_its_way):
+        short = (mask & (1 << reasons.STEP | 1 << reasons.RATE)) != 0
+        theirs = (state == _PINNED) | (state == _SHADOW)
+        flags[on_its_way & (theirs | ((state == _LIVE) & ~short))] &= 255 - RETURNS
 
 
 def _note_basis(

@@ -1,6 +1,7 @@
 """A promotion that a person pins has an end that is his, too: no experiment, no alarm."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ from repricer import (
     PolicyChanged,
     PricePinned,
     PriceReported,
+    PriceUnpinned,
+    PublishingHalted,
+    PublishingResumed,
     RetailerAdded,
     Shard,
     UnitsSold,
@@ -19,7 +23,7 @@ from repricer import (
     key64,
 )
 
-DAY_MS = 86_400_000
+DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 LISTINGS, DAYS, ELASTICITY, LIFT = 30, 84, -2.0, 0.6
 SELLER = {"retailer": "shop", "channel": "web"}
 
@@ -129,6 +133,98 @@ def test_the_end_of_many_pins_is_no_alarm_and_leads_back(learning: bool) -> None
     assert (after[6][:40] == 720).all()  # a step of a fifth
     assert (after[7][:40] == 864).all()
     assert (after[-1][:40] > 0.95 * before[:40]).all()
+
+
+SKUS = [f"s{number}" for number in range(60)]
+
+
+def pinned(terms: dict[str, Any], price_minor: int = 500) -> Shard:
+    """Return a shard of sixty listings at 1,000, all pinned until the end of the first day."""
+    shard = Shard()
+    told: list[AnyDelta] = [
+        RetailerAdded(retailer="shop", currency="EUR", mode="live", observed_ms=0),
+        PolicyChanged(retailer="shop", scope="retailer", fields=terms, observed_ms=0),
+    ]
+    told += [
+        ListingChanged(**SELLER, sku=sku, price_minor=1000, cost_minor=400, observed_ms=0)
+        for sku in SKUS
+    ]
+    decide(shard, told, 0)
+    pins = [
+        PricePinned(**SELLER, sku=sku, price_minor=price_minor, until_ms=DAY_MS, observed_ms=60_000)
+        for sku in SKUS
+    ]
+    decide(shard, pins, 60_000)
+    return shard
+
+
+def prices(shard: Shard) -> set[int]:
+    """Return the prices in force."""
+    live = [shard.live(key64("shop", "web", sku)) for sku in SKUS]
+    return {each["in_force_minor"] if each else 0 for each in live}
+
+
+def hours(shard: Shard, first: int, last: int) -> list[set[int]]:
+    """Return the prices in force after each hour of the second day."""
+    found = []
+    for hour in range(first, last):
+        decide(shard, [], DAY_MS + hour * HOUR_MS)
+        found.append(prices(shard))
+    return found
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_way_back_that_waits_for_its_hour_is_no_alarm_either() -> None:
+    shard = pinned({"changes_per_hour_max": 1})
+    found = hours(shard, 0, 24)
+    assert found[0] == {600}
+    assert min(found[-1]) > 900
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_pin_that_a_person_lifts_leads_back_without_an_alarm() -> None:
+    shard = pinned({})
+    lifted = [PriceUnpinned(**SELLER, sku=sku, observed_ms=120_000) for sku in SKUS]
+    decide(shard, lifted, 120_000)
+    assert prices(shard) == {600}
+    assert min(hours(shard, 0, 12)[-1]) > 900
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_pin_that_ends_under_a_halt_leads_back_when_that_ends() -> None:
+    shard = pinned({})
+    decide(shard, [PublishingHalted(retailer="shop", observed_ms=120_000)], 120_000)
+    assert hours(shard, 0, 2)[-1] == {500}
+    resumed_ms = DAY_MS + 2 * HOUR_MS
+    decide(shard, [PublishingResumed(retailer="shop", observed_ms=resumed_ms)], resumed_ms)
+    assert prices(shard) == {600}
+    assert min(hours(shard, 3, 15)[-1]) > 900
+
+
+@pytest.mark.parametrize("withheld", ["halt", "manual"])
+def test_what_withholds_a_price_does_not_make_the_pins_ours(withheld: str) -> None:
+    """A decision falls due while the pin's price stays in force for another reason."""
+    terms = {"learning": True, "dither": 0.0, "holdout_share": 0.0, "decision_days": 1}
+    shard = pinned(terms | ({"approval": "manual"} if withheld == "manual" else {}))
+    if withheld == "halt":
+        decide(shard, [PublishingHalted(retailer="shop", observed_ms=120_000)], 120_000)
+    for day in range(1, 5):
+        decide(shard, [], day * DAY_MS)
+    assert prices(shard) == {500}
+    proposed = [shard.live(key64("shop", "web", sku)) for sku in SKUS]
+    assert min(each["proposed_minor"] if each else 0 for each in proposed) >= 600
+
+
+def test_a_price_that_the_channel_reports_is_no_step_of_the_way_back() -> None:
+    shard = pinned({})
+    decide(shard, [], DAY_MS)
+    assert prices(shard) == {600}
+    reported_ms = DAY_MS + 60_000
+    low = [
+        PriceReported(**SELLER, sku=sku, price_minor=100, observed_ms=reported_ms) for sku in SKUS
+    ]
+    with pytest.warns(Overlooked, match="the breaker halted shop"):
+        decide(shard, low, reported_ms)
 
 
 def test_a_pin_excuses_its_own_end_and_nothing_after_it() -> None:
