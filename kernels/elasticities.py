@@ -18,6 +18,9 @@ from kernels.hyperparameters import (
     MEAN,
     MEAN_SD,
     MEANS,
+    RETAILER_OFF_LOG,
+    RETAILER_OFF_SD,
+    RETAILER_OFFS,
     SCALE_STEPS,
     SHIFT_STEP,
     TAIL_LOG,
@@ -84,13 +87,26 @@ class Roots(NamedTuple):
         steps = np.round(SCALE_STEPS * np.log2(self.sd / ELASTICITY_SPREAD))
         return np.asarray(np.minimum(np.exp2(steps / SCALE_STEPS), 1.0))
 
-    def mean_log(self) -> np.ndarray:
-        """Return float64[categories, means], logarithms of what is thought of each mean."""
+    def mean_logs(self) -> np.ndarray:
+        """Return float64[offs, categories, means], logarithms of what is thought of each mean.
+
+        Given how far all of the retailer's categories together lie off what is known of categories,
+        by one of ``RETAILER_OFFS`` each. Of whose demand he is sure lies where he says.
+        """
         means, sd = MEANS * self.shift[:, None], mean_sd(self.sd)
-        log = -0.5 * np.square((means - self.mean[:, None]) / sd[:, None])
+        unsure = self.sd >= ELASTICITY_SPREAD
+        off = RETAILER_OFFS[:, None] * unsure
+        left = np.sqrt(np.square(sd) - np.square(RETAILER_OFF_SD * unsure))
+        log = -0.5 * np.square((means - (self.mean + off)[:, :, None]) / left[:, None])
         tail = TAIL_LOG * np.maximum(ELASTICITY_SPREAD / self.sd, 1.0)
         log = np.maximum(log, tail[:, None]) + np.where(FLAT_MEANS, FLAT_LOG, 0.0)
-        return np.asarray(log - np.log(np.exp(log).sum(axis=1, keepdims=True)))
+        return np.asarray(log - np.log(np.exp(log).sum(axis=2, keepdims=True)))
+
+
+def off_log() -> np.ndarray:
+    """Return float64[offs], logarithms of what is thought beforehand of ``RETAILER_OFFS``."""
+    log = np.maximum(-0.5 * np.square(RETAILER_OFFS / RETAILER_OFF_SD), RETAILER_OFF_LOG)
+    return np.asarray(log - np.log(np.exp(log).sum()))
 
 
 def mean_sd(sd: np.ndarray) -> np.ndarray:

@@ -32,6 +32,7 @@ from kernels.elasticities import (
     family_priors,
     normal_below,
     nothing_stated,
+    off_log,
 )
 from kernels.hyperparameters import (
     BIAS_MASS_MIN,
@@ -241,8 +242,8 @@ def fit(
 
     unknowing = summed(1.0, UNKNOWING)
     unknowing += _unknowing_logs(ordered, by_category, categories)[:, None]
-    mean_log = roots.mean_log() if rules is None else roots.mean_log() + rules
-    mean_log = mean_log[:, None, :]
+    ruled = np.zeros((categories, len(MEANS))) if rules is None else rules
+    mean_logs = roots.mean_logs()
     scores: dict[Config, float] = {}
     logs: dict[tuple[float, tuple[str, float]], np.ndarray] = {}
     for sigma in _sigmas(evidence):
@@ -252,11 +253,10 @@ def fit(
         by_bias[-1] = unknowing
         shaped = by_bias.reshape(BIAS_COLUMNS, categories, len(keys), len(MEANS))
         for index, key in enumerate(keys):
-            log = shaped[:, :, index, :].transpose(1, 0, 2) + mean_log
+            log = shaped[:, :, index, :].transpose(1, 0, 2) + ruled[:, None, :]
             logs[sigma, key] = log
             for bias_sd in BIAS_SDS:
-                joint = log + _bias_log(bias_sd, roots)
-                score = float(_log_sum(joint.reshape(categories, -1)).sum())
+                score = _by_others(log + _bias_log(bias_sd, roots), mean_logs)[0]
                 score -= 0.5 * float(np.square(np.log(key[1] / ELASTICITY_SPREAD) / SPREAD_SD_LOG))
                 scores[Config(sigma, key[1], key[0], bias_sd)] = score
     best = sorted(scores, key=lambda config: -scores[config])[:kept]
@@ -265,6 +265,7 @@ def fit(
     for config in best:
         joint = logs[config.sigma, (config.family, config.spread)]
         joint = joint + _bias_log(config.bias_sd, roots)
+        joint = joint + _by_others(joint, mean_logs)[1][:, None, :]
         top = joint.max(axis=(1, 2), keepdims=True)
         mass = np.exp(joint - top)
         parts.append(mass / mass.sum(axis=(1, 2), keepdims=True))
@@ -341,6 +342,30 @@ def posterior(
                 of = mixture(piece, *config.arguments(category[rows], len(piece.sales), prior))
                 total[rows] += weight * np.asarray(of)[: len(rows)]
     return np.asarray(total / np.maximum(total.sum(axis=1, keepdims=True), TINY))
+
+
+def _by_others(joint: np.ndarray, mean_logs: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return a configuration's log evidence, and what a category's others say of its mean.
+
+    Given how far all of a retailer's categories lie off, they are independent, so the prior of
+    each is the mixture over that, weighted by what the others say: none counts twice.
+
+    Args:
+        joint: float64[categories, biases and unknowing, means], without any prior of means.
+        mean_logs: float64[offs, categories, means], the logarithm of that, by off.
+
+    Returns float64[categories, means] as second, logarithms.
+    """
+    categories, _, means = joint.shape
+    by_mean = _log_sum(joint.transpose(0, 2, 1).reshape(categories * means, -1))
+    by_mean = by_mean.reshape(categories, means)
+    by_off = _log_sum((by_mean + mean_logs).reshape(-1, means)).reshape(-1, categories)
+    total = off_log() + by_off.sum(axis=1)
+    others = total[:, None] - by_off
+    weights = np.exp(others - others.max(axis=0))
+    weights /= weights.sum(axis=0)
+    prior = (weights[:, :, None] * np.exp(mean_logs)).sum(axis=0)
+    return float(_log_sum(total[None, :])[0]), np.log(prior)
 
 
 def _bias_log(bias_sd: float, roots: Roots) -> np.ndarray:

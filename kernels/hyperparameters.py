@@ -39,6 +39,18 @@ thought to be at a bias of a third, and cut its prices by as much."""
 MEAN, MEAN_SD = -2.6, 0.8
 """Of categories' means: 1,851 published estimates average -2.62."""
 
+RETAILER_OFFS = np.array([1.2, 0.6, 0.0, -0.6, -1.2, -1.8, -2.4, -3.0, -3.6])
+"""How far all categories of one retailer may lie off what is known of categories in general, who
+says nothing of theirs: whoever sells what everybody compares meets steep demand in all of them."""
+
+RETAILER_OFF_SD = 0.3
+"""Mostly hardly, for the published estimates are of all trades. Categories lie around it by what is
+left of ``MEAN_SD``."""
+
+RETAILER_OFF_LOG = -7.0
+"""No offset is thought less likely than this, in nats: once a retailer, where ``TAIL_LOG`` is once
+a category. With -5 a single category whose markups are alike was believed steep."""
+
 TAIL_LOG = -8.0
 """No mean on the grid is thought less likely than this, in nats: enough sales are believed. Who is
 surer of his mean than others asks for as much more of them."""
