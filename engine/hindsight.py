@@ -94,9 +94,10 @@ def look_back(
         left = sales[rows] - (period.regressors[rows] * slopes[at]).sum(axis=1)
         ahead = np.arange(1, HORIZONS + 1)
         place = (period.number - ahead) % HORIZONS
-        fresh = known[place][:, at] == (period.number - ahead)[:, None]
-        off = left - past[place][:, :, at]
-        missed[:, :, at] += np.where(fresh[:, None], np.square(off) / young[place][:, :, at], 0.0)
+        fresh = known[place[:, None], at] == (period.number - ahead)[:, None]
+        then = (place[:, None, None], np.arange(len(gains))[:, None], at)  # [HORIZONS, gains, n]
+        off = left - past[then]
+        missed[:, :, at] += np.where(fresh[:, None], np.square(off) / young[then], 0.0)
         told[:, at] += fresh
         median = np.exp(np.minimum(sales[rows] - usual[at] - off, SALES_LOG_MAX))
         share = np.where(fresh[:, None], 1.0 / (1.0 + median), 0.0)
@@ -109,7 +110,7 @@ def look_back(
         seen[at] += 1.0
         last[at] = period.number
         here = period.number % HORIZONS
-        past[here] = level
+        past[here][:, at] = level[:, at]
         young[here][:, at] = unripe(gains[:, None], seen[at])
         known[here, at] = np.where(seen[at] >= ROWS_MIN, period.number, -1)
     return _judged(missed, told, foreseen, sold, group, noise, slopes_gain)

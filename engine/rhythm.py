@@ -15,6 +15,10 @@ from kernels.hyperparameters import RHYTHM_RATIO, RHYTHM_WEEKS
 
 WEEK = 7
 
+CELLS_A_ROW = 100
+"""Groups are looked at apart where their periods are no more than so many a row of the table: an
+item a group and few rows would be looked for in gigabytes of nothing."""
+
 SEASON_MAX = 31
 """Longest rhythm that may be told: each of its periods is a slope of every item."""
 
@@ -72,7 +76,9 @@ def season_of(
     relative = np.log(units / size[at] + 0.5)
     relative -= (np.bincount(at, weights=relative, minlength=len(group)) / rows)[at]
     whole = _ratio(np.zeros(len(at), dtype=np.int64), 1, periods, count, relative)
-    apart = _ratio(group[at], groups, periods, count, relative)
+    apart = 0.0
+    if groups * count <= CELLS_A_ROW * len(at):
+        apart = _ratio(group[at], groups, periods, count, relative)
     return WEEK if max(whole, apart) > RHYTHM_RATIO else 1
 
 

@@ -24,6 +24,8 @@ HOW_TO_COUNT = (
 )
 """Counted from 1970 and not from the table's first date, so that a forecast's dates count alike."""
 
+AS_THEY_ARE = "if they are counted one by one indeed, say step=1"
+
 CALENDARS = {"years and weeks": (53, 52), "years and months": (12, 12)}
 """Numbers such as 202352 and 202412: the last part's largest, and the least that a year ends at."""
 
@@ -186,14 +188,16 @@ def _refuse_calendars(times: np.ndarray) -> None:
             raise RejectedInput(
                 "/times",
                 f"they look like {kind}: {turn} is followed by {times[turns[0] + 1]}",
-                f"{HOW_TO_COUNT}; if they are counted one by one indeed, say step=1",
+                f"{HOW_TO_COUNT}; {AS_THEY_ARE}",
             )
     year, month, day = times // 10_000, times // 100 % 100, times % 100
     dated = (
         (year >= 1900) & (year <= 2100) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
     )
     if dated.all() and len(np.unique(month)) > 1:
-        raise RejectedInput("/times", f"they look like dates, such as {times[0]}", HOW_TO_COUNT)
+        raise RejectedInput(
+            "/times", f"they look like dates, such as {times[0]}", f"{HOW_TO_COUNT}; {AS_THEY_ARE}"
+        )
 
 
 def positions_of(items: Sequence[str], at: dict[str, int], field: str = "items") -> np.ndarray:

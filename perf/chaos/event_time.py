@@ -38,7 +38,10 @@ class EventTime:
         self._settle()
 
     def _settle(self) -> None:
-        """Judge what can be judged by now; what is left at the end consumed what never was."""
+        """Judge what can be judged by now.
+
+        Whoever waits at the end consumed what is not in the lane, which ``Checker.finish`` judges.
+        """
         heard = self._offsets[-1] if self._offsets else -1
         while self._waiting and self._waiting[0].last_delta <= heard:
             self._judge(self._waiting.popleft())

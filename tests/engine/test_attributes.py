@@ -127,6 +127,15 @@ def test_a_brand_told_later_counts_at_the_next_decision() -> None:
     assert believed(world, "S102") < before - 0.7
 
 
+def test_in_shadow_a_brand_told_later_is_told_at_once() -> None:
+    world = shop()
+    lived(world, 30)
+    sku = next(each for each in SKUS if brand_of(each) == "Rossi")
+    before = believed(world, sku)
+    world.send(world.about(ListingChanged, sku, brand="Verdi"))
+    assert believed(world, sku) < before - 0.1
+
+
 @pytest.mark.parametrize("merged", [False, True])
 def test_a_checkpoint_holds_what_brands_say(merged: bool) -> None:
     world = shop()

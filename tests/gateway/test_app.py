@@ -180,6 +180,7 @@ async def test_a_compressed_body_is_not_unpacked() -> None:
         ("cursor=c2t1L-TE.", "cursor", "that we gave"),
         ("cursor=c2t1LTF", "cursor", "that we gave"),
         ("cursor=", "cursor", "none for the first page"),
+        ("cursor=Y2F0ZWdvcnkfanVpY2U", "cursor", "that we gave"),  # of the policies' list
         ("state=asleep", "state", "there are halted, held, "),
         ("fields=id,colour", "fields", "there are id, "),
         ("colour=red", "colour", "there are retailer, "),

@@ -16,7 +16,7 @@ from kernels import reasons
 from perf.chaos import clients, learning
 from perf.chaos.calendar import DAY_S, DAYS_AGO, Calendar, learning_calendar, machine_calendar
 from perf.chaos.checker import Checker
-from perf.chaos.clients import Producer
+from perf.chaos.clients import Producer, in_order
 from perf.chaos.learning import Compiled, Marks, counted, judge_learning, learning_in_words, lessons
 from perf.chaos.rules import RULES
 from persistence.memory_log import MemoryLogs
@@ -132,7 +132,7 @@ def test_a_market_is_learnt_tried_and_held_out(monkeypatch: pytest.MonkeyPatch) 
             now_ms = start_ms + day * DAY_MS + part * DAY_MS // 3
             live = {key: shard.live(key) for key in market.keys}
             prices = {key: each["in_force_minor"] for key, each in live.items() if each}
-            decided = decide(shard, market.advance(prices, now_ms), now_ms)
+            decided = decide(shard, in_order(market.advance(prices, now_ms)), now_ms)
             quoted |= int(np.bitwise_or.reduce(decided.quotes["reasons"], initial=0))
     assert shard.days_of_learning() == {"shop-0": 5}
     wanted = (reasons.LEARNT, reasons.DITHERED, reasons.HELD_OUT, reasons.TREATED)
