@@ -133,7 +133,7 @@ DAYS_PHASE = Patch(
     '            if name not in ("phase", "cursor"):\n'
     "                setattr(learning, name, value)\n",
 )
-MISSING = Patch("actors.artefacts", "if reasons.get(position) == MISSING:", "if False:")
+MISSING = Patch("actors.artefacts", "if reasons.get(position) == MISSING or", "if")
 HAD = Patch("engine.promotion", "if artefact.checksum not in missing]", "]")
 
 MUTANTS = (
