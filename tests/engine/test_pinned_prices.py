@@ -228,23 +228,10 @@ def test_a_price_that_the_channel_reports_is_no_step_of_the_way_back() -> None:
 
 
 def test_a_pin_excuses_its_own_end_and_nothing_after_it() -> None:
-    shard, skus = Shard(), [f"s{number}" for number in range(60)]
-    told: list[AnyDelta] = [
-        RetailerAdded(retailer="shop", currency="EUR", mode="live", observed_ms=0)
-    ]
-    told += [
-        ListingChanged(**SELLER, sku=sku, price_minor=1000, cost_minor=600, observed_ms=0)
-        for sku in skus
-    ]
-    decide(shard, told, 0)
-    pins = [
-        PricePinned(**SELLER, sku=sku, price_minor=900, until_ms=DAY_MS, observed_ms=1)
-        for sku in skus
-    ]
-    decide(shard, pins, 1)
+    shard = pinned({}, price_minor=900)
     decide(shard, [], DAY_MS)
     low = [
-        PriceReported(**SELLER, sku=sku, price_minor=700, observed_ms=2 * DAY_MS) for sku in skus
+        PriceReported(**SELLER, sku=sku, price_minor=700, observed_ms=2 * DAY_MS) for sku in SKUS
     ]
     with pytest.warns(Overlooked, match="the breaker halted shop"):
         decide(shard, low, 2 * DAY_MS)
