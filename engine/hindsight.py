@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from msgspec import Struct
 
+from engine.levels import followed
 from engine.slopes import by_group
 from engine.slow_sellers import Period
 from kernels.hyperparameters import GAINS, HORIZON_ROWS, SALES_LOG_MAX, SKEWS
@@ -104,9 +105,7 @@ def look_back(
         foreseen[:, :, at] += share * median
         sold[:, :, at] += share * np.exp(sales[rows] - usual[at])
         gap = np.where(seen[at] > 0, period.number - last[at], 1)
-        keep = (1.0 - gains)[:, None] ** np.minimum(gap, 400)
-        gain = np.maximum(1.0 - keep, 1.0 / (seen[at] + 1.0))
-        level[:, at] += gain * (left - level[:, at])
+        level[:, at] += followed(gains[:, None], seen[at], gap) * (left - level[:, at])
         seen[at] += 1.0
         last[at] = period.number
         here = period.number % HORIZONS

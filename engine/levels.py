@@ -18,6 +18,18 @@ NEVER = np.iinfo(np.int32).min
 """Stands for the last period of an item that was never seen."""
 
 
+def followed(steady: float | np.ndarray, seen: np.ndarray, gap: np.ndarray) -> np.ndarray:
+    """Return float64[..., n], the share of a surprise that a level takes over.
+
+    Args:
+        steady: its gain once it has seen many periods; [gains, 1] for several levels.
+        seen: float64[n], how many it has seen.
+        gap: [n], periods since the last one, 1 for the first.
+    """
+    keep = (1.0 - steady) ** np.minimum(gap, 400.0)
+    return np.asarray(np.maximum(1.0 - keep, 1.0 / (seen + 1.0)))
+
+
 class Levels:
     """Levels of items at each of ``GAINS``, and the sums of their surprises.
 
@@ -104,8 +116,7 @@ class Levels:
         sales = self.logs(at, units)
         gap = np.where(self._seen[at] > 0, number - self.last[at], 1).astype(np.float64)
         for index, steady in enumerate(GAINS):
-            keep = (1.0 - steady) ** np.minimum(gap, 400.0)
-            gain = np.maximum(1.0 - keep, 1.0 / (self._seen[at] + 1.0))
+            gain = followed(steady, self._seen[at], gap)
             moved = regressors - self.filtered[index, at]
             surprise = sales - self.level[index, at]
             self.level[index, at] += gain * surprise
