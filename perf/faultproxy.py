@@ -37,7 +37,7 @@ class Mode(Enum):
     DELAY = "delay"  # every frame waits ``delay_s``
     HALF_OPEN = "half_open"  # nothing moves and nothing is lost: it all arrives afterwards
     RESET = "reset"  # connections are reset, new ones at once
-    SLICE = "slice"  # everything arrives in small pieces, slowly
+    SLICE = "slice"  # everything arrives in pieces of ``slice_bytes``, slowly
     SWALLOW_ACK = "swallow_ack"  # appends reach the broker, their acknowledgements are lost
     SWALLOW_REQUEST = "swallow_request"  # appends are lost, all else passes
     HOLD_REQUEST = "hold_request"  # appends wait for another mode, and arrive late even if the
@@ -50,6 +50,7 @@ class FaultProxy:
 
     def __init__(self, *, frames: bool = True) -> None:
         self.delay_s = 0.5
+        self.slice_bytes = SLICE_BYTES
         self.appends_seen = 0
         self.acks_swallowed = 0
         self.requests_swallowed = 0
@@ -251,7 +252,7 @@ class FaultProxy:
             end = len(frame)
             if self._does(Mode.SLICE, connection):
                 self.harmed += place == 0
-                end = min(place + SLICE_BYTES, end)
+                end = min(place + self.slice_bytes, end)
             writer.write(frame[place:end])
             await writer.drain()
             place = end

@@ -34,6 +34,7 @@ from engine.errors import (
 )
 from persistence.kafka_appender import Dropped, KafkaAppender, drop_consumer
 from persistence.kafka_batches import FetchedBatches
+from persistence.kafka_portions import Portion
 from persistence.kafka_refusals import FAILURES, failure, refuse_code
 from persistence.ports import (
     Record,
@@ -66,7 +67,8 @@ PARTITION_FETCH_BYTES_MAX = MESSAGE_BYTES_MAX
 """How much of its partition a reader fetches at once: one record may be as big anyway.
 
 The library's mebibyte is less than a big microbatch of JSON, and a shard under a flood waits for
-about one fetch a decision: it would decide no more than one fetch brings.
+about one fetch a decision: it would decide no more than one fetch brings. Who cannot take so much
+in time asks for less (``persistence.kafka_portions``).
 """
 
 UNKNOWN_AGAIN_MS = 500
@@ -229,6 +231,7 @@ class KafkaLog:
         self._connecting = asyncio.Lock()
         self._drops = 0  # how often the consumer was forgotten, or one that was still to come
         self._fetched = FetchedBatches(self._place)
+        self._portion = Portion(PARTITION_FETCH_BYTES_MAX)
         self._after: int | None = None  # the last offset read, if the consumer goes on behind it
         self._heard_at = 0.0  # when the broker last proved that it answers
         self._stood_since: float | None = None  # since when the log goes on and we do not
@@ -332,6 +335,7 @@ class KafkaLog:
             except BaseException:
                 self._dropped.add(drop_consumer(consumer))
                 raise
+            self._portion.steer(consumer)
             consumer.assign([self._place])
             # Without a position it would look for a committed one; the first read has ours.
             consumer.seek(self._place, 0)

@@ -171,6 +171,7 @@ class Consumer:
 
     def __init__(self, **_: Any) -> None:
         self.begun, self.may_start = asyncio.Event(), asyncio.Event()
+        self._client, self._fetcher = SimpleNamespace(send=None), SimpleNamespace()
         self.stopped = False
         self.made.append(self)
 

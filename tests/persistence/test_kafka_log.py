@@ -242,6 +242,24 @@ async def test_one_fetch_brings_more_than_a_big_microbatch(truth: Log) -> None:
     assert len(await truth.read(-1, limit=99, wait_ms=5_000)) == 5
 
 
+async def test_who_cannot_take_a_whole_fetch_in_time_reads_on_in_smaller_ones(
+    log: Log, truth: Log, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Followers on a crowded machine asked for the same four mebibytes again and again, for ever.
+
+    All together takes twice as long as a request has here, on the fastest of machines.
+    """
+    values = [bytes([number]) * 32_768 for number in range(24)]
+    appender = await truth.appender()
+    for value in values:  # one at a time: a batch each
+        await appender.append(value)
+    await appender.close()
+    monkeypatch.setattr(proxy, "slice_bytes", 1_024)
+    with proxy.during(Mode.SLICE):
+        read = await read_until(log, -1, len(values) - 1)
+    assert [record.value for record in read] == values
+
+
 async def test_reading_goes_on_after_a_cut(log: Log, truth: Log, proxy: FaultProxy) -> None:
     """aiokafka's consumers have been known to fall silent after a cut: ours are watched."""
     appender = await truth.appender()
