@@ -9,6 +9,7 @@ The first attempt is a whole microbatch, since most owners die of something else
 next reaches less far, so that deaths close in on the record that kills.
 """
 
+from collections.abc import Set
 from typing import Final
 
 COMMAND, DELTA = 0, 1
@@ -47,12 +48,15 @@ class Attempts:
             if any(last > passed[lane] for lane, _, last in reach)
         }
 
-    def deaths(self, place: Place, passed: Place, *, survivor: bytes) -> int:
+    def deaths(
+        self, place: Place, passed: Place, *, survivor: bytes, pardoned: Set[bytes] = frozenset()
+    ) -> int:
         """Return how many owners but this one fell on just what leads from ``passed`` to ``place``.
 
-        Two never fall on the same microbatch of several records: the second reaches less far.
+        Two never fall on the same microbatch of several records: the second reaches less far. The
+        ``pardoned`` were ended by their supervisor for a silence that may have been no hang.
         """
-        return len(self._owners.get(_reach(place, passed), set()) - {survivor})
+        return len(self._owners.get(_reach(place, passed), set()) - {survivor} - pardoned)
 
     def records_max(self, *, survivor: bytes) -> int | None:
         """Return how many records the next attempt may hold, ``None`` for a whole microbatch."""

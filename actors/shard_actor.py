@@ -7,7 +7,7 @@ seal, replay the rest, live.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -49,7 +49,10 @@ FOLLOWED_MS_LONG = 500
 """A start that followed the log for longer takes a checkpoint as soon as it is live."""
 
 DEATHS_BEFORE_SKIP = 2
-"""When so many cautious owners fell on one record, tried alone, it is skipped."""
+"""When so many cautious owners fell on one record, tried alone, it is skipped.
+
+Those do not count whom the supervisor ended for a silence that may have been no hang.
+"""
 
 DEATHS_BEFORE_STOP = 10
 """On so many, skipping did not help: the shard stops."""
@@ -99,6 +102,7 @@ class ShardActor:
         owner: bytes,
         standby: bool = False,
         cautious: bool = False,
+        pardoned: Iterable[bytes] = (),
         warmed: Callable[[], None] = lambda: None,
         artefacts: Artefacts | None = None,
         lacking: Callable[[], Awaitable[str | None]] | None = None,
@@ -122,6 +126,7 @@ class ShardActor:
         if not standby:
             self._seal_wanted.set()
         self._cautious = cautious
+        self._pardoned = set(pardoned)  # whom their supervisor ended, perhaps for no hang at all
         self._artefacts = artefacts  # None: whatever a promotion names is missing
         self._warmed = warmed  # told when all is there that will stay
         self._lacking = lacking  # fetches a checkpoint from elsewhere, None: there is nowhere
@@ -193,8 +198,9 @@ class ShardActor:
         LOGGER.info("shard %d: %s, after %d ms %s", self._shard_number, phase, took_ms, self.phase)
         self.phase = phase
 
-    async def take_over(self) -> None:
-        """Let a standby seal."""
+    async def take_over(self, pardoned: Iterable[bytes] = ()) -> None:
+        """Let a standby seal; it was not told at its start who was ended since."""
+        self._pardoned |= set(pardoned)
         self._seal_wanted.set()
 
     async def step(self) -> int:
@@ -581,7 +587,9 @@ class ShardActor:
         """
         assert self._reign is not None
         place = (batch.last_command, batch.last_delta)
-        deaths = self._attempts.deaths(place, self._passed, survivor=self._owner)
+        deaths = self._attempts.deaths(
+            place, self._passed, survivor=self._owner, pardoned=self._pardoned
+        )
         is_empty = place == self._passed
         if deaths >= (DEATHS_BEFORE_SKIP if is_empty else DEATHS_BEFORE_STOP):
             raise MurderousBatch(

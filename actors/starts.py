@@ -15,6 +15,7 @@ class Start(Struct, frozen=True, kw_only=True):
     owner: bytes  # 16 bytes, the owner's id in the log
     standby: bool = False
     cautious: bool = False
+    pardoned: tuple[bytes, ...] = ()  # owners whose deaths are held against no record (0121)
 
     @property
     def name(self) -> str:

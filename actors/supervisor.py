@@ -8,7 +8,7 @@ by killing everybody.
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Protocol, final
 
 from msgspec import Struct
@@ -53,7 +53,13 @@ class Launcher(Protocol):
         """Return how long it waited for a processor since this was last asked."""
         ...
 
-    async def take_over(self, launched: Launched) -> None: ...
+    async def take_over(self, launched: Launched, pardoned: Sequence[bytes]) -> None:
+        """Tell a standby to seal, and whose deaths are held against no record.
+
+        Raises:
+            FailedDependency: it does not answer.
+        """
+        ...
 
     def kill(self, launched: Launched) -> None:
         """Send SIGKILL; a process already gone is no error."""
@@ -171,7 +177,12 @@ class Supervisor:
                 for record in await log.read(reader.offset, limit=500, wait_ms=1000):
                     accepted = reader.accept(record)
                     if accepted is not None:
-                        self.watch.marked(shard, accepted.stamp.owner, self._now_ms())
+                        self.watch.marked(
+                            shard,
+                            accepted.stamp.owner,
+                            self._now_ms(),
+                            trying=accepted.trying is not None,
+                        )
             except FailedDependency:
                 await asyncio.sleep(0.2)
             except LogFault as fault:
@@ -317,7 +328,8 @@ class Supervisor:
 
     async def _take_over(self, launched: Launched) -> None:
         try:
-            await self._launcher.take_over(launched)
+            pardoned = self.watch.places[launched.start.shard].pardoned
+            await self._launcher.take_over(launched, tuple(pardoned))
         except FailedDependency as error:
             self._alarm(Alarm("take_over_failed", launched.start.shard, str(error)))
             self._launcher.kill(launched)

@@ -28,8 +28,21 @@ RECOVERY_MS: Final = 8_000
 STARVED_MS_MAX: Final = 20_000
 """An owner who has waited for a processor this long without a mark in between is excused no more.
 
-An endless loop on a crowded machine waits for its turn, too.
+An endless loop on a crowded machine waits for its turn, too. Who is given more patience is excused
+for so many times longer, and with the most of it for ever: see ``PATIENCE``.
 """
+
+PATIENCE: Final = (1, 4, 16)
+"""How many times longer than others one may be silent who tries what others were ended on for their
+silence: after one of them, after two, after more.
+
+A microbatch that takes longer than a silence may last would end every owner that meets it, and be
+skipped for murder. With the most patience it has 32 s of a processor, which no honest one needs,
+and only who is silent for all of that has fallen on what he tried. A first hang is found as before.
+"""
+
+PARDONED_MAX: Final = 64
+"""So many owners at most are remembered as ended for what may have been no hang."""
 
 START_STARVED_MS_MAX: Final = 90_000
 """As long at most is a start excused that shows no progress: warming takes seconds of a processor,
@@ -127,6 +140,9 @@ class Place(Struct):
     not_before_ms: int = 0
     standby_not_before_ms: int = 0
     cautious: bool = False
+    trying: bool = False  # whether the last record is an attempt that its owner announced
+    hangs: int = 0  # owners ended for their silence since one was healthy
+    pardoned: list[bytes] = field(default_factory=list)  # of them, who may not have hung
     stopped: str = ""
     ends: list[str] = field(default_factory=list)
 
@@ -158,6 +174,7 @@ class Watch:
         """Take charge of a process that an earlier supervisor started."""
         place = self.places[launched.start.shard]
         place.next_number = max(place.next_number, launched.start.number + 1)
+        place.pardoned += [name for name in launched.start.pardoned if name not in place.pardoned]
         life = Life(launched.start, phase, launched)
         if launched.start.standby and phase != "live":
             place.standby = life
@@ -195,9 +212,10 @@ class Watch:
         life.progress = progress
         life.phase = said
 
-    def marked(self, shard: int, owner: bytes, now_ms: int) -> None:
-        """Note an accepted mark of whoever reigns now."""
+    def marked(self, shard: int, owner: bytes, now_ms: int, *, trying: bool = False) -> None:
+        """Note an accepted record of whoever reigns now, and whether it announces an attempt."""
         place = self.places[shard]
+        place.trying = trying
         place.silence_ms = 0.0
         place.grace_ms = 0.0
         place.starved_ms = 0.0
@@ -246,7 +264,7 @@ class Watch:
             if silent.get(place.shard, False):
                 name = place.owner.start.name if place.owner is not None else ""
                 waited = min((starved or {}).get(name, 0.0), credit)
-                waited = min(waited, max(STARVED_MS_MAX - place.starved_ms, 0.0))
+                waited = min(waited, max(_excused_ms_max(place) - place.starved_ms, 0.0))
                 place.starved_ms += waited
                 spared = min(place.grace_ms, credit - waited)
                 place.grace_ms -= spared
@@ -304,8 +322,10 @@ class Watch:
         owner = place.owner
         if owner is None or owner.live_since_ms is None:
             return
+        if place.trying:
+            return  # it may be silent, and is given its time
         if now_ms - owner.live_since_ms >= HEALTHY_MS:
-            place.deaths = place.thwarted = 0
+            place.deaths = place.thwarted = place.hangs = 0
             place.cautious = False
 
     def _replace_hung(self, place: Place, now_ms: int) -> list[Action]:
@@ -315,13 +335,20 @@ class Watch:
                 continue
             if life.phase == "starting" and life.patience_ms >= self._settings.start_ms:
                 why = f"no progress for {self._settings.start_ms} ms while starting"
-            elif life.phase == "live" and place.silence_ms >= self._settings.silence_ms:
+            elif life.phase == "live" and self._is_hung(place):
                 why = f"no mark for {place.silence_ms:.0f} ms of proven time"
+                if _patience(place) < PATIENCE[-1]:
+                    place.pardoned.append(life.start.owner)
+                    del place.pardoned[:-PARDONED_MAX]
+                place.hangs += 1
             else:
                 continue
             actions.append(Kill(life.start.name, why))
             self._ended(life.start.name, None, why, now_ms)
         return actions
+
+    def _is_hung(self, place: Place) -> bool:
+        return place.silence_ms >= self._settings.silence_ms * _patience(place)
 
     def _promote(self, place: Place) -> list[Action]:
         if place.owner is not None or place.standby is None or place.stopped:
@@ -357,6 +384,7 @@ class Watch:
             standby=standby,
             # A standby takes over when somebody died, and mostly nobody will know why.
             cautious=place.cautious or standby,
+            pardoned=tuple(place.pardoned),
         )
         place.next_number += 1
         if standby:
@@ -382,6 +410,7 @@ class Watch:
             return
         place.owner = None
         place.silence_ms = 0.0
+        place.trying = False
         if end == "drained":
             return
         if end in THWARTED:
@@ -407,6 +436,23 @@ class Watch:
 def _backoff_ms(ends: int) -> int:
     """Return how long to wait after so many ends in a row: the first is answered at once."""
     return 0 if ends == 1 else BACKOFF_FIRST_MS * 2 ** min(ends - 2, 20)
+
+
+def _patience(place: Place) -> int:
+    """Return how many times longer than others a shard's owner may be silent now."""
+    if not place.trying:
+        return PATIENCE[0]
+    return PATIENCE[min(max(place.hangs - 1, 0), len(PATIENCE) - 1)]
+
+
+def _excused_ms_max(place: Place) -> float:
+    """Return for how long waiting for a processor is taken off an owner's silence.
+
+    With the most patience nothing but a processor of his own proves that he hangs: of his death a
+    record may be skipped.
+    """
+    patience = _patience(place)
+    return float("inf") if patience == PATIENCE[-1] else float(STARVED_MS_MAX * patience)
 
 
 def _unheard_ms(place: Place, life: Life) -> float:

@@ -319,6 +319,7 @@ async def make_owner(settings: Settings, start: Start, logs: Logs) -> ShardActor
         owner=start.owner,
         standby=start.standby,
         cautious=start.cautious,
+        pardoned=start.pardoned,
         warmed=settle,
         artefacts=Artefacts(make_blobs(settings)),
         lacking=partial(fetch_checkpoint, settings, start.shard, lacking=True),

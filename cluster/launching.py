@@ -9,6 +9,7 @@ import contextlib
 import os
 import secrets
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -101,9 +102,10 @@ class RayLauncher:
         if name is not None:
             self._names[launched.start.name] = name
 
-    async def take_over(self, launched: Launched) -> None:
+    async def take_over(self, launched: Launched, pardoned: Sequence[bytes]) -> None:
         """Tell a standby to seal."""
-        await self._control.act(launched.address, "take-over")
+        told = {"pardoned": [owner.hex() for owner in pardoned]}
+        await self._control.act(launched.address, "take-over", told)
 
     def kill(self, launched: Launched) -> None:
         """Send SIGKILL to the very process."""

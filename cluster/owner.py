@@ -210,8 +210,9 @@ class OwnerProcess:
         actor = await make_owner(self._settings, self._start, logs)
         draining = asyncio.Event()
 
-        async def take_over(_: Mapping[str, Any]) -> dict[str, Any]:
-            await actor.take_over()
+        async def take_over(arguments: Mapping[str, Any]) -> dict[str, Any]:
+            told = msgspec.convert(arguments.get("pardoned", ()), tuple[str, ...])
+            await actor.take_over(map(bytes.fromhex, told))
             return {"phase": actor.phase}
 
         async def checkpoint(_: Mapping[str, Any]) -> dict[str, Any]:

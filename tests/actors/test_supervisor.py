@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 import pytest
@@ -88,6 +88,93 @@ def test_two_seconds_of_proven_silence_replace_an_owner() -> None:
     assert kill.name == launched.start.name
     assert isinstance(launch, Launch)
     assert launch.start.cautious, "whatever hung it may stand in the log"
+
+
+def ended_for_silence(
+    watch: Watch, trying: list[bool], waits: float = 0.0
+) -> tuple[list[Start], list[int]]:
+    """Let owners be silent from their last record on, one after the other.
+
+    Returns all that were started, one more than were ended, and how long each of these was silent.
+
+    Args:
+        trying: of each, whether that record announces an attempt.
+        waits: for which share of the time they wait for a processor.
+    """
+    starts, silences = [bring_up(watch).start], []
+    for number, tries in enumerate(trying):
+        start, now_ms = starts[-1], 40_000 * number  # longer than any back-off
+        watch.launched(Launched(start=start, pid=1, address=""))
+        watch.marked(0, start.owner, now_ms, trying=tries)
+        actions: list[Action] = []
+        silent_ms = 0
+        while not only(actions, Kill):
+            silent_ms += CANARY_MS
+            watch.proven(CANARY_MS, {0: True}, {start.name: waits * CANARY_MS})
+            actions = watch.plan(now_ms)
+        silences.append(silent_ms)
+        (launch,) = only(actions, Launch) or only(watch.plan(now_ms + 40_000), Launch)
+        assert isinstance(launch, Launch)
+        starts.append(launch.start)
+    return starts, silences
+
+
+def test_who_tries_what_others_were_ended_on_is_given_more_time() -> None:
+    """A microbatch that takes longer than a silence may last would end every owner it meets."""
+    starts, silences = ended_for_silence(make_watch(), [False, True, True, True, True])
+    assert silences == [2_000, 2_000, 8_000, 32_000, 32_000]
+    names = [start.owner for start in starts]
+    assert (
+        [list(start.pardoned) for start in starts]
+        == [
+            [],
+            names[:1],
+            names[:2],
+            names[:3],
+            names[:3],  # the last two had all the time they needed
+            names[:3],
+        ]
+    )
+
+
+def test_patience_is_for_what_is_tried() -> None:
+    """Whoever falls silent elsewhere hangs, whatever became of those before."""
+    _, silences = ended_for_silence(make_watch(), [False, False, True, False, False])
+    assert silences == [2_000, 2_000, 8_000, 2_000, 2_000]
+
+
+def test_the_most_patience_is_patience_with_a_crowded_machine_too() -> None:
+    """Of such an end a record may be skipped, so nothing but a processor of its own proves it."""
+    waits = 31 / 32
+    _, silences = ended_for_silence(make_watch(), [True] * 4, waits)
+    # 20 s of waiting are excused as ever, then 80 s, then all that it waits.
+    assert silences[:2] == [22_000, 22_000]
+    assert silences[2] == 88_000
+    assert silences[3] == 32_000 * 32
+
+
+def test_a_long_try_is_no_health() -> None:
+    """An owner who has tried one thing for a minute has not shown that the next will pass it."""
+    watch = make_watch()
+    (place,) = watch.places.values()
+    place.hangs, place.cautious = 3, True
+    launched = bring_up(watch)
+    watch.marked(0, launched.start.owner, 0, trying=True)
+    watch.plan(10**6)
+    assert (place.hangs, place.cautious) == (3, True)
+    watch.marked(0, launched.start.owner, 10**6)
+    watch.plan(2 * 10**6)
+    assert (place.hangs, place.cautious) == (0, False)
+
+
+def test_a_supervisor_that_begins_anew_knows_whom_its_owners_were_told_to_pardon() -> None:
+    watch = make_watch()
+    start = Start(shard=0, number=4, owner=bytes(16), cautious=True, pardoned=(b"a" * 16,))
+    watch.adopt(Launched(start=start, pid=1, address=""), "live", 0)
+    watch.died(start.name, None, "SIGKILL", 0)
+    (launch,) = only(watch.plan(0), Launch)
+    assert isinstance(launch, Launch)
+    assert launch.start.pardoned == (b"a" * 16,)
 
 
 def test_nobody_is_replaced_while_canaries_are_not_acknowledged() -> None:
@@ -589,7 +676,7 @@ class Hands:
     def starved_ms(self, launched: Launched) -> float:
         return self.waited_ms
 
-    async def take_over(self, launched: Launched) -> None:
+    async def take_over(self, launched: Launched, pardoned: Sequence[bytes]) -> None:
         raise AssertionError("there is no standby here")
 
     def kill(self, launched: Launched) -> None:
