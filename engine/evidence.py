@@ -1,5 +1,7 @@
 """From what rows have learnt to evidence on elasticities, and a retailer's table fitted to it."""
 
+from typing import NamedTuple
+
 import numpy as np
 from msgspec import Struct
 
@@ -31,6 +33,7 @@ from kernels.hyperparameters import (
     PILED_LOG,
     PILED_MOST,
     PILED_SHARE,
+    POOLED_ROWS,
     ROUNDED_STEPS,
     ROWS_A_CATEGORY,
     ROWS_FITTED,
@@ -191,39 +194,67 @@ def hidden_of(
     return hidden_variance(mean, held.tested[category], said.error, sd)
 
 
+class _Told(NamedTuple):
+    """What a fit is told: some rows of each category, and what is said of them."""
+
+    rows: np.ndarray
+    learnt: np.ndarray  # copies
+    category: np.ndarray
+    markup: np.ndarray
+    said: Stated
+    own: tuple[np.ndarray, np.ndarray]
+    few: np.ndarray  # positions among the rows: by these configurations are told apart
+    roots: Roots  # of all rows
+    rules: np.ndarray
+    kept: int
+
+    def evidence(self, held: RetailerLearning) -> Evidence:
+        """Return what the rows say, by the curvature and the pull of rivals that are held."""
+        return evidence_of(held, self.learnt, self.markup, self.said, self.own)
+
+    def fitted(self, evidence: Evidence, by_others: np.ndarray | None) -> Table:
+        """Return a table fitted to the few."""
+        part = Evidence(*(column[self.few] for column in evidence))
+        count = len(self.roots.mean)
+        category = self.category[self.few]
+        return fit(part, category, count, self.kept, self.roots, self.rules, by_others)
+
+
+def is_fitted_by_steps(mine: np.ndarray) -> bool:
+    """Return whether a retailer's fit takes more than the microbatch that finds it due."""
+    return len(mine) > POOLED_ROWS
+
+
+def draft(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> None:
+    """Do the first half of a fit; the next :func:`refit` goes on from there."""
+    told = _told(memory, held, mine)
+    held.draft = told.fitted(told.evidence(held), None)
+
+
 def refit(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> None:
     """Choose anew how a retailer's catalogue is thought to have come about."""
-    listings = memory.listings.listings.take(mine)
-    learnt = memory.learnt.rows.take(mine)
-    category = categories_of(memory, held, listings)
-    take_form(held, learnt, category)
-    count = len(held.categories)
-    markup = markups(memory, listings)
-    held.history_trusted = _history_sound(held, learnt)
-    held.piled_log = _piled(markup, category)
-    roots = roots_of(memory, listings, category, count)
-    said = stated_of(memory.groups.policy.take(listings["group"]))
-    found = np.where(said.error == 0.0, markup, np.nan)
-    held.ruled = _rules_of_thumb(found, category, held.piled_log)
-    own = own_word(said, roots, category)
-    rules = _said_by_rules(markup, _is_ruled(held, markup, said), category, roots)
-    few = _some(category, count)
-    kept = min(max(CONFIGS, CONFIG_ROWS // len(mine)), CONFIGS_MOST)
+    told = _told(memory, held, mine)
+    learnt, category, roots = told.learnt, told.category, told.roots
     held.effects, factor, by_others = NO_EFFECTS, None, None
     for turn in range(2):
-        evidence = evidence_of(held, learnt, markup, said, own)
-        part = Evidence(*(column[few] for column in evidence))
-        held.table = fit(part, category[few], count, kept, roots, rules, by_others)
-        blind = evidence._replace(slope=own[0], moment=own[1])
+        evidence = told.evidence(held)
+        # What he says of his categories may have changed since it was drafted.
+        if turn == 0 and held.draft is not None and _alike(held.draft.roots, roots):
+            held.table = held.draft
+        else:
+            held.table = told.fitted(evidence, by_others)
+        blind = evidence._replace(slope=told.own[0], moment=told.own[1])
         mean, variance = moments(posterior(held.table, blind, category, factor))
         curvature, rival, covariance = pooled(sums_of(held, learnt), mean, variance)
         held.curvature, held.rival = curvature, rival
         held.curvature_sd = float(np.sqrt(covariance[0, 0]))
         if turn == 0:
-            told = _effects_of(memory, held.table, part, mine[few], category[few])
-            held.effects, by_others = told
-            factor = factors_of(memory, held.effects, mine)
+            part = Evidence(*(column[told.few] for column in evidence))
+            of = told.rows[told.few], category[told.few]
+            held.effects, by_others = _effects_of(memory, held.table, part, *of)
+            factor = factors_of(memory, held.effects, told.rows)
     assert held.table is not None
+    held.draft = None
     parts, means = held.table.parts[0].sum(axis=1), MEANS * roots.shift[:, None]
     centre = (parts * means).sum(axis=1)
     square = (parts * np.square(means)).sum(axis=1)
@@ -232,6 +263,56 @@ def refit(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> None:
     held.fits += 1
     later = held.fits > len(FIT_DAYS)
     held.fit_day = held.day + (FIT_DAYS_LATER if later else FIT_DAYS[held.fits - 1])
+
+
+def _told(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> _Told:
+    """Return what a fit is told, and hold what prices say by themselves.
+
+    Of a large retailer some rows are asked, so that a fit takes no longer than others' do.
+
+    Args:
+        mine: all rows of the retailer.
+    """
+    category = numbered(memory, held, memory.listings.listings["group"][mine])
+    count = len(held.categories)
+    roots = _roots_of(memory, held, mine, count)
+    held.history_trusted = _history_sound(held, memory.learnt.rows, mine)
+    rows = mine
+    if is_fitted_by_steps(mine):
+        at = _some(category, count, POOLED_ROWS)
+        rows, category = mine[at], category[at]
+    listings = memory.listings.listings.take(rows)
+    learnt = memory.learnt.rows.take(rows)
+    take_form(held, learnt, category)
+    markup = markups(memory, listings)
+    held.piled_log = _piled(markup, category)
+    said = stated_of(memory.groups.policy.take(listings["group"]))
+    found = np.where(said.error == 0.0, markup, np.nan)
+    held.ruled = _rules_of_thumb(found, category, held.piled_log)
+    return _Told(
+        rows=rows,
+        learnt=learnt,
+        category=category,
+        markup=markup,
+        said=said,
+        own=own_word(said, roots, category),
+        few=_some(category, count, ROWS_FITTED, ROWS_A_CATEGORY),
+        roots=roots,
+        rules=_said_by_rules(markup, _is_ruled(held, markup, said), category, roots),
+        kept=min(max(CONFIGS, CONFIG_ROWS // len(mine)), CONFIGS_MOST),
+    )
+
+
+def _roots_of(memory: Memory, held: RetailerLearning, mine: np.ndarray, count: int) -> Roots:
+    """Return what is said of the first ``count`` categories of a retailer."""
+    groups, sizes = np.unique(memory.listings.listings["group"][mine], return_counts=True)
+    category = numbered(memory, held, groups)
+    known = category < count
+    return roots_of(memory, groups[known], sizes[known], category[known], count)
+
+
+def _alike(one: Roots, other: Roots) -> bool:
+    return all(np.array_equal(of, its) for of, its in zip(one, other, strict=True))
 
 
 def _effects_of(
@@ -259,13 +340,8 @@ def restated(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> bool:
     """Return whether a retailer says something else of his categories than his table was told."""
     if held.table is None:
         return False
-    listings = memory.listings.listings.take(mine)
-    category = categories_of(memory, held, listings)
-    known = category < len(held.table.roots.mean)
-    now = roots_of(memory, listings[known], category[known], len(held.table.roots.mean))
-    return any(
-        not np.array_equal(one, other) for one, other in zip(now, held.table.roots, strict=True)
-    )
+    now = _roots_of(memory, held, mine, len(held.table.roots.mean))
+    return not _alike(now, held.table.roots)
 
 
 def followed(sums: np.ndarray) -> float:
@@ -280,9 +356,10 @@ def followed(sums: np.ndarray) -> float:
     return float(np.clip(slope, 0.0, 1.0))
 
 
-def _some(category: np.ndarray, count: int) -> np.ndarray:
-    """Return rows to fit, evenly taken from each category, ascending."""
-    each = max(min(ROWS_A_CATEGORY, ROWS_FITTED // max(count, 1)), 1)
+def _some(category: np.ndarray, count: int, most: int, each_most: int | None = None) -> np.ndarray:
+    """Return positions of ``most`` rows or so, evenly taken from each category, ascending."""
+    each = max(most // max(count, 1), 1)
+    each = each if each_most is None else min(each, each_most)
     order = np.argsort(category, kind="stable")
     starts = np.searchsorted(category[order], np.arange(count))
     sizes = np.diff(np.append(starts, len(order)))
@@ -294,12 +371,16 @@ def _some(category: np.ndarray, count: int) -> np.ndarray:
     return np.sort(np.concatenate(taken))
 
 
-def _history_sound(held: RetailerLearning, learnt: np.ndarray) -> bool:
-    """Return whether history's prices may be learnt from: the lead test, and that of Hausman."""
+def _history_sound(held: RetailerLearning, learnt: np.ndarray, mine: np.ndarray) -> bool:
+    """Return whether history's prices may be learnt from: the lead test, and that of Hausman.
+
+    Args:
+        learnt: of all rows of the shard.
+    """
     if abs(lead_score(held.lead)) > ALARM_SD:
         return False
     columns = SUMS.index("xx"), SUMS.index("bx")
-    own, before = (learnt[of].astype(np.float64)[:, columns] for of in ("own", "history"))
+    own, before = (learnt[of][mine][:, columns].astype(np.float64) for of in ("own", "history"))
     apart = float(hausman(own, before, np.zeros(len(own), dtype=np.int64))[0])
     return not abs(apart) > ALARM_SD  # NaN is no alarm
 

@@ -19,9 +19,11 @@ from engine.cannibalisation import earned_by_category, gained_elsewhere
 from engine.decided import State
 from engine.evidence import (
     categories_of,
+    draft,
     effective_cost_ratio,
     evidence_of,
     hidden_of,
+    is_fitted_by_steps,
     markups,
     refit,
     restated,
@@ -123,6 +125,7 @@ def _begin_close(held: RetailerLearning, now_ms: int) -> None:
     held.next_ms += crossed * DAY_MS
     held.day += crossed
     held.phase, held.cursor, held.sold = SUMMING, 0, False
+    held.draft = None  # of a fit that nobody went on with: a retailer may leave off being live
     held.sums = np.zeros((3, len(held.categories)))
 
 
@@ -132,8 +135,8 @@ def _go_on(memory: Memory, work: Work, number: int, held: RetailerLearning) -> N
     follows = {SUMMING: UPDATING, UPDATING: DECIDING, DECIDING: IDLE}
     left, room = 3 * SLICE_ROWS, DECIDED_ROWS
     while held.phase != IDLE and left > 0 and room > 0:
-        if held.cursor == 0:
-            _begin_phase(memory, number, held, mine)
+        if held.cursor == 0 and not _begin_phase(memory, number, held, mine):
+            break  # a large retailer's fit takes a microbatch of its own for each of its halves
         rows = mine[mine >= held.cursor][:SLICE_ROWS]
         if len(rows):
             if held.phase == SUMMING:
@@ -159,7 +162,12 @@ def _go_on(memory: Memory, work: Work, number: int, held: RetailerLearning) -> N
         work.changed += [column.tobytes() for column in held.effects]
 
 
-def _begin_phase(memory: Memory, number: int, held: RetailerLearning, mine: np.ndarray) -> None:
+def _begin_phase(memory: Memory, number: int, held: RetailerLearning, mine: np.ndarray) -> bool:
+    """Do what comes before a phase's first row; return whether rows may follow in the microbatch.
+
+    Where they may not, the next one begins the phase again and finds what is done already.
+    """
+    fitted = False
     if held.phase == UPDATING:
         # A period in which nobody sold anything is one of which nothing was told.
         held.sold = bool(held.sums[0].sum() > 0.0)
@@ -171,12 +179,18 @@ def _begin_phase(memory: Memory, number: int, held: RetailerLearning, mine: np.n
         if held.live_day < 0:
             held.live_day = held.fit_day = held.day
         if len(mine) and (held.day >= held.fit_day or restated(memory, held, mine)):
+            if is_fitted_by_steps(mine) and held.draft is None:
+                draft(memory, held, mine)
+                return False
             refit(memory, held, mine)
+            fitted = is_fitted_by_steps(mine)
             budget = memory.groups.book.retailer_policy(memory.retailers.ids[number])
             held.dither_scale = _dither_scale(memory, held, mine, budget.exploration_budget_minor)
         held.tested = tested_of(memory, held, mine)
         held.earned = earned_by_category(memory, held, mine)
-        choose_forms(held)
+        if not fitted:
+            choose_forms(held)
+    return not fitted
 
 
 class _Period(Struct, frozen=True, eq=False):

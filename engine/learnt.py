@@ -138,6 +138,7 @@ class RetailerLearning:
         self.piled_log = -1.0  # markups up to it are bounds and no choices
         self.ruled: list[int] = []  # markups that are rules of thumb, in steps
         self.table: Table | None = None
+        self.draft: Table | None = None  # of a fit that is half done
         self.effects = NO_EFFECTS  # of brands and tags, as the table was fitted with them
 
     def state(self) -> dict[str, Any]:
@@ -145,22 +146,17 @@ class RetailerLearning:
         plain = {
             name: value
             for name, value in vars(self).items()
-            if not isinstance(value, np.ndarray) and name not in ("table", "effects")
+            if not isinstance(value, np.ndarray) and name not in ("table", "draft", "effects")
         }
         arrays = {
             name: value.tobytes()
             for name, value in vars(self).items()
             if isinstance(value, np.ndarray)
         }
-        table = None
-        if self.table is not None:
-            table = {
-                "configs": [list(config) for config in self.table.configs],
-                "weights": self.table.weights.tobytes(),
-                "parts": self.table.parts.tobytes(),
-                "roots": [column.tobytes() for column in self.table.roots],
-            }
+        table = None if self.table is None else _state_of(self.table)
         state: dict[str, Any] = {"plain": plain, "arrays": arrays, "table": table}
+        if self.draft is not None:
+            state["draft"] = _state_of(self.draft)
         if len(self.effects.names):
             state["effects"] = [column.tobytes() for column in self.effects]
         return state
@@ -186,10 +182,22 @@ class RetailerLearning:
             learning.table = _table_of(table)
             if "tested" not in state["arrays"]:  # of before it was kept: nothing hides for a day
                 learning.tested = np.full(learning.table.parts.shape[1], np.inf)
+        if "draft" in state:
+            learning.draft = _table_of(state["draft"])
         if "effects" in state:  # where attributes say something
             names, shares = state["effects"]
             learning.effects = Effects(np.frombuffer(names, "<u8"), np.frombuffer(shares, "<f8"))
         return learning
+
+
+def _state_of(table: Table) -> dict[str, Any]:
+    """Return a table as a checkpoint holds it."""
+    return {
+        "configs": [list(config) for config in table.configs],
+        "weights": table.weights.tobytes(),
+        "parts": table.parts.tobytes(),
+        "roots": [column.tobytes() for column in table.roots],
+    }
 
 
 def _table_of(state: dict[str, Any]) -> Table:

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from engine import experiment_days, learning
+from engine import evidence, experiment_days, learning
 from engine.checkpoint import whole_parts
 from engine.deltas import AnyDelta, CostChanged, ListingChanged, PolicyChanged, RetailerAdded
 from engine.shard import Shard, ShardSettings
@@ -104,12 +104,14 @@ def state(shard: Any) -> bytes:
 def short_walks() -> Iterator[None]:
     """Let one microbatch walk and decide fewer rows than these worlds have, as in a large shop."""
     before = learning.SLICE_ROWS, learning.DECIDED_ROWS, experiment_days.SLICE_ROWS
+    pooled = evidence.POOLED_ROWS
     learning.SLICE_ROWS, learning.DECIDED_ROWS = WALK_ROWS, WALK_ROWS
-    experiment_days.SLICE_ROWS = WALK_ROWS
+    experiment_days.SLICE_ROWS = evidence.POOLED_ROWS = WALK_ROWS
     try:
         yield
     finally:
         learning.SLICE_ROWS, learning.DECIDED_ROWS, experiment_days.SLICE_ROWS = before
+        evidence.POOLED_ROWS = pooled
 
 
 REAL = ShardKind("real", new_real, restore_real, opening, table, prices, state)
