@@ -20,9 +20,10 @@ from gateway.call import (
     row_of,
     shards_of,
 )
+from gateway.cursors import read_cursor, write_cursor
 from gateway.documents import Listing
 from gateway.problems import NOT_FOUND, Problem
-from gateway.products import LIMIT_MAX, no_cursor, read_cursor, write_cursor
+from gateway.products import LIMIT_MAX
 from gateway.replica import Replica
 from kernels import reasons
 
@@ -95,9 +96,7 @@ async def policies(gateway: Gateway, call: Call) -> web.Response:
     retailer = known_retailer(gateway, call, PoliciesQuery)
     after = ("", "")
     if query.cursor is not None:
-        scope, parted, key = read_cursor(query.cursor).partition("\x1f")
-        if not parted:
-            raise no_cursor()  # it is of another list
+        scope, _, key = read_cursor("policies", query.cursor).partition("\x1f")
         after = (scope, key)
     found = gateway.replica.policies.page(retailer, after, query.limit + 1, query.scope)
     more = len(found) > query.limit
@@ -109,7 +108,7 @@ async def policies(gateway: Gateway, call: Call) -> web.Response:
     document = PolicyPage(
         retailer=retailer,
         policies=tuple(page),
-        next_cursor=write_cursor(f"{page[-1].scope}\x1f{page[-1].key}") if more else None,
+        next_cursor=_cursor_behind(page[-1]) if more else None,
         as_of=age.as_of,
         stale=age.stale,
     )
@@ -118,6 +117,10 @@ async def policies(gateway: Gateway, call: Call) -> web.Response:
         url = call.request.rel_url.update_query(cursor=document.next_cursor)
         headers = {"Link": f'<{url.raw_path_qs}>; rel="next"'}
     return web.Response(body=_encode(document), headers=headers, content_type="application/json")
+
+
+def _cursor_behind(last: ScopePolicy) -> str:
+    return write_cursor("policies", f"{last.scope}\x1f{last.key}")
 
 
 async def scope_policy(gateway: Gateway, call: Call) -> web.Response:

@@ -1,7 +1,5 @@
 """A retailer's products with their current prices, listed by SKU and filtered."""
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error as Base64Error
 from typing import Annotated, Any
 
 import msgspec
@@ -20,6 +18,7 @@ from gateway.call import (
     row_of,
     shards_of,
 )
+from gateway.cursors import read_cursor, write_cursor
 from gateway.documents import Recommendation, StateName
 from gateway.history import read_history
 from gateway.money import Money, money, unix_ms
@@ -101,9 +100,7 @@ async def products(gateway: Gateway, call: Call) -> web.Response:
     query = call.query(ProductsQuery)
     retailer_id = retailer_of(gateway, call.credential, query.retailer)
     fields = _checked_fields(query.fields)
-    after = read_cursor(query.cursor) if query.cursor is not None else ""
-    if "\x1f" in after:  # it parts a policy's scope and key: a cursor of that list
-        raise no_cursor()
+    after = read_cursor("products", query.cursor) if query.cursor is not None else ""
     retailer = gateway.replica.retailers.get(retailer_id)
     ages = {shard: age_of(gateway, (shard,)) for shard in shards_of(gateway, retailer_id)}
     age = age_of(gateway, ages)
@@ -112,7 +109,7 @@ async def products(gateway: Gateway, call: Call) -> web.Response:
     examined, last = 0, after
     for product in retailer.after(after) if retailer is not None else ():
         if len(page) == query.limit or examined == EXAMINED_MAX:
-            next_cursor = write_cursor(last)
+            next_cursor = write_cursor("products", last)
             break
         examined, last = examined + 1, product.sku
         if _is_wanted(gateway.replica, product, query):
@@ -226,32 +223,3 @@ def _checked_fields(text: str | None) -> tuple[str, ...]:
         detail = f"unknown: {', '.join(unknown)}; there are {', '.join(_FIELDS)}"
         raise Problem(INVALID_REQUEST, detail, errors=[FieldError(detail, parameter="fields")])
     return names
-
-
-def write_cursor(name: str) -> str:
-    """Return the cursor of the page that begins behind a name."""
-    return urlsafe_b64encode(name.encode()).rstrip(b"=").decode()
-
-
-def read_cursor(cursor: str) -> str:
-    """Return the name that a page begins behind.
-
-    Decoding passes over characters that are none of its alphabet, so one that was cut or mended
-    would begin a page anywhere; only what we would write ourselves is a cursor.
-
-    Raises:
-        Problem: the text is no cursor.
-    """
-    try:
-        name = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except (Base64Error, ValueError) as fault:
-        raise no_cursor() from fault
-    if not name or write_cursor(name) != cursor:
-        raise no_cursor()
-    return name
-
-
-def no_cursor() -> Problem:
-    """Return the refusal of a cursor that is none, with what to send."""
-    detail = "not a cursor that we gave; send next_cursor as it came, or none for the first page"
-    return Problem(INVALID_REQUEST, detail, errors=[FieldError(detail, parameter="cursor")])

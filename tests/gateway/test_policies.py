@@ -4,7 +4,7 @@ from typing import Any
 
 from engine.decided import CatalogueChange
 from engine.policy import FIELDS, Policy
-from gateway.products import write_cursor
+from gateway.cursors import write_cursor
 from kernels import reasons
 from tests.gateway.hand import COMMAND, Market, market, open_shops, quoted
 
@@ -63,7 +63,7 @@ async def test_every_scope_is_listed_as_it_is_set() -> None:
         _, tags = await place.get(f"{PATH}?scope=tag")
         assert [each["key"] for each in tags["policies"]] == ["kvi"]
         assert (await place.get(f"{PATH}?scope=shelf"))[0] == 400
-        for cursor in ("_w", write_cursor("milk"), ""):
+        for cursor in ("_w", write_cursor("products", "category\x1fjuice"), ""):
             status, refused = await place.get(f"{PATH}?cursor={cursor}")
             assert (status, refused["errors"][0]["parameter"]) == (400, "cursor")
         assert (await place.get(PATH, who="bolt"))[1]["policies"] == []
