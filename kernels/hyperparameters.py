@@ -135,8 +135,8 @@ ROWS_A_CATEGORY, ROWS_FITTED = 120, 2_400
 
 POOLED_ROWS = 8_192
 """So many rows at most are asked by a fit how much demand bends and how far rivals pull: one of its
-passes over a hundred thousand took a second or two of a processor, in which a shard decides nothing,
-and what all rows share these tell."""
+passes over a hundred thousand took a second or two of a processor, in which a shard decides
+nothing, and what all rows share these tell."""
 
 CONFIGS, CONFIGS_MOST, CONFIG_ROWS = 3, 24, 6_000
 """How many of the likeliest configurations are averaged over: more where few listings leave it
