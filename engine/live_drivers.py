@@ -16,8 +16,8 @@ from engine.drivers import DAY_MS, GOALS, Driver, ListingFacts, objective_of
 from kernels import reasons
 
 LIVE_DRIVERS = (
-    *("decided", "model", "demand_form", "rival_pull", "leash", "brake_time", "season_plan"),
-    *("exploration", "barred"),
+    *("decided", "model", "demand_form", "attributes", "rival_pull", "leash", "brake_time"),
+    *("season_plan", "exploration", "barred"),
 )
 """Every driver that only the owner of a listing tells, in the order in which they are told."""
 
@@ -41,6 +41,7 @@ class DemandFacts(Struct, frozen=True, kw_only=True):
 
     form: str  # of kernels.forms.FORMS
     curvature: float  # of log demand, per squared log of the price over the one found at import
+    by_attributes: float | None = None  # by brand and tags this much steeper than the category
     rival_pull: float | None  # what one percent of its rival's price moves sales, in percent
     rivals_follow: float  # the share of our cuts that rivals match
 
@@ -119,6 +120,7 @@ def live_drivers(quote: np.void, listing: ListingFacts, live: LiveFacts) -> tupl
         _decided(quote, listing, live) if learnt else None,
         _model(live) if learnt or live.alone == "rules" else None,
         _form(live.demand) if learnt and live.demand else None,
+        _attributes(live.demand) if learnt and live.demand else None,
         _pull(live.demand) if learnt and live.demand else None,
         _leash(live.leash, listing.currency) if live.leash else None,
         _brake(live, live.brake, listing.currency) if live.brake else None,
@@ -177,6 +179,18 @@ def _form(demand: DemandFacts) -> Driver:
     if demand.form == "pooled":
         chosen = ", since no fixed form has foreseen its category's sales better."
     return _now("demand_form", round(demand.curvature, 4), text + chosen)
+
+
+def _attributes(demand: DemandFacts) -> Driver | None:
+    steeper = demand.by_attributes
+    if steeper is None:
+        return None
+    more = "more" if steeper > 0 else "less"
+    text = (
+        f"By its brand and tags its customers are taken to be {percent(abs(steeper))} {more}"
+        " sensitive to prices than its category's."
+    )
+    return _now("attributes", round(steeper, 4), text)
 
 
 def _pull(demand: DemandFacts) -> Driver | None:

@@ -8,6 +8,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from engine.arms import arms_in, policies_of
+from engine.attributes import factors_of
 from engine.brake import brake_ends_ms, braked_minor
 from engine.evidence import learns, learnt_wishes
 from engine.forms import curvature_of, form_of
@@ -80,6 +81,7 @@ def live_facts(memory: Memory, row: int, seq: int, now_ms: int) -> LiveFacts:
         demand=DemandFacts(
             form=FORMS[int(form_of(learnt)[0])],
             curvature=float(curvature_of(held, learnt)[0]),
+            by_attributes=_by_attributes(memory, held, row),
             rival_pull=float(held.rival) if int(seen.landed_minor[0]) > 0 else None,
             rivals_follow=float(held.follow),
         ),
@@ -87,6 +89,12 @@ def live_facts(memory: Memory, row: int, seq: int, now_ms: int) -> LiveFacts:
         exploration=_exploration(memory, held, listings, learnt),
         barred=_barred(held, listings, learnt),
     )
+
+
+def _by_attributes(memory: Memory, held: RetailerLearning, row: int) -> float | None:
+    """Return by what share a row's attributes make it steeper; ``None`` where they say nothing."""
+    factor = factors_of(memory, held.effects, np.array([row]))
+    return None if factor is None or factor[0] == 1.0 else float(factor[0]) - 1.0
 
 
 def _alone(memory: Memory, row: int) -> tuple[Alone, str]:

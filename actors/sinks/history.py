@@ -70,7 +70,7 @@ _MORE_COLUMNS = {
     "sales_metrics": ("source", "price_minor"),
 }
 
-_LISTING_FIELDS = ("channel", "sku", "title", "category", "currency", "cost_minor")
+_LISTING_FIELDS = ("channel", "sku", "title", "brand", "category", "currency", "cost_minor")
 
 Columns = dict[str, list[Any]]
 

@@ -14,6 +14,7 @@ from engine.shard import Shard
 from kernels.attributes import BRAND, TAG
 from repricer import batch_of
 from tests.engine.builders import DAY, World
+from tests.engine.receipts import driver, receipt
 
 SKUS = [f"S{number}" for number in range(48)]
 NEW = ("S100", "S101", "S102")
@@ -96,6 +97,21 @@ def test_a_new_listing_begins_with_what_its_brand_or_tag_is_known_for(
     )
     assert with_it < 0.75 * without
     assert world.price("S102") > world.price("S101"), "who is less elastic is dearer"
+
+
+def test_a_receipt_tells_what_a_brand_says(plain: World) -> None:
+    world = grown("brand")
+    bianchi, verdi, rossi = (driver(receipt(world, sku), "attributes") for sku in NEW)
+    assert rossi is not None
+    assert verdi is not None
+    assert rossi.value is not None
+    assert verdi.value is not None
+    assert rossi.value < -0.1 < 0.1 < verdi.value
+    assert "less sensitive to prices than its category's" in rossi.text
+    assert "more sensitive to prices than its category's" in verdi.text
+    assert verdi.as_of == "now"
+    assert driver(receipt(plain, "S100"), "attributes") is None
+    assert bianchi is None or abs(bianchi.value or 0.0) < verdi.value
 
 
 def test_where_no_brand_is_told_nothing_is_worked_out(monkeypatch: pytest.MonkeyPatch) -> None:

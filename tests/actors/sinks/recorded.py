@@ -39,6 +39,8 @@ RETAILER = "acme"
 SKUS = [f"sku-{number}" for number in range(8)]
 CHANNELS = ["shop", "market"]
 LISTINGS = {key64(RETAILER, channel, sku): (channel, sku) for channel in CHANNELS for sku in SKUS}
+BRANDS = {"shop": "Rossi"}
+"""Of a channel's listings; those of others have none."""
 
 
 class Crash(BaseException):
@@ -82,7 +84,8 @@ class RecordedShard:
                         Position(0, 0, 0),
                         "listing",
                         RETAILER,
-                        {"channel": channel, "sku": sku, "title": "a\x00b", "currency": "EUR"},
+                        {"channel": channel, "sku": sku, "title": "a\x00b", "currency": "EUR"}
+                        | ({"brand": BRANDS[channel]} if channel in BRANDS else {}),
                         key,
                     )
                     for key, (channel, sku) in LISTINGS.items()

@@ -21,6 +21,7 @@ from persistence.ports import DECISIONS, SeriesStore
 from persistence.sqlite_series import SqliteSeries
 from persistence.wire import FRAME, FrameColumns, encode_delta, encode_frame
 from tests.actors.sinks.recorded import (
+    BRANDS,
     RETAILER,
     Faults,
     FaultySeries,
@@ -158,12 +159,12 @@ async def test_listings_give_their_names_to_keys(series: SeriesStore) -> None:
     await recorded.fill(0)
     await follow(recorded, lambda: of(recorded, series))
     rows = await series.fetch(
-        "select retailer, channel, title, removed from listings"
+        "select retailer, channel, title, brand, removed from listings"
         f" where generation = {recorded.generation} and sku = 'sku-3' order by channel"
     )
     assert [list(row.values()) for row in rows] == [
-        [RETAILER, "market", "a\ufffdb", False],
-        [RETAILER, "shop", "a\ufffdb", False],
+        [RETAILER, "market", "a\ufffdb", None, False],
+        [RETAILER, "shop", "a\ufffdb", BRANDS["shop"], False],
     ]
 
 

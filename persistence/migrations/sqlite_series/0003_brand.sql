@@ -1,0 +1,2 @@
+-- A listing's brand, null where none was told, and in rows from before this column.
+alter table listings add column brand text;
