@@ -57,6 +57,8 @@ class PricedWorld:
         self._path(draw)
         self.day = -HISTORY_DAYS
         self._rival_pull = np.zeros(listings)
+        self._expected_log = np.zeros(listings)  # the price that customers expect, over today's
+        self._held: np.ndarray | None = None  # the clairvoyant's, where expectations follow prices
         self._stock = np.full(listings, np.inf)
 
     # ----- drawing -------------------------------------------------------------------------------
@@ -128,14 +130,18 @@ class PricedWorld:
 
     def elasticities(self) -> np.ndarray:
         """Return today's true elasticities."""
-        drifted = self.elasticity + self._drift[self.day + HISTORY_DAYS]
+        return self._elasticities_at(self.day + HISTORY_DAYS)
+
+    def _elasticities_at(self, at: int) -> np.ndarray:
+        drifted = self.elasticity + self._drift[at]
         return np.asarray(np.clip(drifted, self.setting.steepest, ELASTICITY_FLATTEST))
 
     def rival_price(self) -> np.ndarray:
         """Return today's rival prices, as customers see them."""
-        return np.asarray(
-            self.today * np.exp(self._whim[self.day + HISTORY_DAYS] + self._rival_pull)
-        )
+        return self._rival_at(self.day + HISTORY_DAYS)
+
+    def _rival_at(self, at: int) -> np.ndarray:
+        return np.asarray(self.today * np.exp(self._whim[at] + self._rival_pull))
 
     def stock(self) -> np.ndarray:
         """Return what lies on the shelves; infinite where nothing runs out."""
@@ -150,32 +156,47 @@ class PricedWorld:
 
     def expected(self, price: np.ndarray) -> np.ndarray:
         """Return float64[listings] (or [listings, n] for such prices), units expected today."""
+        expected_log = self._expected_log
+        return self._expected(price, expected_log[:, None] if price.ndim == 2 else expected_log)
+
+    def _expected(self, price: np.ndarray, expected_log: np.ndarray, later: int = 0) -> np.ndarray:
+        """Return units expected so many days later, at the price that customers expect then.
+
+        Args:
+            expected_log: of the shape of ``price``, or one a listing.
+        """
         shape = (-1, 1) if price.ndim == 2 else (-1,)
 
         def cut(column: np.ndarray) -> np.ndarray:
             return np.asarray(column.reshape(shape))
 
-        setting, at = self.setting, self.day + HISTORY_DAYS
+        setting, at = self.setting, self.day + later + HISTORY_DAYS
         seen = price
         if setting.charm > 0:
             hundred = np.floor(price / 100.0) * 100.0
             seen = np.maximum((1 - setting.charm) * price + setting.charm * hundred, 1.0)
         move = np.log(seen / cut(self.today))
         level = np.log(self.volume) + self._common[at, self.group] + self._shock[at]
-        rival = np.log(self.rival_price() / self.today)
-        demand = cut(level + setting.rival_pull * rival) + cut(self.elasticities()) * move
+        rival = np.log(self._rival_at(at) / self.today)
+        felt = move
+        if setting.gain != 1.0 or setting.loss != 1.0:
+            off = move - expected_log
+            felt = expected_log + np.where(off > 0.0, setting.loss, setting.gain) * off
+        level = cut(level + setting.rival_pull * rival)
+        elasticity = cut(self._elasticities_at(at))
+        demand = level + elasticity * felt
         if setting.form == "logit":
             # A share that saturates: the same slope at today's price, less of it further down.
             share = 0.3
-            slope = cut(self.elasticities()) / (1.0 - share)
+            slope = elasticity / (1.0 - share)
             value = slope * (seen / cut(self.today) - 1.0)
             odds = share / (1.0 - share) * np.exp(value)
-            demand = cut(level + setting.rival_pull * rival) + np.log(odds / (1.0 + odds) / share)
+            demand = level + np.log(odds / (1.0 + odds) / share)
         elif setting.form in ("exponential", "mixed"):
             value = seen / cut(self.today) - 1.0
             if setting.form == "mixed":
                 value = np.where(cut(self.group % 2 == 0), move, value)
-            demand = cut(level + setting.rival_pull * rival) + cut(self.elasticities()) * value
+            demand = level + elasticity * value
         return np.asarray(np.exp(demand - setting.curvature * move**2))
 
     def profit(self, price: np.ndarray) -> np.ndarray:
@@ -183,10 +204,14 @@ class PricedWorld:
         return np.asarray((price - self.cost) * self.expected(price))
 
     def best_price(self) -> np.ndarray:
-        """Return what a clairvoyant asks today; toward the rival he is myopic."""
+        """Return what a clairvoyant asks today; toward the rival he is myopic.
+
+        Where customers come to expect what they were asked, he holds the one price that earns most
+        until the world's end, what it costs and gains on the way counted in.
+        """
         setting = self.setting
         plain = setting.form == "constant" and setting.curvature == 0 and setting.charm == 0
-        if plain:
+        if plain and setting.gain == setting.loss == 1.0:
             slope = self.elasticities()
             return np.asarray(np.clip(self.cost * slope / (1.0 + slope), self.low, self.high))
         steps = np.linspace(0.0, 1.0, GRID_POINTS)
@@ -194,8 +219,32 @@ class PricedWorld:
         if setting.charm > 0:
             grid = np.floor(grid / 100.0) * 100.0 + 99.0
             grid = np.clip(grid, self.low[:, None], self.high[:, None])
+        if setting.gain != setting.loss:
+            # The best price may be the very one that is expected, and lies on no grid.
+            kink = np.clip(self.today * np.exp(self._expected_log), self.low, self.high)
+            grid = np.concatenate([grid, kink[:, None]], axis=1)
+        if setting.expects_days > 0.0:
+            return self._best_to_hold(grid)
         gain = (grid - self.cost[:, None]) * self.expected(grid)
         return np.asarray(grid[np.arange(self.listings), gain.argmax(axis=1)])
+
+    def _best_to_hold(self, grid: np.ndarray) -> np.ndarray:
+        if self._held is None:
+            move = np.log(grid / self.today[:, None])
+            expected_log = np.repeat(self._expected_log[:, None], grid.shape[1], axis=1)
+            units = np.zeros(grid.shape)
+            for later in range(self.days - self.day):
+                units += self._expected(grid, expected_log, later)
+                expected_log += self._follows * (move - expected_log)
+            gain = (grid - self.cost[:, None]) * units
+            self._held = np.asarray(grid[np.arange(self.listings), gain.argmax(axis=1)])
+        return self._held
+
+    @property
+    def _follows(self) -> float:
+        """How much of its distance to the price the expected price makes up in a day."""
+        days = self.setting.expects_days
+        return -float(np.expm1(-1.0 / days)) if days > 0.0 else 0.0
 
     # ----- what happens --------------------------------------------------------------------------
 
@@ -219,6 +268,8 @@ class PricedWorld:
             under = np.minimum(np.log(price / self.today), 0.0)
             aim = setting.rival_follows * under
             self._rival_pull += 0.5 * (aim - self._rival_pull)
+        off = np.log(price / self.today) - self._expected_log
+        self._expected_log = self._expected_log + self._follows * off
         self.day += 1
         return Day(price, units, np.maximum(told, 1.0), in_stock)
 

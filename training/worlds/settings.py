@@ -25,6 +25,9 @@ class Setting(Struct, frozen=True, kw_only=True):
     steepest: float = -6.0
     form: str = "constant"  # constant, exponential, logit; mixed: by group, the first two in turn
     curvature: float = 0.0  # kappa: log demand falls by kappa x^2 as well
+    gain: float = 1.0  # slope below the price that customers expect, as a share of the elasticity
+    loss: float = 1.0  # and above it; a price that stays is expected, and only elasticity counts
+    expects_days: float = 0.0  # how slowly the expected price follows; 0: it stays today's
     charm: float = 0.0  # theta: the share of the cents that is not felt
     volume_median: float = 3.0
     volume_sd: float = 1.2
@@ -87,6 +90,11 @@ PERTURBED: dict[str, Setting] = {
     "exponential": replace(BASE, form="exponential"),
     "logit": replace(BASE, form="logit"),
     "mixed_forms": replace(BASE, form="mixed"),
+    # Slopes of -2 below and -5 above the expected price (Hardie, Johnson, Fader 1993).
+    "reference_kink": replace(BASE, elasticity=-3.5, gain=4 / 7, loss=10 / 7),
+    "reference_adaptive": replace(
+        BASE, elasticity=-3.5, gain=4 / 7, loss=10 / 7, expects_days=30.0
+    ),
     "brands": replace(BASE, brands=6, brand_sd=0.6, listing_sd=0.35),
     "brands_untold": replace(BASE, brands=6, brand_sd=0.6, listing_sd=0.35, brands_told=False),
     "brands_alike": replace(BASE, brands=6),

@@ -77,10 +77,60 @@ def test_nobody_beats_the_clairvoyant(name: str) -> None:
     world = PricedWorld({**SCENARIOS, **PERTURBED}[name], 7, 100, 3)
     for _ in world.history():
         pass
-    best = world.profit(world.best_price())
+    best = kept(world, world.best_price())
     for off in (0.8, 0.9, 1.0, 1.1, 1.25):
         other = np.clip(np.round(world.today * off), world.low, world.high)
-        assert (world.profit(other) <= best * (1 + 1e-3) + 1e-6).all()
+        assert (kept(world, other) <= best * (1 + 1e-3) + 1e-6).all()
+
+
+def kept(world: PricedWorld, price: np.ndarray) -> np.ndarray:
+    """Return what prices earn today, or till the end where customers come to expect them."""
+    if world.setting.expects_days == 0.0:
+        return world.profit(price)
+    other = PricedWorld(world.setting, world.seed, world.listings, world.days)
+    for _ in other.history():
+        pass
+    total = np.zeros(world.listings)
+    for _ in range(world.days):
+        total += other.profit(price)
+        other.sell(price)
+    return total
+
+
+def test_above_the_expected_price_more_is_lost_than_is_won_below_it() -> None:
+    world = PricedWorld(PERTURBED["reference_kink"], 7, 100, 3)
+    usual = np.log(world.expected(world.today))
+    dearer, cheaper = (np.log(world.expected(world.today * off)) for off in (1.01, 1 / 1.01))
+    slopes = (dearer - usual) / np.log(1.01), (usual - cheaper) / np.log(1.01)
+    np.testing.assert_allclose(slopes[0] / slopes[1], 2.5)
+    np.testing.assert_allclose(slopes[0], world.elasticities() * 10 / 7)
+
+
+def test_a_price_that_stays_is_expected_in_the_end() -> None:
+    """A tenth dearer loses by the steep slope on the first day, and by elasticity after a year."""
+    world = PricedWorld(PERTURBED["reference_adaptive"], 7, 100, 400)
+    price = world.today * 1.1
+    lost = []
+    for _ in range(400):
+        at = world._expected_log.copy()
+        found = world.expected(price)
+        world._expected_log = np.zeros(world.listings)
+        lost.append(np.log(found / world.expected(world.today)) / np.log(1.1))
+        world._expected_log = at
+        world.sell(price)
+    np.testing.assert_allclose(lost[0], world.elasticity * 10 / 7)
+    np.testing.assert_allclose(lost[-1], world.elasticity, rtol=1e-3)
+    assert (np.diff(np.array(lost), axis=0) > -1e-9).all()
+
+
+@pytest.mark.parametrize("name", ["reference_kink", "reference_adaptive"])
+def test_the_best_price_may_be_the_very_one_that_is_expected(name: str) -> None:
+    world = PricedWorld(PERTURBED[name], 7, 300, 60)
+    for _ in world.history():
+        pass
+    kink = world.today * np.exp(world._expected_log)
+    at_kink = np.abs(world.best_price() - kink) < 1e-6
+    assert at_kink.mean() > 0.2 if name == "reference_kink" else world._expected_log.std() > 0.01
 
 
 def test_a_mixed_world_has_the_form_of_each_group() -> None:
