@@ -37,6 +37,7 @@ from engine.forms import (
     take_form,
     try_forms,
 )
+from engine.kinks import choose_kink, forget_kink, priced_curvature, try_kink
 from engine.learnt import (
     BEGUN,
     DAY_MS,
@@ -79,6 +80,7 @@ from kernels.hyperparameters import (
     SUMS_MEMORY_DAYS,
     WARM_DAYS,
 )
+from kernels.kinks import distances, held_logs
 from kernels.prediction import informed_belief
 from kernels.whitening import SUMS, Belief, Foreseen, Level, Seen, factor, foresee, learn, totals
 
@@ -156,7 +158,7 @@ def _go_on(memory: Memory, work: Work, number: int, held: RetailerLearning) -> N
                     judge(memory, work, number, held.period_days)
             held.phase, held.cursor = follows[held.phase], 0
     work.changed.append(repr(held.state()["plain"]).encode())
-    for array in (held.form_scores, held.form_moments, held.form_precisions):
+    for array in (held.form_scores, held.form_moments, held.form_precisions, held.kink_sums):
         work.changed.append(array.tobytes())
     if len(held.effects.names):
         work.changed += [column.tobytes() for column in held.effects]
@@ -173,6 +175,7 @@ def _begin_phase(memory: Memory, number: int, held: RetailerLearning, mine: np.n
         held.sold = bool(held.sums[0].sum() > 0.0)
         held.moments *= MOMENTS_KEPT
         forget_forms(held)
+        forget_kink(held)
     if held.phase == DECIDING:
         held.large_moves = 0
     if held.phase == DECIDING and _is_live(memory, number):
@@ -190,6 +193,7 @@ def _begin_phase(memory: Memory, number: int, held: RetailerLearning, mine: np.n
         held.earned = earned_by_category(memory, held, mine)
         if not fitted:
             choose_forms(held)
+            choose_kink(held)
     return not fitted
 
 
@@ -355,6 +359,7 @@ def _learn_rows(memory: Memory, held: RetailerLearning, period: _Period) -> None
         counted & (period.level.days >= WARM_DAYS) & ~period.clears,
     )
     try_forms(held, period.category, own, shown)
+    try_kink(held, own, shown, distances(seen.price_log, period.level))
     for name in Level._fields:
         learnt[name] = getattr(taught.level, name)
     forget = np.exp(-held.period_days / SUMS_MEMORY_DAYS)
@@ -474,7 +479,7 @@ def decide_rows(
     policy = policies_of(memory, rows, listings)
     cost = effective_cost_ratio(memory, listings)
     take_form(held, learnt, category)
-    curvature = curvature_of(held, learnt)
+    curvature = priced_curvature(held, learnt)
     stated = stated_of(policy)
     own = own_word(stated, held.table.roots, category)
     evidence = evidence_of(held, learnt, markups(memory, listings), stated, own)
@@ -492,7 +497,10 @@ def decide_rows(
     share = policy["cannibalised_share"].astype(np.float64)
     gained = gained_elsewhere(memory, held, listings, learnt, category, share, mean)
     place = place._replace(cost=counted_cost(cost, gained, policy["objective"]))
-    best = best_log(belief, place, curvature, held.rival * held.follow * alike)
+    # Demand falls by so much more than its slope says, whichever way a price leaves the usual one.
+    kink = held.kink * np.abs(mean)
+    best = best_log(belief, place, curvature, held.rival * held.follow * alike, kink)
+    best = np.clip(held_logs(best, kink > 0.0), place.low, place.high)
     shifted = np.where(
         (learnt["turns"] > 0) & (learnt["cost"] > 0),
         np.abs(np.log(np.maximum(cost, 1e-6) / np.maximum(learnt["cost"], 1e-6))),
@@ -507,12 +515,16 @@ def decide_rows(
         step = np.where(sells, MOVE_MAX_LOG, step)
         cadence = np.where(sells, look_days, cadence)
     moved = np.clip(best - anchor, -step, step)
-    moved = np.where(np.abs(moved) < MOVE_MIN_LOG, 0.0, moved)
+    # Next to a kink the last cent counts, too.
+    small = (np.abs(moved) < MOVE_MIN_LOG) & ~((kink > 0.0) & (best == 0.0))
+    moved = np.where(small, 0.0, moved)
     noise = np.exp(-learnt["level"].astype(np.float64)) + held.dispersion
     doubt = variance + hidden_of(held, stated, category, mean)
     size = dither_size(mean, doubt, noise, curvature, policy["dither"].astype(np.float64))
     # Prices that follow what sold teach nothing of elasticities, strayed or not.
     size = np.where(pinned(place, anchor + moved, mean, variance) | sells, 0.0, size)
+    # Around a kink a dither costs its whole size, too.
+    size = np.where((kink > 0.0) & (np.abs(anchor + moved) < size), 0.0, size)
     pair = learnt["turns"] // 2
     sign = np.where(_coin(listings["key"], pair), 1.0, -1.0) * np.where(
         learnt["turns"] % 2 == 0, 1.0, -1.0
@@ -541,6 +553,7 @@ def decide_rows(
             Place(*(column[at] for column in place)),
             curvature[at],
             held.rival * held.follow * alike[at],
+            kink[at],
             bias[at],
         )
     clears = (policy["season_end_ms"] > work.now_ms) & ~sells

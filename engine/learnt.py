@@ -22,6 +22,7 @@ from kernels.hyperparameters import (
     MEANS,
     RIVAL_PRIOR,
 )
+from kernels.kinks import PRODUCTS
 from kernels.whitening import LEADS, SUMS, Level
 
 LEARNT_DTYPE = np.dtype(
@@ -131,6 +132,10 @@ class RetailerLearning:
         self.form_moments = np.zeros((2, TRIALS, 0))
         self.form_precisions = np.zeros((2, TRIALS, 0))
         self.form_slopes = np.zeros((2, TRIALS, 0))  # as they stood when the running close began
+        self.kink = 0.0  # of demand at the usual price, 0: none is believed
+        # How much demand bends beside it: by itself, and of what exponential demand does.
+        self.kink_curvature, self.kink_bend = CURVATURE_PRIOR, 0.0
+        self.kink_sums = np.zeros((2, PRODUCTS))  # of history and own prices
         self.pooled_sd = np.zeros(0)  # of each category's mean
         # The precision that moves of prices gave each category's slopes, others' moves in part.
         self.tested: np.ndarray = np.zeros(0)
@@ -173,6 +178,7 @@ class RetailerLearning:
         learning.earned = learning.earned.reshape(2, -1)
         if len(learning.follows) != FOLLOWS:  # of before it was told with a constant
             learning.follows = np.zeros(FOLLOWS)
+        learning.kink_sums = learning.kink_sums.reshape(2, PRODUCTS)
         for name in ("form_scores", "form_moments", "form_precisions", "form_slopes"):
             setattr(learning, name, getattr(learning, name).reshape(2, TRIALS, -1))
         if learning.form_slopes.shape != learning.form_moments.shape:  # of before they were kept

@@ -60,6 +60,7 @@ def chosen_logs(
     place: Place,
     curvature: np.ndarray,
     cut_pull: np.ndarray,
+    kink: np.ndarray,
     bias: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the anchor and the dither of rows, such that both lead to legal prices exactly.
@@ -74,7 +75,7 @@ def chosen_logs(
         bias: float64[rows], the policy's ``left_digit_bias``.
     """
     lower_minor, upper_minor = neighbours(unit * np.exp(wish), endings)
-    terms = (unit, belief, place, curvature, cut_pull, bias)
+    terms = (unit, belief, place, curvature, cut_pull, kink, bias)
     anchor, best = wish, np.full(len(wish), -np.inf)
     for price in (lower_minor, upper_minor):
         at = _log(price, unit)
@@ -120,6 +121,7 @@ def profit(
     place: Place,
     curvature: np.ndarray,
     cut_pull: np.ndarray,
+    kink: np.ndarray,
     bias: np.ndarray,
 ) -> np.ndarray:
     """Return float64[rows], what log prices earn as expected; -inf outside of the bounds.
@@ -128,7 +130,7 @@ def profit(
     """
     seen = perceived_log(x, unit, bias) if bias.any() else x
     demand = (belief * np.exp((seen - place.filtered)[:, None] * ELASTICITIES)).sum(axis=1)
-    pull = cut_pull * np.minimum(seen, 0.0) - curvature * np.square(seen)
+    pull = cut_pull * np.minimum(seen, 0.0) - curvature * np.square(seen) - kink * np.abs(seen)
     gain = (np.exp(x) - place.cost) * demand * np.exp(pull)
     inside = (x >= place.low - SAME) & (x <= place.high + SAME)
     return np.asarray(np.where(inside, gain, -np.inf))

@@ -13,6 +13,7 @@ import numpy as np
 from engine.attributes import factors_of
 from engine.evidence import categories_of, evidence_of, hausman, markups, refit
 from engine.forms import form_of, told_forms
+from engine.kinks import told_kink
 from engine.learnt import RetailerLearning, sums_of
 from engine.memory import Memory
 from engine.promotion import told_model
@@ -119,6 +120,7 @@ def told_retailer(memory: Memory, number: int, *, fit: bool = True) -> dict[str,
         "curvature": held.curvature,
         "curvature_sd": held.curvature_sd,
         "forms": told_forms(held),
+        "kink": told_kink(held),
         "rival_pull": held.rival,
         "rivals_follow": held.follow,
         "dispersion": held.dispersion,

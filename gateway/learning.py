@@ -51,6 +51,17 @@ class Category(Struct, frozen=True, kw_only=True):
     alarm: bool
 
 
+class Kink(Struct, frozen=True, kw_only=True):
+    """How much more is lost above the price found at import than is won below it.
+
+    Demand falls by elasticity times (1 + kink) above that price, and times (1 - kink) below it.
+    """
+
+    believed: float  # what prices are made by, 0: none
+    likeliest: float  # how large it is if there is one
+    likely: float  # that there is one
+
+
 class Learning(Struct, frozen=True, kw_only=True):
     """What one shard's listings of a retailer share."""
 
@@ -62,6 +73,7 @@ class Learning(Struct, frozen=True, kw_only=True):
     curvature: float
     curvature_sd: float
     forms: dict[str, dict[str, str | float]]  # by category: the one chosen, and nats of the others
+    kink: Kink | None = None  # null of an owner of before it was looked for
     rival_pull: float
     rivals_follow: float
     dispersion: float

@@ -37,15 +37,20 @@ class Place(NamedTuple):
 
 
 def best_log(
-    belief: np.ndarray, place: Place, curvature: np.ndarray, cut_pull: np.ndarray
+    belief: np.ndarray,
+    place: Place,
+    curvature: np.ndarray,
+    cut_pull: np.ndarray,
+    kink: np.ndarray,
 ) -> np.ndarray:
     """Return float64[rows], the log price of greatest expected profit within its bounds.
 
     Args:
         belief: float64[rows, elasticities].
         cut_pull: gamma times beta, demand that a rival who follows a cut takes back.
+        kink: demand that is lost on the way from the reference price, whichever way it leads.
     """
-    columns = (*place, curvature, cut_pull)
+    columns = (*place, curvature, cut_pull, kink)
     found = np.empty(len(belief))
     for at, size in pieces(len(belief)):
         best = best_of(padded(belief[at], size), *(padded(column[at], size) for column in columns))
@@ -63,6 +68,7 @@ def best_of(
     high: jax.Array,
     curvature: jax.Array,
     cut_pull: jax.Array,
+    kink: jax.Array,
 ) -> jax.Array:
     """Return float32[rows], what :func:`best_log` asks for; everything is float32."""
     off = jnp.clip(anchor - filtered, -2.0, 2.0)
@@ -72,6 +78,7 @@ def best_of(
     x = jnp.clip(wished, low[:, None], high[:, None])
     inside = (wished >= low[:, None] - 0.005) & (wished <= high[:, None] + 0.005)
     pull = -curvature[:, None] * jnp.square(x) + cut_pull[:, None] * jnp.minimum(x, 0.0)
+    pull = pull - kink[:, None] * jnp.abs(x)
     gain = (jnp.exp(x) - cost[:, None]) * demand * jnp.exp(pull)
     scale = jnp.maximum(jnp.abs(gain).max(axis=1, keepdims=True), 1e-30)
     gain = jnp.where(inside, gain / scale, -jnp.inf)
@@ -95,7 +102,7 @@ def warm() -> None:
     for rows in LADDER:
         nothing = np.zeros(rows)
         alike = Place(nothing, nothing, nothing, nothing, nothing)
-        best_log(np.zeros((rows, len(ELASTICITIES))), alike, nothing, nothing)
+        best_log(np.zeros((rows, len(ELASTICITIES))), alike, nothing, nothing, nothing)
 
 
 def compiled_shapes() -> int:

@@ -230,6 +230,22 @@ TRIAL_SLOPE_SD = 0.5
 TRIAL_LOG_MAX = 1.0
 """Trials differ by no more than that in the logarithm of what they foresee of a day."""
 
+KINK_SD = 0.4
+"""How large a kink at the usual price is thought to be, as a share of the elasticity: 0.43 is what
+slopes of -2 below and -5 above it are, as Hardie, Johnson and Fader (1993) found for juice."""
+
+KINK_SHARE = 0.2
+"""Of shops, in which customers are thought to hold prices against the usual one. A kink is priced
+by once it is likelier than not: it must explain sales four times as well as none, which where there
+is none can happen to one retailer in four at most, however long one looks (Ville's inequality)."""
+
+KINK_BEND_SD = 1.0
+"""A smooth bend that grows with the slope, beside a kink: 1 is that of exponential demand. Without
+it one that saturates (logit) was taken for a kink, and cost .003 of the profit."""
+
+KINK_MAX = 0.8
+"""No kink is believed that leaves less than a fifth of the slope below the usual price."""
+
 SLOPE_MEMORY_DAYS = 100.0
 """A category's slopes under a form forget by a factor of e in so many days: they are learnt beside
 its listings' beliefs, which catch up with them."""

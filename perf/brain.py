@@ -65,7 +65,7 @@ class Brain:
         self.learn()
         belief = posterior(self.table, self.evidence, self.category)
         mean, variance = moments(belief)
-        wish = best_log(belief, self.place, 0.5 * self.alike, 0.1 * self.alike)
+        wish = best_log(belief, self.place, 0.5 * self.alike, 0.1 * self.alike, 0.0 * self.alike)
         noise = np.exp(-self.level.level) + 0.1
         dither = dither_size(mean, variance, noise, 0.5 * self.alike, 0.06 * self.alike)
         self.inputs["asked_minor"] = self.inputs["status_quo_minor"] * np.exp(wish + dither)
@@ -119,7 +119,8 @@ class Brain:
             best: jax.Array = best_of(belief, *place)
             return best
 
-        columns = (*self.evidence, self.category, *self.place, 0.5 * self.alike, 0.1 * self.alike)
+        pulls = (0.5 * self.alike, 0.1 * self.alike, 0.0 * self.alike)
+        columns = (*self.evidence, self.category, *self.place, *pulls)
         kinds = {np.dtype(np.float64): np.float32, np.dtype(np.int64): np.int32}
         return decide, tuple(
             jnp.asarray(column.astype(kinds.get(column.dtype, column.dtype))) for column in columns

@@ -50,6 +50,7 @@ def chosen(
     slope: float,
     *endings: str,
     bias: float = 0.0,
+    kink: float = 0.0,
 ) -> list[float]:
     """Return the price of the anchor, and the one that is asked."""
     belief = np.zeros((1, len(ELASTICITIES)))
@@ -65,6 +66,7 @@ def chosen(
         place,
         flat,
         flat,
+        np.array([kink]),
         np.array([bias]),
     )
     return [round(float(unit * np.exp(of[0])), 3) for of in (anchor, anchor + strayed)]
@@ -80,6 +82,12 @@ def test_of_two_neighbours_the_better_is_asked() -> None:
     assert chosen(1040.0, 0.0, 999.0, 540.0, slope, "99") == [1099.0, 1099.0]
 
 
+def test_a_kink_holds_the_usual_price_where_it_is_legal() -> None:
+    """The usual price is 5, and of -2 at a cost of 3 the best would be 6."""
+    assert chosen(5.45, 0.0, 5.0, 3.0, -2.0) == [6.0, 6.0]
+    assert chosen(5.45, 0.0, 5.0, 3.0, -2.0, kink=1.0) == [5.0, 5.0]
+
+
 def test_a_dither_asks_what_it_reaches_and_nothing_further() -> None:
     assert chosen(950.0, 0.06, 999.0, 500.0, -2.0, "99")[1] == 999.0
     assert chosen(950.0, -0.06, 999.0, 500.0, -2.0, "99")[1] == 899.0
@@ -92,10 +100,10 @@ def test_where_nothing_legal_lies_within_the_bounds_the_rules_decide() -> None:
     flat = np.zeros(1)
     place = Place(flat, flat, np.full(1, 0.5), np.full(1, -0.01), np.full(1, 0.01))
     wish, unit = np.full(1, 0.005), np.full(1, 1040.0)
-    outside = profit(np.full(1, 0.02), unit, belief, place, flat, flat, flat)
+    outside = profit(np.full(1, 0.02), unit, belief, place, flat, flat, flat, flat)
     assert np.isneginf(outside)
     anchor, dither = chosen_logs(
-        wish, np.full(1, 0.003), unit, codes(1, "99"), belief, place, flat, flat, flat
+        wish, np.full(1, 0.003), unit, codes(1, "99"), belief, place, *4 * [flat]
     )
     assert (anchor[0], dither[0]) == (0.005, 0.003)
 

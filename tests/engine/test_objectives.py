@@ -32,7 +32,7 @@ def best(code: int, slope: float, curvature: float, cost: float, low: float = -1
     objective = np.array([code], dtype=np.uint8)
     counted = counted_cost(np.array([cost]), flat, objective)
     place = Place(flat, flat, counted, np.array([low]), np.ones(1))
-    return float(np.exp(best_log(belief, place, np.array([curvature]), flat)[0]))
+    return float(np.exp(best_log(belief, place, np.array([curvature]), flat, flat)[0]))
 
 
 @pytest.mark.parametrize("slope", [-1.2, -1.6, -2.0])

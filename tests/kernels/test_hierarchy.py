@@ -82,7 +82,7 @@ def test_neither_the_padding_nor_the_neighbours_change_a_row() -> None:
     whole = posterior(table, evidence, category)
     far = np.zeros(len(category))
     place = Place(far, far, far + 0.6, far - 0.3, far + 0.3)
-    best = best_log(whole, place, far, far)
+    best = best_log(whole, place, far, far, far)
     assert len(np.unique(best.round(4))) > len(best) / 2
     for rows in np.split(np.arange(len(category)), [1, 40, 104, 650]):
         part = Evidence(*(column[rows] for column in evidence))
@@ -90,7 +90,7 @@ def test_neither_the_padding_nor_the_neighbours_change_a_row() -> None:
         np.testing.assert_allclose(belief, whole[rows], atol=1e-6)
         there = Place(*(column[rows] for column in place))
         np.testing.assert_allclose(
-            best_log(belief, there, far[rows], far[rows]), best[rows], atol=1e-5
+            best_log(belief, there, far[rows], far[rows], far[rows]), best[rows], atol=1e-5
         )
 
 
@@ -145,10 +145,10 @@ def test_a_sure_belief_asks_the_textbook_price() -> None:
         low=np.array([-1.0]),
         high=np.array([1.0]),
     )
-    found = best_log(belief, wide, np.zeros(1), np.zeros(1))
+    found = best_log(belief, wide, *3 * [np.zeros(1)])
     assert found[0] == pytest.approx(np.log(0.55 * best), abs=1e-3)
     tight = wide._replace(high=np.array([np.log(0.55 * best) - 0.05]))
-    assert best_log(belief, tight, np.zeros(1), np.zeros(1))[0] == pytest.approx(tight.high[0])
+    assert best_log(belief, tight, *3 * [np.zeros(1)])[0] == pytest.approx(tight.high[0])
 
 
 def test_dithers_stop_when_they_do_not_pay() -> None:

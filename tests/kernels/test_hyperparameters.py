@@ -22,6 +22,7 @@ worlds, goals and rivals' models are no part of what is learnt."""
 
 ELSEWHERE = {
     "kernels/elasticities.py": {"UNKNOWING"},  # stands for no bias at all
+    "kernels/kinks.py": {"SDS_MOST", "NATS_MOST"},  # what exponentials bear
     "engine/deltas.py": {"RATE_MIN"},  # a limit of what a delta may say
     "engine/features.py": {"YEAR_MS"},  # a unit
     "engine/legal.py": {"SAME"},  # what arithmetic loses
