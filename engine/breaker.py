@@ -61,19 +61,19 @@ def judge(
     retailers["in_window"] += unpaced.astype(np.int32)
     counted = ~exempt[changing]
     moving, inverse = changing[counted], inverse[counted]
-    row = taken(listings, moving)
+    window_ms, window_minor = listings["window_ms"][moving], listings["window_minor"][moving]
     # A row's own window begins with its first move.
-    anew = now_ms - row["window_ms"] >= retailers["breaker_window_ms"][inverse]
-    anew |= row["window_minor"] <= 0
-    start = np.where(anew, row["in_force_minor"], row["window_minor"])
-    flags = np.where(anew, 0, row["window_flags"])
+    anew = now_ms - window_ms >= retailers["breaker_window_ms"][inverse]
+    anew |= window_minor <= 0
+    start = np.where(anew, before[moving], window_minor)
+    flags = np.where(anew, 0, listings["window_flags"][moving])
     wanted = wanted_minor[moving]
     ratio = np.abs(wanted / start - 1.0)
     moved = (ratio > retailers["breaker_move"][inverse]) & (flags & COUNTED_MOVED == 0)
     floored = (wanted <= floor_minor[moving]) & (flags & COUNTED_FLOORED == 0)
     flags = flags | COUNTED_MOVED * moved | COUNTED_FLOORED * floored
     listings["window_minor"][moving] = start
-    listings["window_ms"][moving] = np.where(anew, now_ms, row["window_ms"])
+    listings["window_ms"][moving] = np.where(anew, now_ms, window_ms)
     listings["window_flags"][moving] = flags
 
     counts = {

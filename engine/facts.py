@@ -252,15 +252,19 @@ def _note_recounts(
     Args:
         taken: bool[facts], which were not refused.
     """
-    known = taken & (facts.kind == UNITS_SOLD)
-    known &= facts.observed_ms <= memory.listings.listings["stock_ms"][rows]
+    if not len(counts.rows):
+        return
     left = np.maximum(counts.expected, 0)
-    if np.count_nonzero(known):
-        known &= np.isin(rows, counts.rows)
-        order = np.argsort(counts.rows)
-        at = order[np.searchsorted(counts.rows, rows[known], sorter=order)]
-        sold = np.zeros(len(counts.rows), dtype=np.int64)
-        np.add.at(sold, at, facts.amount[known])
+    sales = (taken & (facts.kind == UNITS_SOLD)).nonzero()[0]
+    row = rows[sales]
+    known = (facts.observed_ms[sales] <= memory.listings.listings["stock_ms"][row]).nonzero()[0]
+    if len(known):
+        order = counts.rows.argsort()
+        ordered, row = counts.rows[order], row[known]
+        at = np.minimum(ordered.searchsorted(row), len(ordered) - 1)
+        counted = (ordered[at] == row).nonzero()[0]
+        sold = np.zeros(len(order), dtype=np.int64)
+        np.add.at(sold, order[at[counted]], facts.amount[sales[known[counted]]])
         left = np.maximum(counts.expected - sold, 0)
     off = (counts.expected < 0) | (np.abs(counts.found - left) > RECOUNT_SHARE * left)
     if np.count_nonzero(off):

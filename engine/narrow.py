@@ -15,6 +15,17 @@ FEW_ROWS_SORTED = 256
 """And so many are sorted sooner, for a sorting network of four columns makes fifteen calls."""
 
 
+def alike(values: np.ndarray) -> np.ndarray:
+    """Return what stands for ``values`` beside the columns of their rows: one, if they are alike.
+
+    Mostly they come from one policy; and a number beside a whole matrix takes a sixth of the time
+    that a number beside each short row does.
+    """
+    if len(values) and np.count_nonzero(values == values[0]) == len(values):
+        return np.asarray(values[:1])
+    return np.asarray(values[:, None])
+
+
 def any_in_row(matrix: np.ndarray) -> np.ndarray:
     """Return boolean[rows], whether a row of boolean[rows, columns] holds a true one."""
     if len(matrix) <= FEW_ROWS:
@@ -49,7 +60,7 @@ def first_in_row(matrix: np.ndarray) -> np.ndarray:
     """Return int64[rows], the first true column of boolean[rows, columns], -1: none."""
     first = np.full(len(matrix), -1, dtype=np.int64)
     for column in range(matrix.shape[1] - 1, -1, -1):
-        np.copyto(first, column, where=matrix[:, column])
+        first = np.where(matrix[:, column], column, first)
     return first
 
 

@@ -8,6 +8,7 @@ from engine.deduplication import FEW_CELLS, last_of, newest, stable_order
 from engine.listing_table import put, taken
 from engine.memory import Memory, Work
 from engine.microbatch import FactColumns
+from engine.narrow import alike
 from engine.rivals import (
     OFFER_DTYPE,
     OFFER_IN_STOCK,
@@ -20,7 +21,7 @@ from engine.rivals import (
     tenured,
     unseen_offers,
 )
-from engine.screening import WHY, Evidence, release, screen
+from engine.screening import WHY, Evidence, bare, release, screen
 from kernels.limits import PRICE_MINOR_MAX
 
 ROUNDS = 3
@@ -230,10 +231,12 @@ def _displace(
 
 
 def _held(offers: np.ndarray, at: np.ndarray) -> np.ndarray:
-    held = np.zeros(len(at), dtype=OFFER_DTYPE)
     placed = (at >= 0).nonzero()[0]
-    if len(placed):
-        put(held, placed, taken(offers.reshape(-1), placed * offers.shape[1] + at[placed]))
+    found = taken(offers.reshape(-1), placed * offers.shape[1] + at[placed])
+    if len(placed) == len(at):
+        return found
+    held = np.zeros(len(at), dtype=OFFER_DTYPE)
+    put(held, placed, found)
     return held
 
 
@@ -249,36 +252,32 @@ def _screen_and_store(
     """Screen offers, at most one a place, and store them; return why each is not believed."""
     listings = memory.listings.listings
     policy = taken(memory.groups.policy, listings["group"][row])
-    offers = memory.rivals.offers_of(row)
-    retailer = own = np.zeros(len(row), dtype=np.int64)  # asked for where a currency is named
-    if np.count_nonzero(offers["currency"]) or np.count_nonzero(fresh["currency"]):
-        retailer, own = listings["retailer"][row], listings["currency"][row]
-    rate, _ = converted(offers, memory.currencies, retailer, own)
-    minor = offers["landed_minor"] * rate
-    recent = offers["observed_ms"] > work.now_ms - policy["rival_stale_ms"][:, None]
-    used = offers["flags"] >= OFFER_USED
-    same_rival = offers["rival"] == fresh["rival"][:, None]
-    proven = used & (offers["flags"] & OFFER_UNPROVEN == 0) & (minor > 0.0)
-    level = median(minor, proven & recent & ~same_rival)
-    for name in ("in_force_minor", "status_quo_minor", "rrp_minor"):
-        bare = (level <= 0.0).nonzero()[0]
-        if not len(bare):
-            break
-        level[bare] = listings[name][row[bare]]
-    each = np.arange(len(row))
-    fresh_rate, _ = converted(fresh[:, None], memory.currencies, retailer, own)
-    landed = fresh["landed_minor"] * fresh_rate[:, 0]
-    held = taken(offers.reshape(-1), each * offers.shape[1] + at)
+    recent_ms = work.now_ms - policy["rival_stale_ms"]
+    held = memory.rivals.held(row, at)
+    held_minor = _minor(memory, row, held[:, None])[:, 0]
+    held_fresh = held["observed_ms"] > recent_ms
+    level = np.zeros(len(row))
+    which = bare(held, held_minor, held_fresh)
+    if len(which):
+        level[which] = _level(memory, row[which], fresh["rival"][which], recent_ms[which])
+    # What other sources say of a rival need not be looked for where nobody names one.
+    offers = np.empty((len(row), 0), dtype=OFFER_DTYPE)
+    if memory.rivals.sourced:
+        offers = memory.rivals.offers_of(row)
+    dissent = offers["rival"] == fresh["rival"][:, None]
+    dissent &= offers["source"] != fresh["source"][:, None]
+    dissent &= (offers["observed_ms"] > recent_ms[:, None]) & (offers["flags"] >= OFFER_USED)
     evidence = Evidence(
         held=held,
-        held_minor=minor[each, at],
-        held_fresh=recent[each, at],
+        held_minor=held_minor,
+        held_fresh=held_fresh,
         level_minor=level,
         others=offers,
-        others_minor=minor,
-        dissent=used & recent & same_rival & (offers["source"] != fresh["source"][:, None]),
+        others_minor=_minor(memory, row, offers),
+        dissent=dissent,
         policy=policy,
     )
+    landed = _minor(memory, row, fresh[:, None])[:, 0]
     screened = screen(landed, fresh["observed_ms"], fresh, evidence)
     why, stored = screened.why, screened.offers
     # What cannot be compared anyway (used, sold out) is kept as it is told, but proves nothing.
@@ -298,6 +297,38 @@ def _screen_and_store(
         memory.rivals.put(row[one : one + 1], column, confirmed)
         work.changed.append(confirmed.tobytes())
     return why
+
+
+def _minor(memory: Memory, row: np.ndarray, offers: np.ndarray) -> np.ndarray:
+    """Return float64[rows, offers], landed prices in the listing's currency; 0: without a rate."""
+    if not np.count_nonzero(offers["currency"]):
+        return np.asarray(offers["landed_minor"].astype(np.float64))
+    listings = memory.listings.listings
+    retailer, own = listings["retailer"][row], listings["currency"][row]
+    return np.asarray(
+        offers["landed_minor"] * converted(offers, memory.currencies, retailer, own)[0]
+    )
+
+
+def _level(memory: Memory, row: np.ndarray, rival: np.ndarray, recent_ms: np.ndarray) -> np.ndarray:
+    """Return float64[rows], what others than ``rival`` say a listing is worth, else our own prices.
+
+    Args:
+        row: int64[rows], the listings, which may repeat.
+        rival: uint64[rows].
+        recent_ms: int64[rows], since when offers are fresh.
+    """
+    offers = memory.rivals.offers_of(row)
+    minor = _minor(memory, row, offers)
+    proven = (offers["flags"] & (OFFER_USED | OFFER_UNPROVEN)) == OFFER_USED
+    proven &= (offers["observed_ms"] > alike(recent_ms)) & (offers["rival"] != rival[:, None])
+    level = median(minor, proven & (minor > 0.0))
+    for name in ("in_force_minor", "status_quo_minor", "rrp_minor"):
+        nothing = (level <= 0.0).nonzero()[0]
+        if not len(nothing):
+            break
+        level[nothing] = memory.listings.listings[name][row[nothing]]
+    return level
 
 
 def _reason(code: int) -> str:

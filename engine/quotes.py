@@ -10,7 +10,7 @@ from msgspec import Struct
 from engine import breaker, pricing, rival_position
 from engine.arms import Arms, arms_in, policies_of
 from engine.brake import brake_ends_ms, braked_minor, note_follows
-from engine.decided import QUOTE_DTYPE, Cause, State
+from engine.decided import Cause, State
 from engine.evidence import Wishes, learnt_wishes
 from engine.floors import floor_minor
 from engine.leash import leashed, moor
@@ -28,6 +28,7 @@ from engine.listing_table import (
 )
 from engine.memory import Memory
 from engine.narrow import sum_in_row
+from engine.news import Looked, written
 from engine.pricing import PRICING_INPUT_DTYPE, PRICING_POLICY_FIELDS
 from engine.rival_position import Positions
 from engine.rivals import Reference, converted, reference
@@ -50,26 +51,6 @@ _SHADOW, _LIVE, _PENDING, _PINNED, _HELD, _INFEASIBLE, _UNPUBLISHABLE, _HALTED =
     ),
 )
 _REPRICE, _HOUR = int(Cause.REPRICE), int(Cause.HOUR)
-
-
-class Looked(Struct, frozen=True, eq=False):
-    """The rows of a microbatch and why they are looked at, one element a row."""
-
-    rows: np.ndarray  # int64
-    kind: np.ndarray  # uint8, Cause
-    lane: np.ndarray
-    offset: np.ndarray
-    index: np.ndarray
-
-
-NOTHING = Looked(
-    np.empty(0, dtype=np.int64),
-    np.empty(0, dtype=np.uint8),
-    np.empty(0, dtype=np.uint8),
-    np.empty(0, dtype=np.int64),
-    np.empty(0, dtype=np.int32),
-)
-"""No rows."""
 
 
 class Quoted(Struct, frozen=True, eq=False):
@@ -425,30 +406,30 @@ def _exempt(
     was given: a bug on the way there must not excuse itself.
     """
     rows, wanted, mask = rows[which], wanted[which], mask[which]
-    listings = taken(sight.listings, which)
-    in_force = listings["in_force_minor"]
+    names = ("in_force_minor", "held_minor", "flags", "retailer", "basis_currency")
+    in_force, held, flags, number, basis = (sight.listings[name][which] for name in names)
     said = (mask & (reasons.APPROVED | reasons.PINNED)) != 0
-    held = listings["held_minor"]
-    released = ((listings["flags"] & RELEASED) != 0) & (held > 0)
-    retailers, number = memory.retailers.table, listings["retailer"]
+    released = ((flags & RELEASED) != 0) & (held > 0)
+    retailers = memory.retailers.table
     if np.count_nonzero(released):
         released &= breaker.like_held(wanted, held)
         # A person's word ends with the hour in which it lets costs pass, too.
         released &= now_ms < retailers["costs_trusted_until_ms"][number]
-    exempt = (in_force == 0) | said | released | ((listings["flags"] & PLANNED) != 0)
-    exempt |= breaker.explained(wanted, in_force, unit[which], listings["basis_unit"])
+    exempt = (in_force == 0) | said | released | ((flags & PLANNED) != 0)
+    exempt |= breaker.explained(wanted, in_force, unit[which], sight.listings["basis_unit"][which])
     # Two currencies' rates tell nothing about a change of either.
     rate, currency = sight.reference.rate[which], sight.reference.currency[which]
-    by_rate = (currency != 0) & (currency == listings["basis_currency"])
+    by_rate = (currency != 0) & (currency == basis)
     if np.count_nonzero(by_rate):
-        by_rate &= breaker.explained(wanted, in_force, rate, listings["basis_rate"])
+        was = sight.listings["basis_rate"][which]
+        by_rate &= breaker.explained(wanted, in_force, rate, was)
         by_rate &= now_ms - retailers["rate_ms"][number] < retailers["breaker_window_ms"][number]
         # A rate acts through the rival alone: it binds the price now, or bound it until now.
         bound = mask | memory.listings.quotes["reasons"][rows]
         by_rate &= ((bound & (1 << reasons.KVI)) != 0) | sight.positioned()[which]
         exempt |= by_rate
     # A person said when the pin ends, so the way back is his, too.
-    return np.asarray(exempt | ((listings["flags"] & RETURNS) != 0))
+    return np.asarray(exempt | ((flags & RETURNS) != 0))
 
 
 def accepted_unit_cost(memory: Memory, rows: np.ndarray) -> np.ndarray:
@@ -494,55 +475,37 @@ def _finish(
         )
     _note_changes(sight, changed, in_force, state, mask, now_ms)
 
-    quotes = np.zeros(len(rows), dtype=QUOTE_DTYPE)
-    for name in (
-        "target_minor",
-        "floor_minor",
-        "ceiling_minor",
-        "binding",
-        "without_minor",
-        "elasticity",
-        "elasticity_sd",
-        "confidence",
-        "profit_change",
-    ):
-        quotes[name] = priced[name]
-    quotes["listing"], quotes["state"], quotes["reasons"] = listings["key"], state, mask
     quoted = last["listing"] != 0
     # Where the channel told of another price and we leave it, the change is from our last quote's.
     before = sight.inputs["in_force_minor"]
-    quotes["previous_minor"] = np.where(quoted & ~changed, last["in_force_minor"], before)
-    quotes["in_force_minor"] = in_force
-    quotes["proposed_minor"] = listings["proposed_minor"]
-    quotes["cost_minor"] = listings["cost_minor"]
-    quotes["rival_minor"] = sight.reference.landed_minor
-    quotes["rivals"] = sight.reference.rivals
-    quotes["stock"] = sight.inputs["stock"]
-    quotes["cause_kind"], quotes["cause_lane"] = looked.kind, looked.lane
-    quotes["cause_offset"], quotes["cause_index"] = looked.offset, looked.index
-
-    pending = state == _PENDING
-    moved_on = last["proposed_minor"] != quotes["proposed_minor"]
-    since = np.where(pending & (last["state"] == _PENDING), listings["proposed_ms"], now_ms)
-    expired = pending & (now_ms - since >= sight.policy["approval_valid_ms"])
-    listings["proposed_ms"] = np.where(moved_on | expired, now_ms, since)
-    news = ~quoted | changed | moved_on | expired
-    for name in ("state", "in_force_minor"):
-        news |= last[name] != quotes[name]
+    previous = np.where(quoted & ~changed, last["in_force_minor"], before)
+    pending, moved_on = state == _PENDING, last["proposed_minor"] != listings["proposed_minor"]
+    news = ~quoted | changed | moved_on | (last["state"] != state)
+    if np.count_nonzero(pending):
+        since = np.where(pending & (last["state"] == _PENDING), listings["proposed_ms"], now_ms)
+        expired = pending & (now_ms - since >= sight.policy["approval_valid_ms"])
+        listings["proposed_ms"] = np.where(moved_on | expired, now_ms, since)
+        news |= expired
+    else:
+        listings["proposed_ms"] = now_ms
+    news |= last["in_force_minor"] != in_force
     # A receipt names the arm, also of a price that the arm leaves as it was.
     news |= ((last["reasons"] ^ mask) & (reasons.TREATED | reasons.HELD_OUT)) != 0
-    news |= (last["stock"] == 0) != (quotes["stock"] == 0)
+    news |= (last["stock"] == 0) != (sight.inputs["stock"] == 0)
 
     listings["state"] = state
     which = news.nonzero()[0]
     listings["quote_seq"][which] = seq
     listings["quote_index"][which] = np.arange(len(which))
     due_ms = _due(sight, mask, state, now_ms)
-    news_quotes = taken(quotes, which)
+    stock = sight.inputs["stock"]
+    quotes = written(
+        looked, listings, priced, sight.reference, which, stock, mask, previous, in_force
+    )
     put(memory.listings.listings, rows, listings)
-    put(memory.listings.quotes, rows[which], news_quotes)
+    put(memory.listings.quotes, rows[which], quotes)
     memory.timers.set(rows, due_ms)
-    return Quoted(news_quotes, tripped, (listings, due_ms))
+    return Quoted(quotes, tripped, (listings, due_ms))
 
 
 def _lowered_by_position(sight: _Sight) -> np.ndarray:
@@ -625,25 +588,6 @@ def _due(sight: _Sight, mask: np.ndarray, state: np.ndarray, now_ms: int) -> np.
         step_ms = rival_position.next_step_ms(sight.positions, listings, sight.policy, now_ms)
         due[at] = np.minimum(due[at], step_ms)
     return np.asarray(np.maximum(due, now_ms + 1))
-
-
-def removed_quotes(memory: Memory, looked: Looked, seq: int, index: int) -> np.ndarray:
-    """Return the last quotes of rows that were removed, numbered from ``index``."""
-    rows = looked.rows
-    quotes = memory.listings.quotes.take(rows)
-    quotes["listing"] = memory.listings.listings["key"][rows]
-    quotes["previous_minor"] = memory.listings.listings["in_force_minor"][rows]
-    quotes["state"], quotes["in_force_minor"], quotes["proposed_minor"] = State.REMOVED, 0, 0
-    quotes["reasons"] = 0
-    quotes["binding"] = reasons.BINDING_NONE
-    quotes["cause_kind"], quotes["cause_lane"] = looked.kind, looked.lane
-    quotes["cause_offset"], quotes["cause_index"] = looked.offset, looked.index
-    put(memory.listings.quotes, rows, quotes)
-    memory.listings.listings["quote_seq"][rows] = seq
-    memory.listings.listings["quote_index"][rows] = index + np.arange(len(rows))
-    memory.listings.listings["in_force_minor"][rows] = 0
-    memory.timers.set(rows, np.full(len(rows), NEVER))
-    return quotes
 
 
 def is_removed(memory: Memory, rows: np.ndarray) -> np.ndarray:

@@ -13,8 +13,9 @@ from msgspec import Struct
 
 from engine.currencies import Currencies
 from engine.deduplication import distinct_of, pairs_of
-from engine.listing_table import NEVER, put
+from engine.listing_table import NEVER, put, taken
 from engine.narrow import (
+    alike,
     any_in_row,
     count_in_row,
     first_in_row,
@@ -149,21 +150,24 @@ class RivalTable:
         for column in range(offers.shape[1] - 1, -1, -1):
             held = offers[:, column]
             same = held["rival"] == rivals
-            same &= held["source"] == sources
+            if self._sources:
+                same &= held["source"] == sources
             same &= held["flags"] >= OFFER_USED
-            np.copyto(found, column, where=same)
+            found = np.where(same, column, found)
         return found
+
+    @property
+    def sourced(self) -> bool:
+        """Whether any offer may name a source."""
+        return bool(self._sources)
+
+    def held(self, rows: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """Return OFFER_DTYPE[n], the offer that stands in place ``at`` of each row."""
+        return taken(self.offers.reshape(-1), self._cells(rows, at))
 
     def put(self, rows: np.ndarray, at: np.ndarray, offers: np.ndarray) -> None:
         """Write ``offers`` into place ``at`` of each row."""
-        place = at // OFFERS_A_BLOCK
-        block = self._places[0][rows]
-        for further in range(1, len(self._places)):
-            there = (place == further).nonzero()[0]
-            if len(there):
-                block[there] = self._places[further][rows[there]]
-        assert np.count_nonzero(block) == len(block)
-        put(self.offers.reshape(-1), block * OFFERS_A_BLOCK + at % OFFERS_A_BLOCK, offers)
+        put(self.offers.reshape(-1), self._cells(rows, at), offers)
 
     def take_places(self, rows: np.ndarray, rivals: np.ndarray, sources: np.ndarray) -> np.ndarray:
         """Give each new offer a place of its row, int64[n], in order; -1 for all of a crowded row.
@@ -265,8 +269,22 @@ class RivalTable:
         fresh = count - len(reused)
         if self._next + fresh > len(self.offers):
             self.offers = grown(self.offers, self._next + fresh)
+        blocks = np.empty(count, dtype=np.int32)
+        blocks[: len(reused)] = reused
+        blocks[len(reused) :] = np.arange(self._next, self._next + fresh)
         self._next += fresh
-        return np.array([*reused, *range(self._next - fresh, self._next)], dtype=np.int32)
+        return blocks
+
+    def _cells(self, rows: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """Return int64[n], where in all offers place ``at`` of each row stands."""
+        place = at // OFFERS_A_BLOCK
+        block = self._places[0][rows].astype(np.int64)
+        for further in range(1, len(self._places)):
+            there = (place == further).nonzero()[0]
+            if len(there):
+                block[there] = self._places[further][rows[there]]
+        assert np.count_nonzero(block) == len(block)
+        return np.asarray(block * OFFERS_A_BLOCK + at % OFFERS_A_BLOCK)
 
     def _blocks(self, row: int) -> list[int]:
         return [int(blocks[row]) for blocks in self._places if blocks[row]]
@@ -298,8 +316,8 @@ def converted(
         retailers, own: int[rows], the listings' retailers and currencies.
     """
     shape = offers.shape
-    if not np.count_nonzero(offers["currency"]):
-        return np.ones(shape), np.full(shape, NEVER)
+    if not np.count_nonzero(offers["currency"]):  # mostly: one number, and no memory for it
+        return np.broadcast_to(1.0, shape), np.broadcast_to(np.int64(NEVER), shape)
     currency = offers["currency"].astype(np.int64)
     return currencies.rates(
         np.broadcast_to(retailers[:, None], shape),
@@ -317,12 +335,12 @@ def tenured(held: np.ndarray, stored: np.ndarray, believed: np.ndarray, now_ms: 
         held, stored: OFFER_DTYPE[n], before and after an offer was screened.
         believed: boolean[n], whether what is stored was just told and is believed.
     """
-    today = now_ms // DAY_MS
+    today_ms = now_ms // DAY_MS * DAY_MS
     proven = (held["flags"] & (OFFER_USED | OFFER_UNPROVEN)) == OFFER_USED
     # A lie does not make an offer young again: its owner could silence a listing's feeds by it.
     days = (held["flags"] & OFFER_TENURE) >> OFFER_TENURE_SHIFT
-    another = believed & proven & (stored["observed_ms"] // DAY_MS == today)
-    another &= held["observed_ms"] // DAY_MS < today
+    another = believed & proven & (held["observed_ms"] < today_ms)
+    another &= (stored["observed_ms"] >= today_ms) & (stored["observed_ms"] < today_ms + DAY_MS)
     days = np.minimum(days + another, TENURE_MAX) << OFFER_TENURE_SHIFT
     return np.asarray(stored["flags"] & (255 - OFFER_TENURE) | days, dtype=np.uint8)
 
@@ -353,14 +371,14 @@ def comparable(
         if not np.count_nonzero(names):
             break
         wanted &= offers["rival"] != names[:, None]
-    fresh = wanted & (offers["observed_ms"] > now_ms - stale_ms[:, None])
-    rate_expiry = rate_ms + rate_stale_ms[:, None]
+    fresh = wanted & (offers["observed_ms"] > now_ms - alike(stale_ms))
+    rate_expiry = rate_ms + alike(rate_stale_ms)
     fresh_rate = (rate > 0.0) & (rate_expiry > now_ms)
     usable = fresh & fresh_rate
     landed = np.rint(offers["landed_minor"] * rate)
     landed = np.where(usable, np.maximum(landed, 1.0), np.inf)
     usable &= ~outliers(landed, usable)
-    np.copyto(landed, np.inf, where=~usable)
+    landed = np.where(usable, landed, np.inf)
     return Comparable(landed, usable, fresh & ~fresh_rate, rate_expiry)
 
 
@@ -402,17 +420,17 @@ def reference(
     )
     landed = np.minimum(landed, PRICE_MINOR_MAX)
     least = least_in_row(landed)
-    lowest = np.arange(rows) * width + np.maximum(first_in_row(landed == least[:, None]), 0)
+    lowest = np.arange(rows), np.maximum(first_in_row(landed == least[:, None]), 0)
     any_usable = any_in_row(usable)
     told = np.where(any_usable, least, 0.0).astype(np.int32)
-    expiry = np.minimum(offers["observed_ms"] + stale_ms[:, None], rate_expiry)
+    expiry = np.minimum(offers["observed_ms"] + alike(stale_ms), rate_expiry)
     expiry = least_in_row(np.where(usable, expiry, NEVER))
     return Reference(
         landed_minor=told,
         told_minor=told,
-        rivals=distinct_rivals(offers["rival"], usable),
-        rate=np.where(any_usable, rate.take(lowest), 0.0).astype(np.float32),
-        currency=np.where(any_usable, offers["currency"].take(lowest), 0).astype(np.uint8),
+        rivals=rivals_behind(offers, usable),
+        rate=np.where(any_usable, rate[lowest], 0.0).astype(np.float32),
+        currency=np.where(any_usable, offers["currency"][lowest], 0).astype(np.uint8),
         stale_rate=any_in_row(waits),
         all_stale=any_in_row(offers["flags"] >= OFFER_USED) & ~any_usable,
         stale_ms=expiry,
@@ -484,6 +502,16 @@ def median(values: np.ndarray, said: np.ndarray) -> np.ndarray:
     ordered = sorted_rows(np.where(said, values, np.inf))
     middle = ordered[np.arange(len(values)), np.maximum(count - 1, 0) // 2]
     return np.where(count > 0, middle, 0.0)
+
+
+def rivals_behind(offers: np.ndarray, usable: np.ndarray) -> np.ndarray:
+    """Return uint16[rows], how many rivals stand behind the usable offers, OFFER_DTYPE[rows, n].
+
+    Where no offer names its source, each is of another rival.
+    """
+    if np.count_nonzero(offers["source"]):
+        return distinct_rivals(offers["rival"], usable)
+    return count_in_row(usable & (offers["rival"] != 0)).astype(np.uint16)
 
 
 def distinct_rivals(rival: np.ndarray, usable: np.ndarray) -> np.ndarray:

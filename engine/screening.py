@@ -56,7 +56,7 @@ class Evidence(Struct, frozen=True, eq=False):
     held: np.ndarray  # OFFER_DTYPE, the offer that is believed so far; not USED: none
     held_minor: np.ndarray  # its landed price in the listing's currency
     held_fresh: np.ndarray  # boolean
-    level_minor: np.ndarray  # what others say the thing is worth, 0: nobody says anything
+    level_minor: np.ndarray  # what others say it is worth, 0: nobody; asked of :func:`bare` ones
     others: np.ndarray  # OFFER_DTYPE[n, offers], all offers of the listing
     others_minor: np.ndarray  # float64[n, offers], in the listing's currency
     dissent: np.ndarray  # boolean[n, offers], fresh, of the same rival and another source
@@ -75,15 +75,17 @@ def screen(
         fresh: OFFER_DTYPE[n], the offers as they would be stored; the bookkeeping is filled in.
     """
     policy, held = evidence.policy, evidence.held
-    known = (held["flags"] >= OFFER_USED) & (held["flags"] & OFFER_UNPROVEN == 0)
-    known &= evidence.held_minor > 0.0
+    known = _known(held, evidence.held_minor)
     move = _log_ratio(landed_minor, evidence.held_minor, known)
-    from_level = _log_ratio(landed_minor, evidence.level_minor, evidence.level_minor > 0.0)
+    off, use_level = move.copy(), np.zeros(len(move), dtype=bool)
     # An offer that went stale is weaker evidence than what others say today: the nearer counts.
-    use_level = ~known | (
-        ~evidence.held_fresh & (evidence.level_minor > 0.0) & (np.abs(from_level) < np.abs(move))
-    )
-    off = np.where(use_level, from_level, move)
+    at = bare(held, evidence.held_minor, evidence.held_fresh)
+    if len(at):
+        level = evidence.level_minor[at]
+        from_level = _log_ratio(landed_minor[at], level, level > 0.0)
+        nearer = (level > 0.0) & (np.abs(from_level) < np.abs(move[at]))
+        use_level[at] = ~known[at] | (~evidence.held_fresh[at] & nearer)
+        off[at] = np.where(use_level[at], from_level, move[at])
     size = np.abs(off)
 
     hours = np.maximum((observed_ms - held["observed_ms"]) / HOUR_MS, 0.0)
@@ -140,6 +142,21 @@ def screen(
     return Screened(why, offers, np.where(believed, confirms, -1))
 
 
+def bare(held: np.ndarray, held_minor: np.ndarray, held_fresh: np.ndarray) -> np.ndarray:
+    """Return int64[m], the offers for which it counts what others say: nothing known is fresh.
+
+    Args:
+        held, held_minor, held_fresh: as in :class:`Evidence`.
+    """
+    return np.asarray((~(_known(held, held_minor) & held_fresh)).nonzero()[0])
+
+
+def _known(held: np.ndarray, held_minor: np.ndarray) -> np.ndarray:
+    """Return boolean[n], for which offers a price is believed already that can be compared."""
+    known = (held["flags"] & (OFFER_USED | OFFER_UNPROVEN)) == OFFER_USED
+    return np.asarray(known & (held_minor > 0.0))
+
+
 def _repeats(
     landed_minor: np.ndarray,
     minute: np.ndarray,
@@ -179,11 +196,11 @@ def _other_sources(
 
     The last is a column of ``others``, -1: none.
     """
+    count = len(landed_minor)
+    if not np.count_nonzero(evidence.dissent):  # mostly one source speaks of a rival
+        return np.ones(count, dtype=bool), np.zeros(count, np.int64), np.full(count, -1)
     # Without a rate there is no figure to compare: such an offer says nothing, for or against.
     dissent = evidence.dissent & (evidence.others_minor > 0.0) & (landed_minor > 0.0)[:, None]
-    count = len(landed_minor)
-    if not np.count_nonzero(dissent):
-        return np.ones(count, dtype=bool), np.zeros(count, np.int64), np.full(count, -1)
     near = np.maximum(evidence.policy["screening_sources_move"], SAME_LOG)[:, None]
     landed = np.broadcast_to(landed_minor[:, None], dissent.shape)
     unproven = (evidence.others["flags"] & OFFER_UNPROVEN) != 0

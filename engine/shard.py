@@ -61,7 +61,8 @@ from engine.microbatch import (
     Position,
     facts_of,
 )
-from engine.quotes import NOTHING, Looked, is_removed, quote_rows, removed_quotes
+from engine.news import NOTHING, Looked, removed_quotes
+from engine.quotes import is_removed, quote_rows
 from engine.ranking import rank
 from engine.replay import Agreement, agreement, chained
 from engine.stock import stock_of

@@ -94,14 +94,15 @@ class Templates:
         order = stable_order(lengths)
         distinct, begins = np.unique(lengths[order], return_index=True)
         ends = [*begins[1:].tolist(), len(values)]
+        joined, starts = b"".join(values), lengths.cumsum() - lengths
+        odd = b"\\" in joined or not joined.isascii()
         tries = NEW_TEMPLATES_MAX
         for length, begin, end in zip(distinct.tolist(), begins.tolist(), ends, strict=True):
             if end - begin < ALIKE_MIN or length == 0:
                 continue
             places = order[begin:end]
-            joined = b"".join([values[place] for place in places.tolist()])
-            table = np.frombuffer(joined, dtype=np.uint8).reshape(-1, length)
-            if b"\\" in joined or not joined.isascii():
+            table = _rows(joined, starts[places], length)
+            if odd:
                 plain = ((table != ord("\\")) & (table < 128)).all(axis=1)
                 places, table = places[plain], table[plain]
             known = self._by_length.get(length, [])
@@ -221,6 +222,14 @@ def template_of(value: bytes, kind: int | None) -> Template | None:
         text_bytes=np.concatenate([np.arange(of.start, of.stop) for of in texts.values()]),
         constants=constants,
     )
+
+
+def _rows(joined: bytes, starts: np.ndarray, length: int) -> np.ndarray:
+    """Return uint8[n, length], the bytes from each of ``starts`` on, copied a row at once."""
+    row = np.dtype((np.void, length))
+    # Every place where a row may begin, one byte apart; no memory of its own.
+    windows = np.ndarray((len(joined) - length + 1,), row, joined, strides=(1,))
+    return np.asarray(windows[starts].view(np.uint8).reshape(-1, length))
 
 
 def _number(digits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

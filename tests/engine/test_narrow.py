@@ -8,6 +8,7 @@ import pytest
 from engine.narrow import (
     FEW_ROWS,
     FEW_ROWS_SORTED,
+    alike,
     any_in_row,
     count_in_row,
     first_in_row,
@@ -62,3 +63,12 @@ def test_no_column_holds_nothing() -> None:
         assert not any_in_row(nothing).any()
         assert (count_in_row(nothing) == 0).all()
         assert (first_in_row(nothing) == -1).all()
+
+
+@pytest.mark.parametrize("values", [[], [7], [7, 7, 7], [7, 7, 8], [8, 7, 7]])
+def test_what_stands_for_values_says_the_same_beside_each_row(values: list[int]) -> None:
+    """Equal ones become one; whichever of them differs, nothing is lost."""
+    numbers = np.array(values, dtype=np.int64)
+    matrix = np.arange(3 * len(values)).reshape(-1, 3)
+    assert (matrix + alike(numbers) == matrix + numbers[:, None]).all()
+    assert alike(numbers).size == (1 if len(set(values)) == 1 else len(values))

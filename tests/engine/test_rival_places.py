@@ -8,8 +8,10 @@ from engine.rivals import (
     OFFER_USED,
     OFFERS_MAX,
     RivalTable,
+    distinct_rivals,
     median,
     outliers,
+    rivals_behind,
     unseen_offers,
 )
 from kernels.hyperparameters import OUTLIER_LOG_MIN
@@ -105,3 +107,21 @@ def test_offers_of_one_block_take_the_places_they_take_one_by_one(skus: int) -> 
         found.append(memory.rivals.offers_of(rows)[["rival", "observed_ms", "landed_minor"]])
     assert (found[0] == found[1]).all()
     assert (found[0]["rival"] > 0).sum() == len(set(told))
+
+
+@pytest.mark.parametrize("sources", [1, 2])
+@pytest.mark.parametrize("rows", [3, 400])
+def test_rivals_are_counted_once_however_many_sources_tell_of_them(rows: int, sources: int) -> None:
+    """A place is one rival of one source, so without sources each offer is another rival's."""
+    random = np.random.default_rng(rows)
+    offers = np.zeros((rows, 8), dtype=OFFER_DTYPE)
+    for row in offers:
+        pairs = random.permutation(5 * sources)[: random.integers(0, 6)]
+        row["rival"][: len(pairs)] = 1 + pairs % 5
+        row["source"][: len(pairs)] = pairs // 5
+    usable = (offers["rival"] > 0) & (random.random(offers.shape) < 0.7)
+    found = rivals_behind(offers, usable)
+    assert found.dtype == np.uint16
+    assert (found == distinct_rivals(offers["rival"], usable)).all()
+    expected = [len(set(row["rival"][said])) for row, said in zip(offers, usable, strict=True)]
+    assert found.tolist() == expected
