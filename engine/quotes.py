@@ -257,14 +257,22 @@ def _shift_changes(listings: np.ndarray, now_ms: int) -> np.ndarray:
     passed = slot - listings["change_slot"].astype(np.int64)
     moved = (passed > 0).nonzero()[0]
     if len(moved):
-        source = _SLOTS - np.minimum(passed[moved], CHANGE_SLOTS)[:, None]
-        old = listings["changes"][moved[:, None], np.maximum(source, 0)]
-        listings["changes"][moved] = np.where(source >= 0, old, 0)
+        listings["changes"][moved] = _later(listings["changes"][moved], passed[moved])
     listings["change_slot"] = slot
     return sum_in_row(listings["changes"][:, :7], np.int32)
 
 
-_SLOTS = np.arange(CHANGE_SLOTS)
+def _later(changes: np.ndarray, slots: np.ndarray) -> np.ndarray:
+    """Return uint8[rows, CHANGE_SLOTS], counts of changes after so many slots, all of them > 0.
+
+    Eight counts are the bytes of one number, the newest the lowest; what is shifted out is over.
+    """
+    counts = changes.view("<u8")[:, 0] << (8 * np.minimum(slots, CHANGE_SLOTS - 1)).astype("<u8")
+    counts[slots >= CHANGE_SLOTS] = 0
+    return counts.view(np.uint8).reshape(-1, CHANGE_SLOTS)
+
+
+assert CHANGE_SLOTS == 8
 
 
 def _mark(mask: np.ndarray, where: np.ndarray, reason: int) -> None:

@@ -10,6 +10,7 @@ are cut into blocks.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,8 @@ SCOPES_MAX = 65_536
 
 SKU_CHARACTERS_MAX = 200
 """Longest SKU, as ``engine.deltas.Name`` has it."""
+
+_OFFSET, _KEY, _VALUE = attrgetter("offset"), attrgetter("key"), attrgetter("value")
 
 _Scope = tuple[int, Callable[[Iterable[bytes]], np.ndarray]]
 
@@ -120,11 +123,11 @@ class JsonFacts:
             name: np.zeros(len(records), dtype) for name, dtype in COLUMNS.items()
         }
         block["lane"][:] = lane
-        block["offset"][:] = [record.offset for record in records]
+        block["offset"] = np.fromiter(map(_OFFSET, records), np.int64, len(records))
         others: list[int] | range = range(len(records))
         if len(records) >= ALIKE_MIN:
-            self._alike.begin([record.key for record in records])
-            filled = self._templates.fill(block, [record.value for record in records])
+            self._alike.begin(list(map(_KEY, records)))
+            filled = self._templates.fill(block, list(map(_VALUE, records)))
             others = np.flatnonzero(~filled).tolist()
         aside: set[int] = set()  # places of what the slow way must judge
         if others:

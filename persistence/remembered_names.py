@@ -78,7 +78,10 @@ class AlikeNames:
             self._key_numbers, self._listings = {}, NameTable(self._limit)
         self._keys = keys
         known, count = self._key_numbers, len(keys)
-        numbers = np.fromiter(map(known.get, keys, repeat(-1)), np.int64, count)
+        if keys.count(keys[0]) == count:  # mostly: then its number is looked up once
+            numbers = np.full(count, known.setdefault(keys[0], len(known)))
+        else:
+            numbers = np.fromiter(map(known.get, keys, repeat(-1)), np.int64, count)
         if (numbers < 0).any():
             numbers = np.fromiter((known.setdefault(key, len(known)) for key in keys), np.int64)
         self._block_keys = numbers.astype(np.uint32)
