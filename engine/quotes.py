@@ -269,7 +269,7 @@ def _later(changes: np.ndarray, slots: np.ndarray) -> np.ndarray:
     """
     counts = changes.view("<u8")[:, 0] << (8 * np.minimum(slots, CHANGE_SLOTS - 1)).astype("<u8")
     counts[slots >= CHANGE_SLOTS] = 0
-    return counts.view(np.uint8).reshape(-1, CHANGE_SLOTS)
+    return np.asarray(counts.view(np.uint8).reshape(-1, CHANGE_SLOTS))
 
 
 assert CHANGE_SLOTS == 8

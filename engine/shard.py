@@ -54,13 +54,7 @@ from engine.learning import close_periods, redecide
 from engine.live_drivers import LiveFacts
 from engine.live_facts import live_facts
 from engine.memory import Memory, Work
-from engine.microbatch import (
-    LANES,
-    Microbatch,
-    ObjectDelta,
-    Position,
-    facts_of,
-)
+from engine.microbatch import LANES, Microbatch, ObjectDelta, Position, facts_of
 from engine.news import NOTHING, Looked, removed_quotes
 from engine.quotes import is_removed, quote_rows
 from engine.ranking import rank
