@@ -23,7 +23,6 @@ from engine.decided import QUOTE_DTYPE
 from engine.deduplication import EventWindow, HighWaterMarks
 from engine.errors import CorruptCheckpoint, IncompatibleCheckpoint
 from engine.groups import Groups
-from engine.learnt import learnt_of
 from engine.listing_table import BEFORE_BRAKES, LISTING_DTYPE, REMOVED, listings_of, put
 from engine.memory import Memory
 from engine.retailers import RETAILER_DTYPE, Retailers
@@ -80,7 +79,7 @@ class Part(Struct, frozen=True):
     offers: bytes
     mark: dict[str, int] = {}
     small: Small | None = None
-    learnt: bytes = b""  # LEARNT_DTYPE of the rows, nothing where nobody learns
+    learnt: bytes = b""  # of the rows, as Learnt.saved tells; nothing where nobody learns
     arms: bytes = b""  # ARM_DTYPE[kinds, rows], nothing where there is no experiment
     predicted: bytes = b""  # PREDICTION_DTYPE of the rows, by place; nothing where no model serves
 
@@ -176,7 +175,7 @@ def _part(
         offers=offers.reshape(-1).take(np.flatnonzero(taken)).tobytes(),
         mark=mark,
         small=small,
-        learnt=memory.learnt.rows.take(rows).tobytes() if memory.learnt.any else b"",
+        learnt=memory.learnt.saved(rows),
         arms=memory.experiments.taken(rows),
         predicted=memory.serving.saved(rows),
     )
@@ -265,7 +264,7 @@ def _fill(memory: Memory, part: Part) -> None:
     put(memory.listings.listings, rows, listings_of(part.listings, len(rows)))
     put(memory.listings.quotes, rows, np.frombuffer(part.quotes, dtype=QUOTE_DTYPE))
     if part.learnt:
-        memory.learnt.fill(rows, learnt_of(part.learnt, len(rows)), capacity)
+        memory.learnt.fill(rows, part.learnt, capacity)
     if part.arms:
         memory.experiments.fill(rows, part.arms, capacity)
     if part.predicted:

@@ -11,6 +11,7 @@ import numpy as np
 from engine.arms import note_sales
 from engine.breaker import costs_doubted, costs_shocked
 from engine.deduplication import NO_ROOM, SEEN, TOO_OLD, distinct_of, last_of, newest
+from engine.deliveries import note_counts
 from engine.listing_table import SALES_KEPT
 from engine.memory import Counts, Memory, Work
 from engine.microbatch import (
@@ -254,7 +255,7 @@ def _note_recounts(
     """
     if not len(counts.rows):
         return
-    left = np.maximum(counts.expected, 0)
+    left, sold = np.maximum(counts.expected, 0), np.zeros(len(counts.rows), dtype=np.int64)
     sales = (taken & (facts.kind == UNITS_SOLD)).nonzero()[0]
     row = rows[sales]
     known = (facts.observed_ms[sales] <= memory.listings.listings["stock_ms"][row]).nonzero()[0]
@@ -263,12 +264,16 @@ def _note_recounts(
         ordered, row = counts.rows[order], row[known]
         at = np.minimum(ordered.searchsorted(row), len(ordered) - 1)
         counted = (ordered[at] == row).nonzero()[0]
-        sold = np.zeros(len(order), dtype=np.int64)
         np.add.at(sold, order[at[counted]], facts.amount[sales[known[counted]]])
         left = np.maximum(counts.expected - sold, 0)
     off = (counts.expected < 0) | (np.abs(counts.found - left) > RECOUNT_SHARE * left)
     if np.count_nonzero(off):
         work.recounted.append(counts.rows[off])
+        if memory.learnt.any:
+            # What was sold beyond the stock that was known had come before it.
+            more = counts.found + sold - np.maximum(counts.expected, 0)
+            unknown = counts.expected < 0
+            note_counts(memory, work, counts.rows[off], unknown[off], left[off], more[off])
 
 
 def _add_sales(

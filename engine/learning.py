@@ -17,6 +17,7 @@ from engine.arms import may_decide, policies_of
 from engine.attributes import factors_of
 from engine.cannibalisation import earned_by_category, gained_elsewhere
 from engine.decided import State
+from engine.deliveries import lasts_log, note_empty
 from engine.evidence import (
     categories_of,
     draft,
@@ -43,6 +44,8 @@ from engine.learnt import (
     DAY_MS,
     DECIDING,
     IDLE,
+    LASTED,
+    LASTS,
     LEARNT_DTYPE,
     OTHERS,
     OUT_OF_STOCK,
@@ -54,7 +57,7 @@ from engine.learnt import (
 from engine.legal import chosen_logs, coarse
 from engine.listing_table import REMOVED, RETURNS, copied, put
 from engine.memory import Memory, Work
-from engine.objectives import counted_cost
+from engine.objectives import UNITS, counted_cost
 from engine.promotion import informed_rows, judge, prediction_of, weigh
 from engine.proven import barred_above, prove
 from engine.quotes import reference_of
@@ -313,6 +316,7 @@ def _update(memory: Memory, work: Work, held: RetailerLearning, rows: np.ndarray
     out = np.where(stock_of(listings) == 0, OUT_OF_STOCK, 0).astype(np.uint8)
     learnt["flags"] = (learnt["flags"] & (255 - OUT_OF_STOCK - TOLD_AHEAD)) | out
     put(memory.learnt.rows, rows, learnt)
+    note_empty(memory, rows, out > 0, held.period_days)
     memory.unsaved[rows] = True
     work.changed.append(learnt.tobytes())
 
@@ -348,6 +352,8 @@ def _learn_rows(memory: Memory, held: RetailerLearning, period: _Period) -> None
     )
     common = day + beside
     taught = learn(period.level, period.belief, seen, period.foreseen, common, held.period_days)
+    lasted = _lasted(period)
+    follows = period.clears | lasted
     others = _others(period)
     own = _is_own(memory, period) & ~others
     shown = shown_forms(
@@ -356,19 +362,20 @@ def _learn_rows(memory: Memory, held: RetailerLearning, period: _Period) -> None
         period.foreseen,
         common,
         seen.units,
-        counted & (period.level.days >= WARM_DAYS) & ~period.clears,
+        counted & (period.level.days >= WARM_DAYS) & ~follows,
     )
     try_forms(held, period.category, own, shown)
     try_kink(held, own, shown, distances(seen.price_log, period.level))
     for name in Level._fields:
         learnt[name] = getattr(taught.level, name)
     forget = np.exp(-held.period_days / SUMS_MEMORY_DAYS)
-    # A cut answers poor sales, which recover by themselves: that would look like elasticity.
-    tells = np.where(period.clears, 0.0, 1.0)
+    # A cut answers poor sales, which recover by themselves: that would look like elasticity. So
+    # does a price at which stock lasts, and what sold.
+    tells = np.where(follows, 0.0, 1.0)
     added = np.stack([taught.sums[name] for name in SUMS], axis=1) * tells[:, None]
     learnt["own"] = learnt["own"] * forget + np.where(own[:, None], added, 0.0)
     learnt["history"] = learnt["history"] * forget + np.where(own[:, None], 0.0, added)
-    held.lead = held.lead + np.where(own | period.clears, 0.0, taught.lead).sum(axis=1)
+    held.lead = held.lead + np.where(own | follows, 0.0, taught.lead).sum(axis=1)
     held.moments = held.moments + taught.moments.sum(axis=1)
     held.explored = held.explored + _explored(held, period, own)
     lain = ~seen.absent & ~seen.sold_out & ~period.clears
@@ -376,8 +383,8 @@ def _learn_rows(memory: Memory, held: RetailerLearning, period: _Period) -> None
     begin = own & ((learnt["flags"] & BEGUN) == 0)
     learnt["rival_before"][begin] = learnt["rival"][begin]
     learnt["flags"][begin] |= BEGUN
-    noted = np.where(others, OTHERS, 0).astype(np.uint8)
-    learnt["flags"] = (learnt["flags"] & (255 - OTHERS)) | noted
+    noted = np.where(others, OTHERS, 0) | np.where(lasted, LASTED, 0)
+    learnt["flags"] = (learnt["flags"] & (255 - OTHERS - LASTED)) | noted.astype(np.uint8)
     told = own & np.isfinite(learnt["rival_before"])
     under = np.where(told, np.minimum(taught.level.price, 0.0), 0.0)
     moved = np.where(told, taught.level.rival - learnt["rival_before"], 0.0)
@@ -444,6 +451,16 @@ def _others(period: _Period) -> np.ndarray:
     apart = (np.abs(period.foreseen.price) >= ASKED_LOG) | period.seen.absent
     noted = (flags & OTHERS) != 0
     return np.asarray((theirs & ((flags & BEGUN) != 0)) | (noted & apart))
+
+
+def _lasted(period: _Period) -> np.ndarray:
+    """Return which rows sold at, or are still compared with, a price that their stock asked for.
+
+    It rises after good sales and falls after poor ones, and sales become usual again by themselves.
+    """
+    flags = period.learnt["flags"]
+    apart = (np.abs(period.foreseen.price) >= ASKED_LOG) | period.seen.absent
+    return np.asarray(((flags & LASTS) != 0) | (((flags & LASTED) != 0) & apart))
 
 
 def _decide(
@@ -514,6 +531,9 @@ def decide_rows(
         best = np.where(sells, np.clip(wanted, place.low, place.high), best)
         step = np.where(sells, MOVE_MAX_LOG, step)
         cadence = np.where(sells, look_days, cadence)
+    scarce = _scarce_log(memory, work, held, rows, listings, policy, learnt, place.filtered, mean)
+    lasts = scarce > best
+    best = np.where(lasts, np.clip(scarce, place.low, place.high), best)
     moved = np.clip(best - anchor, -step, step)
     # Next to a kink the last cent counts, too.
     small = (np.abs(moved) < MOVE_MIN_LOG) & ~((kink > 0.0) & (best == 0.0))
@@ -522,9 +542,10 @@ def decide_rows(
     doubt = variance + hidden_of(held, stated, category, mean)
     size = dither_size(mean, doubt, noise, curvature, policy["dither"].astype(np.float64))
     # Prices that follow what sold teach nothing of elasticities, strayed or not.
-    size = np.where(pinned(place, anchor + moved, mean, variance) | sells, 0.0, size)
+    still = pinned(place, anchor + moved, mean, variance) | sells | lasts
     # Around a kink a dither costs its whole size, too.
-    size = np.where((kink > 0.0) & (np.abs(anchor + moved) < size), 0.0, size)
+    still |= (kink > 0.0) & (np.abs(anchor + moved) < size)
+    size = np.where(still, 0.0, size)
     pair = learnt["turns"] // 2
     sign = np.where(_coin(listings["key"], pair), 1.0, -1.0) * np.where(
         learnt["turns"] % 2 == 0, 1.0, -1.0
@@ -566,6 +587,8 @@ def decide_rows(
     if clears.any():
         told = learnt if said is None else informed_rows(learnt, place.filtered, said[0])
         clear(work.now_ms, held, listings, policy, place, now_log, learnt, told, clears)
+    noted = np.where(lasts, LASTS, 0).astype(np.uint8)
+    learnt["flags"] = (learnt["flags"] & (255 - LASTS)) | noted
     asked = learnt["anchor"].astype(np.float64) + learnt["dither"]
     moves = (listings["in_force_minor"] > 0) & (listings["pinned_minor"] == 0)
     move = np.where(moves, asked - now_log, 0.0)
@@ -577,6 +600,34 @@ def decide_rows(
     memory.mark(rows)
     memory.unsaved[rows] = True
     work.changed.append(learnt.tobytes())
+
+
+def _scarce_log(
+    memory: Memory,
+    work: Work,
+    held: RetailerLearning,
+    rows: np.ndarray,
+    listings: np.ndarray,
+    policy: np.ndarray,
+    learnt: np.ndarray,
+    filtered: np.ndarray,
+    elasticity: np.ndarray,
+) -> np.ndarray:
+    """Return float64[rows], the log price below which stock does not last, -inf where any does.
+
+    A season says itself until when, and who asks for units wants them sold at any price.
+    """
+    found = lasts_log(
+        work.now_ms,
+        held.regular,
+        memory.learnt.deliveries.take(rows),
+        listings,
+        learnt,
+        filtered,
+        elasticity,
+    )
+    free = (policy["season_end_ms"] > work.now_ms) | (policy["objective"] == UNITS)
+    return np.where(free, -np.inf, found)
 
 
 def _place(
@@ -621,7 +672,8 @@ def _standing(listings: np.ndarray, learnt: np.ndarray, in_force: np.ndarray) ->
 def redecide(memory: Memory, work: Work) -> None:
     """Let touched rows decide at once whose cost, fees or stock are others than they decided by.
 
-    Stock counts where it is a price's reason: until a season's end.
+    Stock counts where it is a price's reason: until a season's end, and after a delivery where
+    a price made stock last until then.
     """
     rows = work.touched()[0]
     if not len(rows):
@@ -649,13 +701,18 @@ def redecide(memory: Memory, work: Work) -> None:
 
 
 def _restocked(memory: Memory, work: Work, rows: np.ndarray, listings: np.ndarray) -> np.ndarray:
-    """Return bool[rows], which were counted in a season at another stock than sales had left."""
+    """Return bool[rows], whose stock is another than sales had left, where their price follows it:
+    in a season, and at a delivery that stock was to last until.
+    """
     if not work.recounted:
         return np.zeros(len(rows), dtype=bool)
     found = np.isin(rows, np.concatenate(work.recounted))
     at = np.flatnonzero(found)
     ends_ms = policies_of(memory, rows[at], listings.take(at))["season_end_ms"]
     found[at] = ends_ms > work.now_ms
+    if work.delivered:
+        lasted = (memory.learnt.rows["flags"][rows] & LASTS) != 0
+        found |= lasted & np.isin(rows, np.concatenate(work.delivered))
     return found
 
 

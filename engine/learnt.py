@@ -59,6 +59,24 @@ LEARNT_DTYPE = np.dtype(
 
 assert LEARNT_DTYPE.itemsize <= 192
 
+DELIVERY_DTYPE = np.dtype(
+    [
+        ("came_ms", "<i8"),  # when the last one was counted, or the stock for the first time
+        ("days", "<f4"),  # mean between two of them; 0: fewer than two came
+        ("scatter", "<f4"),  # mean square of how far intervals were off it, as shares of it
+        ("units", "<f4"),  # what one brings
+        ("full", "<f4"),  # and what is on the shelf then
+        ("emptied", "<f4"),  # share of them that found the shelf empty
+        ("empty_days", "<f4"),  # since the last one
+        ("gap", "<f4"),  # mean of days empty before one comes; what is left counts as days less
+        ("gap_scatter", "<f4"),  # mean square of how far gaps were off it, as shares of ``days``
+        ("came", "<u2"),  # how many came
+    ]
+)
+"""A listing's deliveries. ``came_ms`` 0: its stock was never counted."""
+
+assert DELIVERY_DTYPE.itemsize <= 48
+
 BEFORE_PROVEN = np.dtype(LEARNT_DTYPE.descr[:-6])
 BEFORE_SEASONS = np.dtype(BEFORE_PROVEN.descr[:-3])
 """What checkpoints held before prices were proven, and before seasons were counted."""
@@ -75,10 +93,12 @@ DAY_MS = 86_400_000
 
 FOLLOWS = 5
 
-OUT_OF_STOCK, BEGUN, TOLD_AHEAD, OTHERS = 1, 2, 16, 32
+OUT_OF_STOCK, BEGUN, TOLD_AHEAD, OTHERS, LASTS, LASTED = 1, 2, 16, 32, 64, 128
 """Bits of ``flags``: at the last close nothing was left; rival_before is noted; a price was
 reported before anything of the running period was sold, so the period's sales were made at it; a
-price that others chose since the row began still shows in what its sales are compared with."""
+price that others chose since the row began still shows in what its sales are compared with; its
+price is the one at which its stock lasts until the next delivery; such a price still shows in what
+its sales are compared with."""
 
 FORM_SHIFT = 2
 """Two bits of ``flags`` from here on: the form of demand that the row's belief was found under."""
@@ -122,6 +142,8 @@ class RetailerLearning:
         self.history_trusted = True
         self.moments = np.array([10.0, 50.0])
         self.lead = np.zeros(LEADS)
+        # Of engine.deliveries: intervals, and sums of their and their gaps' squared deviations.
+        self.regular = np.zeros(3)
         # Of days at our prices: their number, cuts, rivals' moves, cuts squared, moves times cuts.
         self.follows = np.zeros(FOLLOWS)
         self.categories: list[str] = []
@@ -236,6 +258,7 @@ class Learnt:
 
     def __init__(self) -> None:
         self.rows = np.zeros(0, dtype=LEARNT_DTYPE)
+        self.deliveries = np.zeros(0, dtype=DELIVERY_DTYPE)  # of the same rows
         self.retailers: dict[int, RetailerLearning] = {}
         self.beliefs: dict[int, Any] = {}  # worked out for who asked; no part of the state
 
@@ -260,6 +283,9 @@ class Learnt:
             longer = np.repeat(new_learnt(), rows)
             longer[:before] = self.rows
             self.rows = longer
+            deliveries = np.zeros(rows, dtype=DELIVERY_DTYPE)
+            deliveries[:before] = self.deliveries
+            self.deliveries = deliveries
 
     def report(self, row: int, units_sold: int) -> None:
         """Note whether a price that is reported now came before the running period's sales."""
@@ -271,15 +297,27 @@ class Learnt:
         """Forget one listing: its row begins anew."""
         if row < len(self.rows):
             self.rows[row : row + 1] = new_learnt()
+            self.deliveries[row] = 0
 
     def state(self) -> dict[str, Any]:
         """Return what the retailers share, as plain values."""
         return {str(number): held.state() for number, held in sorted(self.retailers.items())}
 
-    def fill(self, rows: np.ndarray, learnt: np.ndarray, capacity: int) -> None:
+    def saved(self, rows: np.ndarray) -> bytes:
+        """Return rows as a checkpoint holds them, nothing where nobody learns."""
+        if not self.any:
+            return b""
+        return self.rows.take(rows).tobytes() + self.deliveries.take(rows).tobytes()
+
+    def fill(self, rows: np.ndarray, encoded: bytes, capacity: int) -> None:
         """Take rows from a checkpoint, making room for all that will come."""
         self._grow(capacity)
-        put(self.rows, rows, learnt)
+        size, deliveries = len(encoded), len(rows) * DELIVERY_DTYPE.itemsize
+        told = size == len(rows) * LEARNT_DTYPE.itemsize + deliveries
+        at = size - deliveries if told else size
+        put(self.rows, rows, learnt_of(encoded[:at], len(rows)))
+        if told:  # else of before deliveries were noted
+            put(self.deliveries, rows, np.frombuffer(encoded[at:], dtype=DELIVERY_DTYPE))
 
     def restore(self, state: dict[str, Any], capacity: int) -> None:
         """Take what :meth:`state` described; the rows were filled in before."""
@@ -289,3 +327,4 @@ class Learnt:
             self._grow(capacity)
         else:
             self.rows = np.zeros(0, dtype=LEARNT_DTYPE)
+            self.deliveries = np.zeros(0, dtype=DELIVERY_DTYPE)

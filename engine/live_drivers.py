@@ -17,7 +17,7 @@ from kernels import reasons
 
 LIVE_DRIVERS = (
     *("decided", "model", "demand_form", "attributes", "rival_pull", "leash", "brake_time"),
-    *("season_plan", "exploration", "barred"),
+    *("season_plan", "deliveries", "exploration", "barred"),
 )
 """Every driver that only the owner of a listing tells, in the order in which they are told."""
 
@@ -57,6 +57,17 @@ class SeasonFacts(Struct, frozen=True, kw_only=True):
     wanted_minor: int  # the plan's price, before bounds and before what a cut must be worth
     cuts: int
     cuts_most: int
+
+
+class DeliveryFacts(Struct, frozen=True, kw_only=True):
+    """The deliveries of a listing whose price its stock asks for."""
+
+    days: float  # mean between two of them
+    sure_days: float  # what of that is relied on
+    passed_days: float  # since the last one
+    units: float  # what one brings
+    emptied: float  # share of them that found the shelf empty
+    stock: int
 
 
 class ExplorationFacts(Struct, frozen=True, kw_only=True):
@@ -102,6 +113,7 @@ class LiveFacts(Struct, frozen=True, kw_only=True):
     named: str = ""  # the model that does not speak for it
     demand: DemandFacts | None = None
     season: SeasonFacts | None = None
+    deliveries: DeliveryFacts | None = None
     exploration: ExplorationFacts | None = None
     leash: LeashFacts | None = None
     brake: BrakeFacts | None = None
@@ -125,6 +137,7 @@ def live_drivers(quote: np.void, listing: ListingFacts, live: LiveFacts) -> tupl
         _leash(live.leash, listing.currency) if live.leash else None,
         _brake(live, live.brake, listing.currency) if live.brake else None,
         _season(live.season, listing.currency) if learnt and live.season else None,
+        _deliveries(live.deliveries) if learnt and live.deliveries else None,
         _exploration(live.exploration, listing.currency) if learnt and live.exploration else None,
         _barred(live.barred, listing.currency) if learnt and live.barred else None,
     ]
@@ -236,6 +249,16 @@ def _season(season: SeasonFacts, currency: str) -> Driver | None:
         text = text.replace("they last just so long", "the plan would clear them")
         text += f"; {season.cuts} of {season.cuts_most} cuts are made"
     return _now("season_plan", season.wanted_minor, f"{text}.")
+
+
+def _deliveries(told: DeliveryFacts) -> Driver:
+    text = (
+        f"It is dearer than its best price would be without regard to stock, so that stock lasts:"
+        f" a delivery brings {told.units:.3g} units every {told.days:.3g} days, of which"
+        f" {told.sure_days:.3g} are relied on and {told.passed_days:.3g} have passed;"
+        f" {told.stock} are in stock, and {percent(told.emptied)} of deliveries found none."
+    )
+    return _now("deliveries", round(told.units, 4), text)
 
 
 def _exploration(told: ExplorationFacts, currency: str) -> Driver:

@@ -10,14 +10,16 @@ from msgspec.structs import replace
 from engine.arms import arms_in, policies_of
 from engine.attributes import factors_of
 from engine.brake import brake_ends_ms, braked_minor
+from engine.deliveries import sure_days
 from engine.evidence import learns, learnt_wishes
 from engine.forms import curvature_of, form_of
-from engine.learnt import DAY_MS, RetailerLearning
+from engine.learnt import DAY_MS, LASTS, RetailerLearning
 from engine.listing_table import KVI
 from engine.live_drivers import (
     Alone,
     BarredFacts,
     BrakeFacts,
+    DeliveryFacts,
     DemandFacts,
     ExplorationFacts,
     LeashFacts,
@@ -86,6 +88,7 @@ def live_facts(memory: Memory, row: int, seq: int, now_ms: int) -> LiveFacts:
             rivals_follow=float(held.follow),
         ),
         season=_season(memory, rows, listings, policy, learnt, now_ms),
+        deliveries=_deliveries(memory, held, rows, listings, learnt, now_ms),
         exploration=_exploration(memory, held, listings, learnt),
         barred=_barred(held, listings, learnt),
     )
@@ -168,6 +171,27 @@ def _season(
         wanted_minor=min(max(round(price), 1), PRICE_MINOR_MAX),
         cuts=int(cuts[0]),
         cuts_most=int(most[0]),
+    )
+
+
+def _deliveries(
+    memory: Memory,
+    held: RetailerLearning,
+    rows: np.ndarray,
+    listings: np.ndarray,
+    learnt: np.ndarray,
+    now_ms: int,
+) -> DeliveryFacts | None:
+    if not learnt["flags"][0] & LASTS:
+        return None
+    told = memory.learnt.deliveries.take(rows)
+    return DeliveryFacts(
+        days=float(told["days"][0]),
+        sure_days=float(sure_days(told, held.regular)[0]),
+        passed_days=(now_ms - int(told["came_ms"][0])) / DAY_MS,
+        units=float(told["units"][0]),
+        emptied=float(told["emptied"][0]),
+        stock=int(stock_of(listings)[0]),
     )
 
 

@@ -169,6 +169,7 @@ class Work:
         self.changed: list[bytes | np.ndarray] = []  # of global state, for the digest
         self.counts: Counts | None = None  # of the block that is being applied
         self.recounted: list[np.ndarray] = []  # rows with another stock than sales had left
+        self.delivered: list[np.ndarray] = []  # rows that got a delivery
         self._rows: list[np.ndarray] = []
         self._lanes: list[np.ndarray] = []
         self._offsets: list[np.ndarray] = []

@@ -65,7 +65,7 @@ from kernels import reasons
 from kernels.limits import DUE_ROWS_MAX, ROWS_PER_DECISION_MAX
 from kernels.models import streamed
 
-ENGINE_VERSION = "12"
+ENGINE_VERSION = "13"
 """Changes whenever the same deltas may be decided otherwise than before."""
 
 FACTS = (CompetitorPriced, StockCounted, UnitsSold, CostChanged)

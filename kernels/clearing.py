@@ -8,7 +8,13 @@ Cuts are few, so the fewer are left and the longer the season, the more one must
 
 import numpy as np
 
-from kernels.hyperparameters import CUT_MIN_LOG, OPTIMISM_SD, PRIOR_DAYS, PRIOR_UNITS
+from kernels.hyperparameters import (
+    AHEAD_SHARE,
+    CUT_MIN_LOG,
+    OPTIMISM_SD,
+    PRIOR_DAYS,
+    PRIOR_UNITS,
+)
 
 
 def clearing_log(
@@ -45,6 +51,38 @@ def run_out_log(
     """
     expected = np.exp(np.clip(level, -12.0, 16.0)) * np.maximum(days_left, 0.5)
     return np.asarray(np.log(np.maximum(stock, 0.5) / expected) / elasticity)
+
+
+def lasting_log(
+    level: np.ndarray,
+    stock: np.ndarray,
+    units: np.ndarray,
+    full: np.ndarray,
+    passed: np.ndarray,
+    between: np.ndarray,
+    elasticity: np.ndarray,
+) -> np.ndarray:
+    """Return float64[rows], the log price over the reference at which deliveries just suffice.
+
+    What is left over at a delivery is there after it, and what comes later cannot be sold before.
+    So of two rates the lower counts: what is here until the next delivery, and what is here and
+    comes then until the one after it. Shortly before a delivery there is hardly a choice left, and
+    the second counts alone.
+
+    Args:
+        level: log units a day at the reference price.
+        stock: on hand.
+        units: of a delivery.
+        passed: days since the last one.
+        between: days that surely lie between two; 0: nothing is sure, and no price is scarce.
+        elasticity: negative.
+    """
+    ahead = np.maximum(between - passed, 0.0)
+    chosen = (ahead >= AHEAD_SHARE * between) & (stock > 0)
+    now = np.minimum(stock / np.maximum(ahead, 1e-6), (stock + units) / (ahead + between + 1e-6))
+    rate = np.where(chosen, now, full / np.maximum(between, 1e-6))
+    rate = np.log(np.maximum(rate, 1e-6))
+    return np.asarray(np.where(between > 0.0, (rate - level) / elasticity, -np.inf))
 
 
 def season_level(units: np.ndarray, days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

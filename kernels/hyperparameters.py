@@ -384,6 +384,49 @@ of how fast it does."""
 SEASON_SLOPE_MAX = -1.1
 """Flatter demand than this is not believed of a season: no price would ever clear it."""
 
+# ----- stock that must last until the next delivery -----------------------------------------------
+
+DELIVERY_SHARE = 0.5
+"""A count that finds less than this share of a usual delivery more than sales had left is a return
+or a miscount, and no delivery."""
+
+DELIVERIES_KEPT = 12.0
+"""What deliveries bring, and when, is a mean of so many: suppliers change their rhythm."""
+
+EMPTY_SHARE, RAN_OUT_SHARE = 0.1, 0.25
+"""A shelf with less than this share of what comes is as good as empty; where fewer deliveries than
+the second share find it so, nothing is scarce. A price that makes stock just last leaves about half
+of them empty, for demand scatters on both sides."""
+
+RHYTHM_SCATTER = 0.25
+"""Variance of intervals, in squares of their mean, from which on they have no rhythm. Those between
+two and four weeks have .04; where a delivery comes on any day alike it is 1, and the time that has
+passed tells nothing of the time to come."""
+
+UNSURE_SHARE = 0.5
+"""How many standard deviations before its mean a delivery is not yet to be expected."""
+
+SCATTER_PRIOR, SHOPS_WORTH = 2.0, 3.0
+"""Before a shop's deliveries tell, their intervals are taken for exponential, as certain as so many
+of them make it; and what they tell of a listing weighs as much as so many intervals of its own."""
+
+GAPS_LEAST, INTERVALS_LEAST = 0.0005, 5.0
+"""By so much more, as a variance in shares of an interval, gaps must scatter than intervals do, and
+so many intervals of a shop must have told of both."""
+
+LEVEL_LEAST = 0.01
+"""Fewer units a day than this are not divided by."""
+
+SHOPS_KEPT = 1000.0
+"""So many of a shop's intervals are remembered."""
+
+LAPSED_TIMES = 2.0
+"""A delivery that has not come for so many of its usual intervals is no longer waited for."""
+
+AHEAD_SHARE = 0.3
+"""With less than this share of an interval ahead a price is one for what comes next: the few units
+left say nothing, and the price lasts longer than they."""
+
 # ----- the breaker, and what learning leaves of it ------------------------------------------------
 
 EXPLAINED_SLACK_LOG = 0.05

@@ -267,6 +267,8 @@ def _step(
     mean = np.exp(level.level) * (level.days > 0)
     moved = foreseen.units / np.maximum(np.exp(np.clip(level.level, -12, 16)), 1e-9)
     adjusted = seen.units / np.exp(factor) / np.where(level.days > 0, moved, days)
+    # A shelf that ran empty might have sold more.
+    adjusted = np.where(seen.sold_out, np.maximum(adjusted, mean), adjusted)
     mean = mean + gain * (adjusted - mean)
     # Half a unit stands behind a mean of nothing.
     young = np.log(np.maximum(mean, 0.5 / (level.days + 3.0)))

@@ -176,7 +176,8 @@ class Driven:
         """Return a day's sales, rival prices and, where shelves run empty, counts of stock."""
         world, rows = self.world, self.world.listings
         sold = np.flatnonzero(day.units > 0)
-        counted = np.arange(rows) if world.setting.stock_days > 0 else np.arange(0)
+        counts = world.setting.stock_days > 0 or world.setting.delivery_days > 0
+        counted = np.arange(rows) if counts else np.arange(0)
         kinds = ((UNITS_SOLD, sold), (COMPETITOR_PRICED, np.arange(rows)), (STOCK_COUNTED, counted))
         kind = np.concatenate([np.full(len(which), code) for code, which in kinds])
         row = np.concatenate([which for _, which in kinds])

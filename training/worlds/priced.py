@@ -3,7 +3,7 @@
 A world is written to the protocol of the simulated half of the exam. Whoever prices sees prices,
 his own sales, one rival's price and costs, and never the parameters. All policies meet the same
 random numbers. Profit is counted on *expected* demand at the chosen price, so that luck does not
-count.
+count; where deliveries bring less than is wanted, on no more of it than lies on the shelf.
 
 Units. Prices are floats in minor units here, because published rivals know no cents; the shard's
 are integers. Elasticity is negative. A day is a number, from ``-HISTORY_DAYS`` on.
@@ -55,11 +55,14 @@ class PricedWorld:
         # A world may hold a listing that sells at a loss today; its guardrails must not cross.
         self.high = np.maximum(self.high, self.low)
         self._path(draw)
+        self._deliveries()
         self.day = -HISTORY_DAYS
         self._rival_pull = np.zeros(listings)
         self._expected_log = np.zeros(listings)  # the price that customers expect, over today's
         self._held: np.ndarray | None = None  # the clairvoyant's, where expectations follow prices
         self._stock = np.full(listings, np.inf)
+        if setting.delivery_days > 0:
+            self._stock = self._delivered[0].astype(np.float64)
 
     # ----- drawing -------------------------------------------------------------------------------
 
@@ -125,6 +128,34 @@ class PricedWorld:
         noise = draw.normal(0, setting.history_sd, (weeks, self.listings))
         endogenous = setting.endogeneity * shock[::7][:weeks]
         self._history_log = np.repeat(noise + endogenous, 7, axis=0)[:HISTORY_DAYS]
+
+    def _deliveries(self) -> None:
+        """Draw when deliveries come and what they bring: what our prices sell changes neither."""
+        setting = self.setting
+        total = HISTORY_DAYS + self.days
+        self._next = np.zeros((total, self.listings), dtype=np.int64)
+        self._delivered = np.zeros((total + 1, self.listings), dtype=np.int64)
+        if setting.delivery_days <= 0:
+            return
+        draw = np.random.default_rng([self.seed, 3])
+        share = setting.delivery_share + draw.uniform(-0.2, 0.2, self.listings)
+        units = np.maximum(np.round(share * self.volume * setting.delivery_days), 1).astype(
+            np.int64
+        )
+        self._delivered[0] = units
+        since = draw.uniform(0.0, 1.0, self.listings) * setting.delivery_days
+        day = np.maximum(np.round(setting.delivery_days - since), 1).astype(np.int64)
+        at, last = np.arange(self.listings), np.zeros(self.listings, dtype=np.int64)
+        while (last < total).any():
+            for row in at[last < total].tolist():
+                self._next[last[row] : day[row], row] = day[row]
+            inside = day <= total
+            self._delivered[day[inside], at[inside]] = units[inside]
+            off = draw.uniform(-1.0, 1.0, self.listings) * setting.delivery_scatter
+            last = day
+            day = last + np.maximum(np.round(setting.delivery_days * (1.0 + off)), 1).astype(int)
+        swings = np.exp(self._common[:, self.group] + self._shock)
+        self._wanted = np.concatenate([np.zeros((1, self.listings)), np.cumsum(swings, axis=0)])
 
     # ----- what there is -------------------------------------------------------------------------
 
@@ -201,7 +232,11 @@ class PricedWorld:
 
     def profit(self, price: np.ndarray) -> np.ndarray:
         """Return float64[listings], today's expected profit at these prices."""
-        return np.asarray((price - self.cost) * self.expected(price))
+        expected = self.expected(price)
+        if self.setting.delivery_days > 0:
+            shelf = self._stock.reshape((-1, 1) if price.ndim == 2 else (-1,))
+            expected = np.minimum(expected, shelf)
+        return np.asarray((price - self.cost) * expected)
 
     def best_price(self) -> np.ndarray:
         """Return what a clairvoyant asks today; toward the rival he is myopic.
@@ -211,9 +246,14 @@ class PricedWorld:
         """
         setting = self.setting
         plain = setting.form == "constant" and setting.curvature == 0 and setting.charm == 0
-        if plain and setting.gain == setting.loss == 1.0:
+        plain &= setting.gain == setting.loss == 1.0
+        assert plain or setting.delivery_days == 0
+        if plain:
             slope = self.elasticities()
-            return np.asarray(np.clip(self.cost * slope / (1.0 + slope), self.low, self.high))
+            best = self.cost * slope / (1.0 + slope)
+            if setting.delivery_days > 0:
+                best = np.maximum(best, self._run_out_price())
+            return np.asarray(np.clip(best, self.low, self.high))
         steps = np.linspace(0.0, 1.0, GRID_POINTS)
         grid = np.exp(np.log(self.low)[:, None] + np.log(self.high / self.low)[:, None] * steps)
         if setting.charm > 0:
@@ -227,6 +267,18 @@ class PricedWorld:
             return self._best_to_hold(grid)
         gain = (grid - self.cost[:, None]) * self.expected(grid)
         return np.asarray(grid[np.arange(self.listings), gain.argmax(axis=1)])
+
+    def _run_out_price(self) -> np.ndarray:
+        """Return the price at which what is on the shelf just lasts to the next delivery."""
+        at, rows = self.day + HISTORY_DAYS, np.arange(self.listings)
+        until = np.minimum(self._next[at], len(self._wanted) - 1)
+        ahead = self._wanted[until, rows] - self._wanted[at, rows]
+        # A day beyond the last that was drawn is like the last.
+        later = self._next[at] - until
+        ahead = ahead + later * (self._wanted[-1] - self._wanted[-2])
+        today = self.expected(self.today) / (self._wanted[at + 1] - self._wanted[at])
+        short = np.maximum(self._stock, 0.5) / (today * ahead)
+        return np.asarray(self.today * short ** (1.0 / self.elasticities()))
 
     def _best_to_hold(self, grid: np.ndarray) -> np.ndarray:
         if self._held is None:
@@ -260,6 +312,11 @@ class PricedWorld:
         in_stock = np.ones(self.listings, dtype=bool)
         if setting.stock_days > 0:
             units, in_stock = self._from_stock(units, draw)
+        elif setting.delivery_days > 0:
+            units = np.minimum(units, self._stock).astype(np.int64)
+            in_stock = self._stock > units
+            # Deliveries come when the day's customers have gone.
+            self._stock = self._stock - units + self._delivered[self.day + HISTORY_DAYS + 1]
         told = rival
         if setting.poisoned_share > 0:
             bad = draw.random(self.listings) < setting.poisoned_share

@@ -46,6 +46,9 @@ class Setting(Struct, frozen=True, kw_only=True):
     rival_pull: float = 0.3  # gamma
     rival_follows: float = 0.0  # beta: how much of our cuts he matches
     stock_days: float = 0.0  # 0: never out of stock
+    delivery_days: float = 0.0  # mean between deliveries of a fixed quantity, 0: there are none
+    delivery_scatter: float = 0.0  # intervals are uniform within this share of their mean
+    delivery_share: float = 0.7  # what one brings, of what today's price would sell until the next
     black_friday: bool = False
     poisoned_share: float = 0.0
 
@@ -100,6 +103,10 @@ PERTURBED: dict[str, Setting] = {
     "brands_alike": replace(BASE, brands=6),
     "endogenous_biased": replace(BASE, endogeneity=0.35, bias=0.06, bias_sd=0.1),
     "endogenous_lognormal": replace(BASE, endogeneity=0.35, law="lognormal", elasticity=-3.0),
+    "scarce_weekly": replace(BASE, delivery_days=7.0),
+    "scarce_irregular": replace(BASE, delivery_days=21.0, delivery_scatter=0.33),
+    "scarce_at_random": replace(BASE, delivery_days=14.0, delivery_scatter=1.0),
+    "just_enough_weekly": replace(BASE, delivery_days=7.0, delivery_share=1.1),
     "all_at_once": replace(
         BASE,
         endogeneity=0.3,

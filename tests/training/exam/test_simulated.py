@@ -72,7 +72,11 @@ def test_brands_differ_where_a_world_says_so_and_other_worlds_are_as_they_were()
     assert brands[1] == {None} and len(brands[0]) == 6
 
 
-@pytest.mark.parametrize("name", [*SCENARIOS, *PERTURBED])
+WORLDS = {**SCENARIOS, **PERTURBED}
+SCARCE = [name for name, setting in WORLDS.items() if setting.delivery_days > 0]
+
+
+@pytest.mark.parametrize("name", [name for name in WORLDS if name not in SCARCE])
 def test_nobody_beats_the_clairvoyant(name: str) -> None:
     world = PricedWorld({**SCENARIOS, **PERTURBED}[name], 7, 100, 3)
     for _ in world.history():
@@ -131,6 +135,39 @@ def test_the_best_price_may_be_the_very_one_that_is_expected(name: str) -> None:
     kink = world.today * np.exp(world._expected_log)
     at_kink = np.abs(world.best_price() - kink) < 1e-6
     assert at_kink.mean() > 0.2 if name == "reference_kink" else world._expected_log.std() > 0.01
+
+
+@pytest.mark.parametrize("name", SCARCE)
+def test_where_stock_is_scarce_nobody_beats_the_clairvoyant_for_long(name: str) -> None:
+    """On a day who sells all of his stock earns most, and then waits with an empty shelf."""
+    earned = {}
+    for off in (None, 0.85, 1.0, 1.1, 1.2, 1.35):
+        world = PricedWorld(WORLDS[name], 7, 60, 80)
+        for _ in world.history():
+            pass
+        total = 0.0
+        for _ in range(world.days):
+            asked = world.best_price() if off is None else world.today * off
+            price = np.clip(np.round(asked), world.low, world.high)
+            total += float(world.profit(price).sum())
+            world.sell(price)
+        earned[off] = total
+    best = earned.pop(None)
+    assert max(earned.values()) < best
+    assert earned[1.0] < (0.97 if name == "just_enough_weekly" else 0.9) * best
+
+
+def test_deliveries_do_not_hang_on_what_is_asked() -> None:
+    dear, cheap = (PricedWorld(PERTURBED["scarce_irregular"], 7, 60, 60) for _ in range(2))
+    came = []
+    for world, off in ((dear, 1.4), (cheap, 0.7)):
+        sold, begun = np.zeros(60), world.stock().copy()
+        for _ in range(world.days):
+            sold += world.sell(np.round(world.today * off)).units
+        came.append(world.stock() + sold - begun)
+        assert (world.stock() >= 0).all()
+    np.testing.assert_array_equal(*came)
+    assert (came[0] > 0).all()
 
 
 def test_a_mixed_world_has_the_form_of_each_group() -> None:
