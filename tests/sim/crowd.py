@@ -19,6 +19,7 @@ from actors.starts import Launched, Phase, Start
 from actors.supervisor import Decisions, Supervisor
 from actors.watch import Alarm, SupervisorSettings, Watch
 from engine.decided import Decided, Given
+from engine.errors import PricingError
 from engine.microbatch import FactColumns, Microbatch, ObjectDelta
 from engine.replay import Agreement
 from persistence.checkpoints import CheckpointFiles
@@ -324,7 +325,7 @@ class Crowd:
     async def _own(self, host: Host) -> None:
         try:
             await host.actor.run()
-        except Exception as error:
+        except PricingError as error:
             if not host.gone.done():
                 host.gone.set_result((_END.get(type(error).__name__), str(error)))
             host.process.alive = False
