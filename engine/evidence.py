@@ -261,6 +261,7 @@ def refit(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> None:
     held.pooled_sd = np.sqrt(np.maximum(square - np.square(centre), 0.0))
     held.follow = followed(held.follows)
     held.fits += 1
+    held.refit_day = held.day
     later = held.fits > len(FIT_DAYS)
     held.fit_day = held.day + (FIT_DAYS_LATER if later else FIT_DAYS[held.fits - 1])
 
@@ -279,7 +280,7 @@ def _told(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> _Told:
     held.history_trusted = _history_sound(held, memory.learnt.rows, mine)
     rows = mine
     if is_fitted_by_steps(mine):
-        at = _some(category, count, POOLED_ROWS)
+        at = _some(category, _shares(category, count, POOLED_ROWS))
         rows, category = mine[at], category[at]
     listings = memory.listings.listings.take(rows)
     learnt = memory.learnt.rows.take(rows)
@@ -288,6 +289,7 @@ def _told(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> _Told:
     held.piled_log = _piled(markup, category)
     said = stated_of(memory.groups.policy.take(listings["group"]))
     found = np.where(said.error == 0.0, markup, np.nan)
+    each = max(min(ROWS_A_CATEGORY, ROWS_FITTED // max(count, 1)), 1)
     held.ruled = _rules_of_thumb(found, category, held.piled_log)
     return _Told(
         rows=rows,
@@ -296,7 +298,7 @@ def _told(memory: Memory, held: RetailerLearning, mine: np.ndarray) -> _Told:
         markup=markup,
         said=said,
         own=own_word(said, roots, category),
-        few=_some(category, count, ROWS_FITTED, ROWS_A_CATEGORY),
+        few=_some(category, np.full(count, each)),
         roots=roots,
         rules=_said_by_rules(markup, _is_ruled(held, markup, said), category, roots),
         kept=min(max(CONFIGS, CONFIG_ROWS // len(mine)), CONFIGS_MOST),
@@ -356,19 +358,42 @@ def followed(sums: np.ndarray) -> float:
     return float(np.clip(slope, 0.0, 1.0))
 
 
-def _some(category: np.ndarray, count: int, most: int, each_most: int | None = None) -> np.ndarray:
-    """Return positions of ``most`` rows or so, evenly taken from each category, ascending."""
-    each = max(most // max(count, 1), 1)
-    each = each if each_most is None else min(each, each_most)
+def _some(category: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Return positions of some rows, evenly taken from each category, ascending.
+
+    Args:
+        shares: int64[categories], how many rows of each at most.
+    """
     order = np.argsort(category, kind="stable")
-    starts = np.searchsorted(category[order], np.arange(count))
+    starts = np.searchsorted(category[order], np.arange(len(shares)))
     sizes = np.diff(np.append(starts, len(order)))
     taken = [
-        order[start + np.unique(np.linspace(0, size - 1, min(size, each)).astype(np.int64))]
-        for start, size in zip(starts.tolist(), sizes.tolist(), strict=True)
-        if size > 0
+        order[start + np.unique(np.linspace(0, size - 1, min(size, share)).astype(np.int64))]
+        for start, size, share in zip(starts.tolist(), sizes.tolist(), shares.tolist(), strict=True)
+        if size > 0 and share > 0
     ]
     return np.sort(np.concatenate(taken))
+
+
+def _shares(category: np.ndarray, count: int, most: int) -> np.ndarray:
+    """Return int64[count], how many rows each category gives of ``most`` in all.
+
+    Each gives as many as any other, or all that it has: what small ones leave, large ones give.
+    Where there are more categories than rows to give, the largest give one each.
+    """
+    sizes = np.bincount(category, minlength=count)[:count]
+    if len(category) <= most:
+        return sizes
+    ascending = np.sort(sizes)
+    # With the k smallest giving all that they have, the others may give so many each.
+    others = count - np.arange(count)
+    each = (most - np.append(0, np.cumsum(ascending)[:-1])) // others
+    level = int(each[each <= ascending].max(initial=0))
+    if level > 0:
+        return np.minimum(sizes, level)
+    shares = np.zeros(count, dtype=np.int64)
+    shares[np.argsort(-sizes, kind="stable")[:most]] = 1
+    return np.minimum(sizes, shares)
 
 
 def _history_sound(held: RetailerLearning, learnt: np.ndarray, mine: np.ndarray) -> bool:

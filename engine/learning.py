@@ -165,6 +165,8 @@ def _go_on(memory: Memory, work: Work, number: int, held: RetailerLearning) -> N
         work.changed.append(array.tobytes())
     if len(held.effects.names):
         work.changed += [column.tobytes() for column in held.effects]
+    if held.draft is not None:
+        work.changed.append(held.draft.parts.tobytes())
 
 
 def _begin_phase(memory: Memory, number: int, held: RetailerLearning, mine: np.ndarray) -> bool:
@@ -184,7 +186,9 @@ def _begin_phase(memory: Memory, number: int, held: RetailerLearning, mine: np.n
     if held.phase == DECIDING and _is_live(memory, number):
         if held.live_day < 0:
             held.live_day = held.fit_day = held.day
-        if len(mine) and (held.day >= held.fit_day or restated(memory, held, mine)):
+        # Once a day's close: of a catalogue that is being told, each microbatch says another thing.
+        due = len(mine) > 0 and held.refit_day != held.day
+        if due and (held.day >= held.fit_day or restated(memory, held, mine)):
             if is_fitted_by_steps(mine) and held.draft is None:
                 draft(memory, held, mine)
                 return False

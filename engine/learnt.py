@@ -126,6 +126,7 @@ class RetailerLearning:
         self.live_day = -1  # on which day the engine began to price, -1: not yet
         self.fits = 0  # how often the table was fitted since
         self.fit_day = 0  # when it is to be fitted next
+        self.refit_day = -1  # when it was fitted last
         self.phase = IDLE
         self.cursor = 0  # rows before it are through with the phase
         self.period_days = 1.0

@@ -212,3 +212,40 @@ def test_groups_say_of_categories_what_their_listings_say(
         words = np.sort(np.repeat(mean, sizes)[np.repeat(category, sizes) == number])
         middle = words[(len(words) - 1) // 2] if len(words) else -2.6
         assert found.mean[number] == middle
+
+
+@given(
+    sizes=st.lists(st.integers(0, 400), min_size=1, max_size=40),
+    most=st.integers(1, 300),
+)
+def test_what_small_categories_leave_large_ones_give(sizes: list[int], most: int) -> None:
+    category = np.random.default_rng(1).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    shares = evidence._shares(category, len(sizes), most)
+    asked = evidence._some(category, shares) if len(category) else np.zeros(0, dtype=np.int64)
+    assert len(asked) == shares.sum() <= max(most, 0)
+    assert (np.diff(asked) > 0).all()
+    assert (shares <= sizes).all()
+    if sum(sizes) <= most:
+        assert shares.tolist() == sizes
+        return
+    # Nobody who has more gives less, and one more of each would be too many.
+    level = int(shares.max())
+    full = np.array(sizes) <= level
+    if level > 1 or most >= np.count_nonzero(sizes):
+        assert (shares[full] == np.array(sizes)[full]).all()
+        assert np.minimum(sizes, level + 1).sum() > most
+    else:
+        assert len(asked) == most
+
+
+def test_a_catalogue_that_is_still_told_is_fitted_once_a_day(large: None) -> None:
+    """Each microbatch of an import may say another thing of a category than the last."""
+    world = switched_on()
+    for at in range(6):
+        world.send(world.policy(prior_elasticity=-3.0 - 0.1 * at))
+    assert held_of(world).fits == 1
+    assert all(world.shard.learnt(world.key(sku))["decided"] for sku in SKUS)  # type: ignore[index]
+    world.drain()
+    world.send(after_ms=DAY)
+    world.drain()
+    assert held_of(world).fits == 2
