@@ -16,7 +16,7 @@ from msgspec import Struct
 from actors.starts import Launched, Phase, Start
 from actors.watch import Action, Alarm, Launch, SupervisorSettings, TakeOver, Watch
 from engine.errors import AppendInDoubt, FailedDependency, LogFault, PricingError
-from persistence.decision_reader import DecisionReader
+from persistence.decision_reader import Accepted, DecisionReader
 from persistence.ports import Appender, Log
 
 PREPARE_AGAIN_S: Final = 10.0
@@ -83,6 +83,7 @@ class Decisions(Struct, frozen=True):
 
     log: Log
     reader: DecisionReader
+    last: Accepted | None = None  # of what was read before the supervisor began
 
 
 @final
@@ -153,6 +154,19 @@ class Supervisor:
         """Whether a warm process waits for the next start."""
         return self._launcher.has_spare()
 
+    def adopt(self, launched: Launched, phase: Phase) -> None:
+        """Take charge of a process that an earlier supervisor started.
+
+        What its loop is busy with keeps it from telling its phase; the log's last record tells
+        whether it reigns, and whether it tries something.
+        """
+        shard = launched.start.shard
+        self.watch.adopt(launched, phase, self._now_ms())
+        last = self._decisions[shard].last if shard in self._decisions else None
+        if last is not None and last.stamp.owner == launched.start.owner:
+            self._marked(shard, last)
+        self.attend(launched)
+
     def attend(self, launched: Launched) -> None:
         """Follow a process, ours or an earlier supervisor's, until it is gone."""
         self._launched[launched.start.name] = launched
@@ -177,17 +191,16 @@ class Supervisor:
                 for record in await log.read(reader.offset, limit=500, wait_ms=1000):
                     accepted = reader.accept(record)
                     if accepted is not None:
-                        self.watch.marked(
-                            shard,
-                            accepted.stamp.owner,
-                            self._now_ms(),
-                            trying=accepted.trying is not None,
-                        )
+                        self._marked(shard, accepted)
             except FailedDependency:
                 await asyncio.sleep(0.2)
             except LogFault as fault:
                 self.blinded(shard, fault)
                 return
+
+    def _marked(self, shard: int, accepted: Accepted) -> None:
+        owner, trying = accepted.stamp.owner, accepted.trying is not None
+        self.watch.marked(shard, owner, self._now_ms(), trying=trying)
 
     async def _prove(self) -> None:
         """Append a canary every so often, and count the time that quick answers prove."""

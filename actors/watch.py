@@ -29,16 +29,20 @@ STARVED_MS_MAX: Final = 20_000
 """An owner who has waited for a processor this long without a mark in between is excused no more.
 
 An endless loop on a crowded machine waits for its turn, too. Who is given more patience is excused
-for so many times longer, and with the most of it for ever: see ``PATIENCE``.
+for so many times longer, and nobody for ever: what is known is the longest wait of any one thread,
+and one may wait beside another that hangs.
 """
 
 PATIENCE: Final = (1, 4, 16)
 """How many times longer than others one may be silent who tries what others were ended on for their
-silence: after one of them, after two, after more.
+silence: after one of them, after two, after more. And how many times longer a start may show no
+progress where starts were ended for that: not at all, once, more often.
 
 A microbatch that takes longer than a silence may last would end every owner that meets it, and be
-skipped for murder. With the most patience it has 32 s of a processor, which no honest one needs,
-and only who is silent for all of that has fallen on what he tried. A first hang is found as before.
+skipped for murder. With the most patience it has 32 s of a processor by default, which no honest
+one needs, and only who is silent for all of that has fallen on what he tried. A first hang is found
+as before. What patience let be decided a successor must be able to replay, so starts are given as
+many times more than the 30 s in which others restore all that there is.
 """
 
 PARDONED_MAX: Final = 64
@@ -46,7 +50,8 @@ PARDONED_MAX: Final = 64
 
 START_STARVED_MS_MAX: Final = 90_000
 """As long at most is a start excused that shows no progress: warming takes seconds of a processor,
-and on a crowded machine that may be minutes. Who ended it for that would only start it again."""
+and on a crowded machine that may be minutes. Who ended it for that would only start it again. Where
+starts were ended for that, it is so many times longer: see ``PATIENCE``."""
 
 SUSPECT_MS: Final = 500
 """From so much silence on it is looked whether the owner starves; looking has its price."""
@@ -142,7 +147,8 @@ class Place(Struct):
     cautious: bool = False
     trying: bool = False  # whether the last record is an attempt that its owner announced
     hangs: int = 0  # owners ended for their silence since one was healthy
-    pardoned: list[bytes] = field(default_factory=list)  # of them, who may not have hung
+    stalls: int = 0  # starts ended for showing no progress since an owner decided for SETTLED_MS
+    pardoned: list[bytes] = field(default_factory=list)  # of the ended, who may not have hung
     stopped: str = ""
     ends: list[str] = field(default_factory=list)
 
@@ -175,6 +181,7 @@ class Watch:
         place = self.places[launched.start.shard]
         place.next_number = max(place.next_number, launched.start.number + 1)
         place.pardoned += [name for name in launched.start.pardoned if name not in place.pardoned]
+        del place.pardoned[:-PARDONED_MAX]
         life = Life(launched.start, phase, launched)
         if launched.start.standby and phase != "live":
             place.standby = life
@@ -215,6 +222,12 @@ class Watch:
     def marked(self, shard: int, owner: bytes, now_ms: int, *, trying: bool = False) -> None:
         """Note an accepted record of whoever reigns now, and whether it announces an attempt."""
         place = self.places[shard]
+        # Of the time that one attempt took nothing shows that the next will pass.
+        tried_long = (
+            place.trying
+            and place.last_mark_ms is not None
+            and now_ms - place.last_mark_ms >= self._settings.silence_ms
+        )
         place.trying = trying
         place.silence_ms = 0.0
         place.grace_ms = 0.0
@@ -223,11 +236,11 @@ class Watch:
         for life in (place.owner, place.standby):
             if life is None or life.start.owner != owner:
                 continue
-            if life.phase != "live":
+            if life.phase != "live" or tried_long:
                 life.phase = "live"
                 life.live_since_ms = now_ms
             elif life.live_since_ms is not None and now_ms - life.live_since_ms >= SETTLED_MS:
-                place.deaths = place.thwarted = 0
+                place.deaths = place.thwarted = place.stalls = 0
         if place.standby is not None and place.standby.phase == "live":
             # It sealed although nobody told it: it reigns, so it is the owner.
             place.owner, place.standby = place.standby, None
@@ -273,7 +286,8 @@ class Watch:
                 # Until it has a process, the launcher's own deadline holds.
                 if life is not None and life.phase == "starting" and life.launched is not None:
                     waited = min((starved or {}).get(life.start.name, 0.0), credit)
-                    waited = min(waited, max(START_STARVED_MS_MAX - life.starved_ms, 0.0))
+                    excused_ms_max = START_STARVED_MS_MAX * _start_patience(place)
+                    waited = min(waited, max(excused_ms_max - life.starved_ms, 0.0))
                     life.starved_ms += waited
                     life.patience_ms += credit - waited
 
@@ -283,7 +297,9 @@ class Watch:
             return
         for place in self.places.values():
             place.grace_ms = RECOVERY_MS
-            place.silence_ms = 0.0
+            if _patience(place) == PATIENCE[0]:
+                # Who is given more time than lies between two absences would never be found.
+                place.silence_ms = 0.0
 
     def is_calm(self) -> bool:
         """Whether every shard has all that it should, so that a spare may be made."""
@@ -325,7 +341,7 @@ class Watch:
         if place.trying:
             return  # it may be silent, and is given its time
         if now_ms - owner.live_since_ms >= HEALTHY_MS:
-            place.deaths = place.thwarted = place.hangs = 0
+            place.deaths = place.thwarted = place.hangs = place.stalls = 0
             place.cautious = False
 
     def _replace_hung(self, place: Place, now_ms: int) -> list[Action]:
@@ -333,14 +349,19 @@ class Watch:
         for life in (place.owner, place.standby):
             if life is None:
                 continue
-            if life.phase == "starting" and life.patience_ms >= self._settings.start_ms:
-                why = f"no progress for {self._settings.start_ms} ms while starting"
+            if life.phase == "starting" and self._is_stalled(place, life):
+                why = f"no progress for {life.patience_ms:.0f} ms while starting"
+                # Whoever announced something is live as soon as that was read: this one fell on
+                # nothing, or its last record stands where we cannot read.
+                self._pardon(place, life)
+                place.stalls += 1
+                self._tell_of_patience(place, place.stalls + 1, "starts end without progress")
             elif life.phase == "live" and self._is_hung(place):
                 why = f"no mark for {place.silence_ms:.0f} ms of proven time"
                 if _patience(place) < PATIENCE[-1]:
-                    place.pardoned.append(life.start.owner)
-                    del place.pardoned[:-PARDONED_MAX]
+                    self._pardon(place, life)
                 place.hangs += 1
+                self._tell_of_patience(place, place.hangs, "owners fall silent")
             else:
                 continue
             actions.append(Kill(life.start.name, why))
@@ -349,6 +370,20 @@ class Watch:
 
     def _is_hung(self, place: Place) -> bool:
         return place.silence_ms >= self._settings.silence_ms * _patience(place)
+
+    def _is_stalled(self, place: Place, life: Life) -> bool:
+        return life.patience_ms >= self._settings.start_ms * _start_patience(place)
+
+    def _pardon(self, place: Place, life: Life) -> None:
+        """Hold the end of one of ours against no record."""
+        place.pardoned.append(life.start.owner)
+        del place.pardoned[:-PARDONED_MAX]
+
+    def _tell_of_patience(self, place: Place, step: int, why: str) -> None:
+        """Tell a person when a shard has come to the most patience: it may be long without owner."""
+        if step == len(PATIENCE):
+            told = f"{why}, one after the other: the next has {PATIENCE[-1]} times as long"
+            self.alarms.append(Alarm("most_patience", place.shard, told))
 
     def _promote(self, place: Place) -> list[Action]:
         if place.owner is not None or place.standby is None or place.stopped:
@@ -363,7 +398,7 @@ class Watch:
         """Return at most one start: warming kernels on all cores at once starves the living."""
         for place in self.places.values():
             for life in (place.owner, place.standby):
-                if life is not None and life.phase == "starting":
+                if life is not None and life.phase == "starting" and not self._is_slow(life):
                     return []
         for place in self.places.values():
             if place.owner is None and not place.stopped and now_ms >= place.not_before_ms:
@@ -375,6 +410,12 @@ class Watch:
             if wanted and now_ms >= place.standby_not_before_ms:
                 return [self._launch(place, standby=True)]
         return []
+
+    def _is_slow(self, life: Life) -> bool:
+        """Whether a start has had all the time of one that nobody fell before: others go on."""
+        waited_ms = life.patience_ms + life.starved_ms
+        most_ms = self._settings.start_ms + START_STARVED_MS_MAX
+        return life.patience_ms >= self._settings.start_ms or waited_ms >= most_ms
 
     def _launch(self, place: Place, *, standby: bool) -> Launch:
         start = Start(
@@ -446,13 +487,13 @@ def _patience(place: Place) -> int:
 
 
 def _excused_ms_max(place: Place) -> float:
-    """Return for how long waiting for a processor is taken off an owner's silence.
+    """Return for how long waiting for a processor is taken off an owner's silence."""
+    return float(STARVED_MS_MAX * _patience(place))
 
-    With the most patience nothing but a processor of his own proves that he hangs: of his death a
-    record may be skipped.
-    """
-    patience = _patience(place)
-    return float("inf") if patience == PATIENCE[-1] else float(STARVED_MS_MAX * patience)
+
+def _start_patience(place: Place) -> int:
+    """Return how many times longer than others a shard's start may show no progress now."""
+    return PATIENCE[min(place.stalls, len(PATIENCE) - 1)]
 
 
 def _unheard_ms(place: Place, life: Life) -> float:

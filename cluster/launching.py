@@ -183,7 +183,10 @@ PHASES: Final[dict[str, Phase]] = {"waiting": "standby", "live": "live"}
 
 
 def living_owners(run_folder: Path) -> list[Launched]:
-    """Return the owners that still run, whoever started them, and clear away the others' cards."""
+    """Return the owners that still run, whoever started them, and clear away the others' cards.
+
+    The older start of a shard comes first.
+    """
     living = []
     for card in owner_cards(run_folder):
         if lives(card.process):
@@ -191,4 +194,4 @@ def living_owners(run_folder: Path) -> list[Launched]:
             living.append(Launched(start=card.start, pid=pid, address=card.address))
         else:
             owner_card_file(run_folder, card.start.name).unlink(missing_ok=True)
-    return living
+    return sorted(living, key=lambda launched: launched.start.number)

@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import uvloop
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from actors.pauses import keep
 from actors.shard_actor import ShardActor
@@ -211,9 +211,7 @@ class OwnerProcess:
         draining = asyncio.Event()
 
         async def take_over(arguments: Mapping[str, Any]) -> dict[str, Any]:
-            told = msgspec.convert(arguments.get("pardoned", ()), tuple[str, ...])
-            await actor.take_over(map(bytes.fromhex, told))
-            return {"phase": actor.phase}
+            return await self._take_over(actor, address, arguments)
 
         async def checkpoint(_: Mapping[str, Any]) -> dict[str, Any]:
             return {"name": await actor.checkpoint()}
@@ -262,12 +260,31 @@ class OwnerProcess:
         )
         address = await server.start()
         process = own_name()
-        card = OwnerCard(start=self._start, process=process, address=address)
-        write_file(owner_card_file(self._settings.run_folder, self._start.name), card)
+        self._leave_card(address)
         self._begun.set_result({"pid": process.pid, "address": address})
         await self._until_drained(actor, draining)
         await server.close()
         await logs.close()
+
+    async def _take_over(
+        self, actor: ShardActor, address: str, arguments: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Let it seal, and keep on its card whom it pardons: who else knows it may be replaced."""
+        told = map(bytes.fromhex, msgspec.convert(arguments.get("pardoned", ()), tuple[str, ...]))
+        pardoned = tuple(dict.fromkeys((*self._start.pardoned, *told)))
+        await actor.take_over(pardoned)
+        self._start = structs.replace(self._start, pardoned=pardoned)
+        try:
+            self._leave_card(address)
+        except OSError as error:
+            # A full disk takes no card, and the shard must have its owner all the same.
+            LOGGER.error("%s leaves no card of its pardons: %s", self._start.name, error)
+        return {"phase": actor.phase}
+
+    def _leave_card(self, address: str) -> None:
+        """Say in the run folder what a supervisor that begins anew must know of this start."""
+        card = OwnerCard(start=self._start, process=own_name(), address=address)
+        write_file(owner_card_file(self._settings.run_folder, self._start.name), card)
 
     async def _until_drained(self, actor: ShardActor, draining: asyncio.Event) -> None:
         """Let the actor live until it ends by itself, or is told to: then with a checkpoint."""

@@ -28,7 +28,7 @@ from cluster.processes import own_name, write_file
 from cluster.settings import Settings
 from cluster.telemetry import Sample, make_registry
 from engine.errors import FailedDependency, LogFault
-from persistence.decision_reader import DecisionReader
+from persistence.decision_reader import Accepted, DecisionReader
 from persistence.ports import DECISIONS, WATCH, Log, Logs
 
 LOGGER = logging.getLogger("repricer.supervisor")
@@ -67,8 +67,12 @@ def generation_of(settings: Settings) -> Generation:
     )
 
 
-async def reader_near_end(log: Log, *, shard: int, generation: int) -> DecisionReader:
+async def reader_near_end(
+    log: Log, *, shard: int, generation: int
+) -> tuple[DecisionReader, Accepted | None]:
     """Return a reader that has read to the log's end and knows who reigns, if anybody does.
+
+    With it comes the last record that counts.
 
     Owners repeat their start at each checkpoint, so it is mostly near; otherwise we look ever
     further back.
@@ -81,15 +85,16 @@ async def reader_near_end(log: Log, *, shard: int, generation: int) -> DecisionR
     while True:
         after = max(end - 1 - back, start - 1)
         reader = DecisionReader(None, shard=shard, generation=generation, after=max(after, -1))
+        last: Accepted | None = None
         while reader.offset < end - 1:
             records = await log.read(reader.offset, limit=500, wait_ms=1000)
             if not records:
                 # Taken for the end, it would leave a reader that knows nobody who reigns.
                 raise FailedDependency(f"shard {shard}: the log, up to {end}, did not answer")
             for record in records:
-                reader.accept(record)
+                last = reader.accept(record) or last
         if reader.started is not None or after < start:
-            return reader
+            return reader, last
         back *= 8
 
 
@@ -152,8 +157,7 @@ async def run_supervisor(settings: Settings, settings_file: Path) -> None:
                 launcher.know(launched)
                 status = await _status_of(launched.address, session, token)
                 phase = PHASES.get(str(status.get("phase")), "starting")
-                watch.adopt(launched, phase, time.monotonic_ns() // 1_000_000)
-                supervisor.attend(launched)
+                supervisor.adopt(launched, phase)
         server = ControlServer(
             token,
             status=lambda: supervisor_status(supervisor),
@@ -248,8 +252,8 @@ async def open_decisions(
 async def _open_decisions(logs: Logs, shard: int, settings: Settings) -> Decisions:
     generation = settings.shards.generation
     log = await patiently(lambda: logs.open(DECISIONS, shard))
-    reader = await patiently(lambda: reader_near_end(log, shard=shard, generation=generation))
-    return Decisions(log, reader)
+    reader, last = await patiently(lambda: reader_near_end(log, shard=shard, generation=generation))
+    return Decisions(log, reader, last)
 
 
 async def _status_of(address: str, session: aiohttp.ClientSession, token: str) -> Mapping[str, Any]:

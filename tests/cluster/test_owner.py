@@ -3,14 +3,17 @@
 import asyncio
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import jax
+import msgspec
 import pytest
 
 from actors.starts import Start
+from cluster.launching import living_owners
 from cluster.owner import WARM_LEARNING_AFTER_S, End, OwnerProcess, end_of
 from cluster.settings import load
 from engine import learning
@@ -55,6 +58,43 @@ def test_a_log_that_does_not_answer_is_told_from_a_death_that_nobody_explains() 
     assert end_of(FailedDependency("kafka did not answer")).end == "no_answer"
     assert end_of(StaleEpoch(0, 1, 2)).end == "fenced"
     assert end_of(ValueError("a bug")) == End(end=None, detail="ValueError: a bug")
+
+
+async def test_a_standby_that_takes_over_keeps_on_its_card_whom_it_was_told_to_pardon(
+    tmp_path: Path,
+) -> None:
+    """A supervisor that begins anew knows of the pardons only what living owners' cards say."""
+    settings = load({"folder": str(tmp_path / "data")}, environment={})
+    process = OwnerProcess(settings.model_dump_json(), "it")
+    process._start = Start(shard=0, number=7, owner=bytes(16), pardoned=(b"a" * 16,))
+    told: list[bytes] = []
+
+    async def take_over(pardoned: Iterable[bytes]) -> None:
+        told.extend(pardoned)
+
+    actor = cast(Any, SimpleNamespace(take_over=take_over, phase="waiting"))
+    arguments = {"pardoned": [(b"b" * 16).hex()]}
+    await process._take_over(actor, "127.0.0.1:1", arguments)
+    assert told == [b"a" * 16, b"b" * 16]
+    (living,) = living_owners(settings.run_folder)
+    assert living.start == msgspec.structs.replace(process._start, pardoned=tuple(told))
+    assert living.address == "127.0.0.1:1"
+
+
+async def test_a_full_disk_lets_a_standby_take_over_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")  # no folder can be made where a file stands
+    settings = load({"folder": str(tmp_path)}, environment={})
+    process = OwnerProcess(settings.model_dump_json(), "it")
+    process._start = Start(shard=0, number=7, owner=bytes(16))
+    told: list[bytes] = []
+
+    async def take_over(pardoned: Iterable[bytes]) -> None:
+        told.extend(pardoned)
+
+    actor = cast(Any, SimpleNamespace(take_over=take_over, phase="waiting"))
+    arguments = {"pardoned": [(b"b" * 16).hex()]}
+    assert await process._take_over(actor, "127.0.0.1:1", arguments) == {"phase": "waiting"}
+    assert told == [b"b" * 16]
 
 
 async def test_what_learning_needs_is_compiled_once_an_owner_is_ready(

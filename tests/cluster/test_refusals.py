@@ -11,7 +11,7 @@ from cluster.topics import prepare_logs, recorded_generation, topics_of
 from cluster.tree import PACKAGES, refuse_shadowed_packages
 from cluster.watching import Canary, generation_of, reader_near_end
 from engine.errors import FailedDependency, SettingsRefused
-from persistence.decision_records import CONTENT_TYPE, EpochStarted, Stamp, encode
+from persistence.decision_records import CONTENT_TYPE, EpochStarted, Stamp, Trying, encode
 from persistence.memory_log import MemoryLog, MemoryLogs
 from persistence.ports import DECISIONS, WATCH, Record
 
@@ -70,12 +70,18 @@ async def test_a_slow_log_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch
         first_offset=-1,
         partitions=1,
     )
-    await (await log.appender()).append(encode(start), content_type=CONTENT_TYPE)
+    late = Stamp(log_id=b"l" * 16, generation=1, shard=0, epoch=3, owner=b"p" * 16)
+    appender = await log.appender()
+    for record in (start, Trying(start.stamp, 5, 6), Trying(late, 7, 8)):
+        await appender.append(encode(record), content_type=CONTENT_TYPE)
     with monkeypatch.context() as slow:
         slow.setattr(MemoryLog, "read", nothing_yet)
         with pytest.raises(FailedDependency):
             await reader_near_end(log, shard=0, generation=1)
-    assert (await reader_near_end(log, shard=0, generation=1)).epoch == 4
+    reader, last = await reader_near_end(log, shard=0, generation=1)
+    assert reader.epoch == 4
+    assert last is not None
+    assert last.trying == Trying(start.stamp, 5, 6), "what its owner was at"
 
 
 @pytest.mark.parametrize(
