@@ -48,6 +48,13 @@ FOLLOW_RECORDS_MAX = 64
 FOLLOWED_MS_LONG = 500
 """A start that followed the log for longer takes a checkpoint as soon as it is live."""
 
+ATTEMPT_MS_LONG = 2_000
+"""A cautious owner whose attempt took longer takes a checkpoint at once.
+
+Others may have been ended on it, and it is decided only because this one was given more time than
+they: a successor need not replay it.
+"""
+
 DEATHS_BEFORE_SKIP = 2
 """When so many cautious owners fell on one record, tried alone, it is skipped.
 
@@ -234,6 +241,8 @@ class ShardActor:
         decided = self._shard.apply(batch, now_ms, given)
         applied_ms = self._clock.monotonic_ms() - self._begun_ms
         self._rounds.note(applied_ms)
+        if self._cautious and applied_ms >= ATTEMPT_MS_LONG:
+            self._rounds.hasten()
         recorded = await self._reign.append(decided)
         self._shard.record(decided)
         self._gate.open()

@@ -10,7 +10,13 @@ import pytest
 from actors.attempts import NARROWER
 from actors.clock import WallClock
 from actors.reign import Recorded
-from actors.shard_actor import COPIED, DEATHS_BEFORE_SKIP, GATHER_MS_MAX, ShardActor
+from actors.shard_actor import (
+    ATTEMPT_MS_LONG,
+    COPIED,
+    DEATHS_BEFORE_SKIP,
+    GATHER_MS_MAX,
+    ShardActor,
+)
 from cluster.telemetry import OWNER_METRICS
 from engine.decided import Decided
 from engine.deltas import ModeChanged, PricePinned
@@ -233,6 +239,32 @@ async def test_what_took_long_to_decide_need_not_be_replayed_by_a_successor(
         await place.send(count("a", 5, 1))
         await live(owner, steps=3)
         assert bool(clock.slices) == hastens, "but no sooner than a tenth of the interval"
+
+
+@pytest.mark.parametrize(
+    ("apply_ms", "cautious", "hastens"),
+    [
+        (ATTEMPT_MS_LONG, True, True),
+        (ATTEMPT_MS_LONG // 2, True, False),
+        (ATTEMPT_MS_LONG, False, False),
+    ],
+)
+async def test_what_a_cautious_owner_tried_for_long_need_not_be_replayed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    apply_ms: int,
+    cautious: bool,
+    hastens: bool,
+) -> None:
+    """It may have been given more time for it than a successor has to start."""
+    monkeypatch.setattr(Slow, "APPLY_MS", apply_ms)
+    clock = Turned()
+    place = Home(tmp_path, clock.wall_ms)
+    await place.create()
+    owner = place.owner(shard=slow(clock), machine=clock, cautious=cautious)
+    await place.send(count("a", 5, 1))
+    await live(owner)
+    assert bool(clock.slices) == hastens
 
 
 async def test_a_start_that_followed_for_long_checkpoints_at_once(
