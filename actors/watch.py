@@ -380,7 +380,7 @@ class Watch:
         del place.pardoned[:-PARDONED_MAX]
 
     def _tell_of_patience(self, place: Place, step: int, why: str) -> None:
-        """Tell a person when a shard has come to the most patience: it may be long without owner."""
+        """Tell a person when a shard comes to the most patience: it may be long without owner."""
         if step == len(PATIENCE):
             told = f"{why}, one after the other: the next has {PATIENCE[-1]} times as long"
             self.alarms.append(Alarm("most_patience", place.shard, told))

@@ -61,7 +61,7 @@ class Host(Struct, eq=False):
     process: Process
     actor: ShardActor
     gone: "asyncio.Future[tuple[str | None, str]]"
-    begun_s: float
+    deciding: bool = False  # what takes long; recorded, it is replayed by all who follow
     busy_from_s: float = 0.0
     busy_until_s: float = 0.0
     told_s: float = 0.0
@@ -71,12 +71,18 @@ class Slow:
     """Delegates to a shard, and tells how long it takes."""
 
     def __init__(
-        self, shard: Any, long: Long, on_long: Callable[[], None], on_record: Callable[[], None]
+        self,
+        shard: Any,
+        long: Long,
+        on_long: Callable[[], None],
+        on_record: Callable[[int], None],
+        on_replay: Callable[[int], None],
     ) -> None:
         self._shard = shard
         self._long = long
         self._on_long = on_long
         self._on_record = on_record
+        self._on_replay = on_replay
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._shard, name)
@@ -91,10 +97,11 @@ class Slow:
 
     def record(self, decided: Decided) -> None:
         self._shard.record(decided)
-        self._on_record()
+        self._on_record(decided.seq)
 
     def replay(self, batch: Microbatch, recorded: Decided) -> Agreement:
         found: Agreement = self._shard.replay(batch, recorded)
+        self._on_replay(recorded.seq)
         return found
 
 
@@ -110,7 +117,7 @@ def _places(batch: Microbatch) -> set[tuple[int, int]]:
 
 
 class BusyLogs:
-    """Logs of a process that is busy: what it decided is sent once it has been decided."""
+    """Logs of a process that is busy: it asks them nothing until it has done what it is at."""
 
     def __init__(self, broker: Broker, free: Callable[[], Any]) -> None:
         self._broker = broker
@@ -136,6 +143,10 @@ class BusyLog:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)
+
+    async def read(self, after: int, **more: Any) -> Any:
+        await self._free()
+        return await self._log.read(after, **more)
 
     async def appender(self) -> Any:
         return BusyAppender(await self._log.appender(), self._free)
@@ -184,24 +195,31 @@ class Crowd:
         self._last = last
         self.watch: Watch
         self.worked = False  # whether work that no record asked for was done and recorded
+        self.long_seq = 0  # the decision that took long, once it is recorded; to replay, too
         self.hosts: list[Host] = []
         self.kills: list[tuple[str, float]] = []  # whom the supervisor ended, and when
         self.alarms: list[Alarm] = []
+        self.lived_on = False  # whether another decided after the owner was killed in the end
         self.found_s = 0.0  # how long an owner that was stopped in the end went unnoticed
         self._names: dict[str, Host] = {}
         self._settings = SupervisorSettings(standby=standby)
 
     def live(
-        self, until_s: float, *, is_over: Callable[[], bool], stopped_after_s: float = 0.0
+        self,
+        until_s: float,
+        *,
+        is_over: Callable[[], bool],
+        stopped_after_s: float = 0.0,
+        killed: bool = False,
     ) -> None:
         """Let it live until something holds, for so long at most.
 
         With ``stopped_after_s`` its owner is stopped so long after that, and it lives on until that
-        is found.
+        is found. With ``killed`` its owner is killed then, and it lives on until another decides.
         """
         gc.disable()  # collecting tasks of the dead would run their ``finally``
         try:
-            self.loop.run(self._live(until_s, is_over, stopped_after_s))
+            self.loop.run(self._live(until_s, is_over, stopped_after_s, killed=killed))
         finally:
             gc.enable()
         assert not self.loop.unhandled, self.loop.unhandled
@@ -224,7 +242,7 @@ class Crowd:
         return bool(last >= self.long.offset)
 
     async def _live(
-        self, until_s: float, is_over: Callable[[], bool], stopped_after_s: float
+        self, until_s: float, is_over: Callable[[], bool], stopped_after_s: float, *, killed: bool
     ) -> None:
         for topic in (COMMANDS, DELTAS, DECISIONS, WATCH):
             self.broker.partition(topic)
@@ -249,6 +267,8 @@ class Crowd:
         if stopped_after_s:
             await asyncio.sleep(stopped_after_s)
             await self._stop_owner(until_s)
+        if killed:
+            await self._kill_owner(until_s)
         supervisor.stop()
         await running
         for host in self.hosts:
@@ -257,11 +277,22 @@ class Crowd:
     async def _stop_owner(self, until_s: float) -> None:
         began_s, kills = self.loop.time(), len(self.kills)
         for host in self.hosts:
-            if host.process.alive and host.actor.phase == "live":
+            if self._decides(host):
                 self.loop.pause(host.process)
         while len(self.kills) == kills and self.loop.time() < until_s:
             await asyncio.sleep(0.01)
         self.found_s = self.loop.time() - began_s
+
+    async def _kill_owner(self, until_s: float) -> None:
+        (host,) = [each for each in self.hosts if self._decides(each)]
+        self.loop.kill(host.process)
+        host.gone.set_result((None, "SIGKILL"))
+        while not any(map(self._decides, self.hosts)) and self.loop.time() < until_s:
+            await asyncio.sleep(0.1)
+        self.lived_on = any(map(self._decides, self.hosts))
+
+    def _decides(self, host: Host) -> bool:
+        return host.process.alive and host.actor.phase == "live"
 
     async def _feed(self) -> None:
         number = 0
@@ -286,22 +317,30 @@ class Crowd:
         await asyncio.sleep(START_S)
         process = Process(start.name)
 
-        def long() -> None:
-            if not self.long.topic and (self.worked or self.loop.time() < WORK_S):
-                return
+        def work() -> None:
             host.busy_from_s = self.loop.time()
             host.told_s = max(host.told_s, host.busy_from_s)
             host.busy_until_s = host.busy_from_s + self.long.own_s / self.share
 
-        def recorded() -> None:
-            self.worked |= host.busy_until_s > 0.0
+        def long() -> None:
+            if self.long.topic or (not self.worked and self.loop.time() >= WORK_S):
+                host.deciding = True
+                work()
+
+        def recorded(seq: int) -> None:
+            if host.deciding:
+                self.worked, self.long_seq, host.deciding = True, seq, False
+
+        def replayed(seq: int) -> None:
+            if seq == self.long_seq:
+                work()
 
         async def free() -> None:
             while self.loop.time() < host.busy_until_s:
                 await asyncio.sleep(min(host.busy_until_s - self.loop.time(), 60.0))
 
         wrapped: Callable[[Any], Slow] = lambda shard: Slow(  # noqa: E731
-            shard, self.long, long, recorded
+            shard, self.long, long, recorded, replayed
         )
         actor = ShardActor(
             0,
@@ -316,7 +355,7 @@ class Crowd:
             cautious=start.cautious,
             pardoned=start.pardoned,
         )
-        host = Host(process, actor, self.loop.create_future(), self.loop.time())
+        host = Host(process, actor, self.loop.create_future())
         self.hosts.append(host)
         self._names[start.name] = host
         self.loop.spawn(process, self._own(host))

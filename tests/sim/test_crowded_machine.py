@@ -57,6 +57,27 @@ def test_a_good_record_is_decided_however_crowded_the_machine_is(
         assert world.kills == []
 
 
+@pytest.mark.parametrize("topic", [COMMANDS, DELTAS, NO_RECORD])
+@pytest.mark.parametrize(
+    ("own_s", "share"),
+    [
+        (4.0, 0.05),
+        (6.0, 0.02),  # longer than a start that waits for a processor is excused
+        (31.0, 1.0),  # longer than a start may show no progress
+        (30.0, 0.1),
+    ],
+)
+def test_what_was_decided_for_long_is_replayed_by_a_successor(
+    topic: str, own_s: float, share: float
+) -> None:
+    """Its owner was killed before a checkpoint held it, and no heir ever came up again."""
+    world = Crowd(1, topic=topic, own_s=own_s, share=share)
+    world.live(4_000.0, is_over=lambda: world.passed, killed=True)
+    assert world.lived_on, world.watch.places[0].ends
+    assert world.skipped == 0
+    assert not [alarm for alarm in world.alarms if alarm.what == "shard_stopped"]
+
+
 @pytest.mark.parametrize("standby", [False, True])
 @pytest.mark.parametrize("topic", [COMMANDS, DELTAS])
 def test_a_good_record_that_comes_alone_is_decided_too(topic: str, standby: bool) -> None:
