@@ -332,10 +332,10 @@ class KafkaLog:
                 await consumer.start()
                 if drops != self._drops:
                     raise FailedDependency(f"{self._place}: closed while it was being opened")
+                self._portion.steer(consumer)
             except BaseException:
                 self._dropped.add(drop_consumer(consumer))
                 raise
-            self._portion.steer(consumer)
             consumer.assign([self._place])
             # Without a position it would look for a committed one; the first read has ours.
             consumer.seek(self._place, 0)

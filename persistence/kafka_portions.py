@@ -17,8 +17,12 @@ PORTION_BYTES_MIN: Final = 64 * 1024
 for reading to go on at all."""
 
 GROW_AFTER: Final = 4
-"""So many fetches in a row must have shown that more would come before twice as much is asked for:
-each growth that is one too many costs a whole deadline."""
+"""So many fetches since the last failure must have shown that more would come before twice as much
+is asked for: each growth that is one too many costs a whole deadline."""
+
+GROW_AFTER_MAX: Final = 64
+"""Where the first fetch after a growth came to nothing, twice as many must show it the next time,
+up to so many: behind a thin wire each growth meets the same wall."""
 
 
 @final
@@ -28,11 +32,16 @@ class Portion:
     def __init__(self, most: int) -> None:
         self.bytes = self._most = most
         self._proven = 0
+        self._grow_after = GROW_AFTER
+        self._grown = False  # whether no fetch since has shown that the growth was right
 
     def failed(self) -> None:
         """Ask for half: a fetch of ours came to nothing."""
         self.bytes = max(self.bytes // 2, PORTION_BYTES_MIN)
         self._proven = 0
+        if self._grown:
+            self._grow_after = min(2 * self._grow_after, GROW_AFTER_MAX)
+            self._grown = False
 
     def brought(self, size: int) -> None:
         """Note that a fetch brought so many bytes; only one that brought much proves anything.
@@ -41,8 +50,12 @@ class Portion:
         """
         if 2 * size < self.bytes:
             return
+        if self._grown:
+            self._grow_after = GROW_AFTER
+            self._grown = False
         self._proven += 1
-        if self._proven >= GROW_AFTER:
+        if self._proven >= self._grow_after:
+            self._grown = self.bytes < self._most
             self.bytes = min(2 * self.bytes, self._most)
             self._proven = 0
 

@@ -8,7 +8,7 @@ from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, RequestTime
 from aiokafka.protocol.fetch import FetchRequest
 
 from persistence.kafka_log import PARTITION_FETCH_BYTES_MAX
-from persistence.kafka_portions import GROW_AFTER, PORTION_BYTES_MIN, Portion
+from persistence.kafka_portions import GROW_AFTER, GROW_AFTER_MAX, PORTION_BYTES_MIN, Portion
 
 BATCH_BYTES = 16_384
 
@@ -68,9 +68,29 @@ async def test_all_is_read_however_little_arrives_at_once(portion: Portion, arri
         await broker.fetch()
         fetches += 1
         assert fetches < 1_000
-    # First it comes down, then each growth that is one too many costs one fetch.
-    assert broker.failed <= 6 + fetches / GROW_AFTER
+    # First it comes down, then each growth that is one too many costs one fetch, ever more rarely.
+    assert broker.failed <= 6 + 5 + fetches / GROW_AFTER_MAX
     assert portion.bytes <= 2 * arrives
+
+
+async def test_a_wall_that_was_met_is_probed_ever_more_rarely(portion: Portion) -> None:
+    """Every fifth fetch was a growth that failed, and each of these took a whole deadline."""
+    broker = Broker(10**12, 300_000).steered_by(portion)
+    between: list[int] = []
+    fetches = 0
+    while len(between) < 12:
+        failed = broker.failed
+        await broker.fetch()
+        fetches += 1
+        if broker.failed > failed:
+            between.append(fetches - 1)
+            fetches = 0
+    assert between == [0, 0, 0, 0, 4, 8, 16, 32, 64, 64, 64, 64]
+    broker.arrives_bytes = broker.log_bytes
+    while portion.bytes < PARTITION_FETCH_BYTES_MAX:
+        await broker.fetch()
+        fetches += 1
+    assert fetches == 64 + 3 * GROW_AFTER, "once the wall is gone it grows as ever"
 
 
 async def test_it_asks_for_all_again_once_all_arrives(portion: Portion) -> None:
