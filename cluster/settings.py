@@ -190,10 +190,14 @@ class SupervisorSettings(_Part):
     """When an owner is replaced."""
 
     silence_ms: Annotated[int, Field(ge=500)] = Field(
-        default=2000, description="proven time without a mark after which an owner is replaced"
+        default=2000,
+        description="proven time without a mark after which an owner is replaced; 4, then 16 times "
+        "as long where owners were ended for it on what it tries",
     )
     start_ms: Annotated[int, Field(ge=1000)] = Field(
-        default=30_000, description="proven time a start has to seal, or to show progress"
+        default=30_000,
+        description="proven time a start has to seal, or to show progress; 4, then 16 times as "
+        "long where starts were ended for showing none",
     )
     canary_ms: Annotated[int, Field(ge=50)] = Field(
         default=250, description="how often the canary is written"

@@ -2,7 +2,7 @@
 
 One retailer with all listings of a shard. Prints one line of JSON: the processor seconds of the
 longest microbatches after learning was switched on, and of each day's close, fits of his table
-among them, and how many rows each microbatch priced. An owner that takes longer for one than
+among them. An owner that takes longer for one than
 ``supervisor.silence_ms`` is replaced, so what counts is the longest and not the mean.
 """
 
@@ -25,12 +25,20 @@ from perf.shard import START_MS, block
 from repricer import batch_of
 
 DAY_MS = 86_400_000
+APART_MS = 250
+"""From one microbatch to the next: an owner's heartbeat."""
+
+SOLD_A_DAY = 1.0
+"""Units of each listing, on average."""
+
+SEED = 2
+
 LONGEST = 3
 """So many of the longest microbatches are told."""
 
 
 class Stopwatch:
-    """Applies microbatches a quarter of a second apart and keeps the processor seconds of each."""
+    """Applies microbatches as an owner at rest does and keeps the processor seconds of each."""
 
     def __init__(self, shard: Shard, now_ms: int) -> None:
         self.shard = shard
@@ -39,7 +47,7 @@ class Stopwatch:
 
     def apply(self, batch: Microbatch) -> None:
         """Apply and record."""
-        self.now_ms += 250
+        self.now_ms += APART_MS
         batch = structs.replace(batch, last_delta=max(batch.last_delta, self.shard.last_delta))
         began = time.process_time()
         decided = self.shard.apply(batch, self.now_ms)
@@ -59,7 +67,7 @@ def sold(keys: np.ndarray, now_ms: int, random: np.random.Generator) -> Microbat
     """Return a day's sales of some listings, about one each."""
     size = len(keys)
     kinds, none = np.full(size, UNITS_SOLD), np.zeros(size, dtype=np.int64)
-    return block(kinds, keys, random.poisson(1.0, size), none, now_ms)
+    return block(kinds, keys, random.poisson(SOLD_A_DAY, size), none, now_ms)
 
 
 def measured(listings: int, days: int, say: Progress) -> dict[str, Any]:
@@ -68,7 +76,7 @@ def measured(listings: int, days: int, say: Progress) -> dict[str, Any]:
     shard.warm()
     learning.warm()
     clock = Stopwatch(shard, began.now_ms)
-    random = np.random.default_rng(2)
+    random = np.random.default_rng(SEED)
     keys = keys_of(listings)
     result: dict[str, Any] = {"listings": listings, "after_filling": clock.settle()}
     on = PolicyChanged(
