@@ -14,7 +14,15 @@ import pytest
 
 from actors.starts import Start
 from cluster.launching import living_owners
-from cluster.owner import WARM_LEARNING_AFTER_S, End, OwnerProcess, end_of
+from cluster.owner import (
+    WARM_LEARNING_AFTER_S,
+    End,
+    OwnerCard,
+    OwnerProcess,
+    end_of,
+    owner_card_file,
+)
+from cluster.processes import own_name, write_file
 from cluster.settings import load
 from engine import learning
 from engine.errors import FailedDependency, StaleEpoch
@@ -79,6 +87,15 @@ async def test_a_standby_that_takes_over_keeps_on_its_card_whom_it_was_told_to_p
     (living,) = living_owners(settings.run_folder)
     assert living.start == msgspec.structs.replace(process._start, pardoned=tuple(told))
     assert living.address == "127.0.0.1:1"
+
+
+def test_living_owners_come_in_the_order_of_their_starts(tmp_path: Path) -> None:
+    """The latest knows most of whom to pardon, and names sort by their digits."""
+    for number in (10_000, 9_999):
+        start = Start(shard=0, number=number, owner=bytes(16))
+        card = OwnerCard(start=start, process=own_name(), address="127.0.0.1:1")
+        write_file(owner_card_file(tmp_path, start.name), card)
+    assert [living.start.number for living in living_owners(tmp_path)] == [9_999, 10_000]
 
 
 async def test_a_full_disk_lets_a_standby_take_over_all_the_same(tmp_path: Path) -> None:

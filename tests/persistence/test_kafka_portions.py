@@ -7,7 +7,8 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, RequestTimedOutError
 from aiokafka.protocol.fetch import FetchRequest
 
-from persistence.kafka_log import PARTITION_FETCH_BYTES_MAX
+from persistence.kafka_appender import Dropped
+from persistence.kafka_log import PARTITION_FETCH_BYTES_MAX, KafkaLog
 from persistence.kafka_portions import GROW_AFTER, GROW_AFTER_MAX, PORTION_BYTES_MIN, Portion
 
 BATCH_BYTES = 16_384
@@ -144,3 +145,26 @@ async def test_the_next_consumer_asks_for_no_more_than_the_last(portion: Portion
     await Broker(PARTITION_FETCH_BYTES_MAX, 0).steered_by(portion).fetch()
     later = Broker(PARTITION_FETCH_BYTES_MAX, 0).steered_by(portion)
     assert later._fetcher._max_partition_fetch_bytes == PARTITION_FETCH_BYTES_MAX // 2
+
+
+async def test_a_consumer_that_cannot_be_steered_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another library may have none of what is used of it here; its connections must not stay."""
+    stopped: list[bool] = []
+
+    async def begin() -> None:
+        """Nothing is asked of a broker."""
+
+    async def stop() -> None:
+        stopped.append(True)
+
+    client = SimpleNamespace(close=begin)
+    consumer = SimpleNamespace(start=begin, stop=stop, _client=client)
+    monkeypatch.setattr("persistence.kafka_log.AIOKafkaConsumer", lambda **_: consumer)
+    dropped = Dropped()
+    log = KafkaLog("any", 0, {"bootstrap_servers": "nowhere:1"}, 1_000, dropped)
+    with pytest.raises(AttributeError):
+        await log._connect()
+    await dropped.close()
+    assert stopped == [True]
