@@ -118,7 +118,7 @@ STANDS_IN_LOG = Patch(
 )
 LEARNT_ROWS = Patch(
     "engine.checkpoint",
-    'learnt=memory.learnt.rows.take(rows).tobytes() if memory.learnt.any else b"",',
+    "learnt=memory.learnt.saved(rows),",
     'learnt=b"",',
 )
 PREDICTED = Patch("engine.checkpoint", "predicted=memory.serving.saved(rows),", 'predicted=b"",')
