@@ -124,8 +124,9 @@ LEARNT_ROWS = Patch(
 PREDICTED = Patch("engine.checkpoint", "predicted=memory.serving.saved(rows),", 'predicted=b"",')
 CLOSE_UNSAVED = Patch(
     "engine.learning",
-    "    put(memory.learnt.rows, rows, learnt)\n    memory.unsaved[rows] = True\n    work.changed",
-    "    put(memory.learnt.rows, rows, learnt)\n    work.changed",
+    "    memory.mark(rows)\n    memory.unsaved[rows] = True\n    work.changed",
+    "    unsaved = memory.unsaved[rows]\n    memory.mark(rows)\n"
+    "    memory.unsaved[rows] = unsaved\n    work.changed",
 )
 DAYS_PHASE = Patch(
     "engine.learnt",
