@@ -20,16 +20,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.learnt import DAY_MS
+from engine.arms import policies_of
+from engine.learnt import DAY_MS, LASTED, LASTS, RetailerLearning
 from engine.listing_table import put
-from engine.memory import Memory, Work
-from engine.stock import stock_of
+from engine.memory import Counts, Memory, Work
+from engine.objectives import UNITS
+from engine.stock import left_of, stock_of
 from kernels.clearing import lasting_log
 from kernels.hyperparameters import (
+    ASKED_LOG,
     DELIVERIES_KEPT,
     DELIVERY_SHARE,
     EMPTY_SHARE,
+    FALSE_STARTS,
     GAPS_LEAST,
+    HALF_DAY,
     INTERVALS_LEAST,
     LAPSED_TIMES,
     LEVEL_LEAST,
@@ -47,23 +52,21 @@ from kernels.hyperparameters import (
 def note_counts(
     memory: Memory,
     work: Work,
-    rows: np.ndarray,
-    unknown: np.ndarray,
-    left: np.ndarray,
+    counts: Counts,
+    tells: np.ndarray,
     more: np.ndarray,
 ) -> None:
     """Take what counts tell of deliveries: stock found beyond what sales had left.
 
     Args:
-        rows: int64[n], distinct rows that were counted; those of retailers who do not learn tell
-            nothing.
-        unknown: bool[n], never counted before.
-        left: int64[n], what sales had left.
+        counts: of rows that are distinct; retailers' who do not learn tell nothing.
+        tells: bool[n], which are looked at: those that sales do not explain.
         more: int64[n], what was found and sold beyond what was known to be there.
     """
     learnt = memory.learnt
-    kept = rows < len(learnt.deliveries)
-    rows, unknown, left, more = rows[kept], unknown[kept], left[kept], more[kept]
+    tells = tells & (counts.rows < len(learnt.deliveries))
+    counts, more = Counts(*(column[tells] for column in counts)), more[tells]
+    rows = counts.rows
     listings = memory.listings.listings
     retailers = listings["retailer"][rows]
     for number in np.unique(retailers).tolist():
@@ -74,14 +77,20 @@ def note_counts(
         told = learnt.deliveries.take(rows[at])
         counted_ms = listings["stock_ms"][rows[at]]
         new_units = more[at].astype(np.float64)
-        first = (told["came_ms"] == 0) | unknown[at]
-        new = ~first & (new_units > RECOUNT_SHARE * left[at])
-        new &= new_units >= DELIVERY_SHARE * told["units"]
+        found = counts.found[at].astype(np.float64)
+        a_day = np.exp(learnt.rows["level"][rows[at]].astype(np.float64))
+        # Sales since the last close may be of what came: what stood there then came before it.
+        left = np.maximum(np.maximum(told["stood"], counts.before[at]), 0)
+        new = ~counts.unknown[at] & counts.sure[at]
+        new &= new_units > RECOUNT_SHARE * np.maximum(found - new_units, 0.0)
+        new &= new_units >= np.maximum(DELIVERY_SHARE * told["units"], a_day)
+        first = counts.unknown[at] | ((told["came_ms"] == 0) & ~new)
         if not (first | new).any():
             continue
-        a_day = np.exp(learnt.rows["level"][rows[at]].astype(np.float64))
-        days_left = left[at] / np.maximum(a_day, LEVEL_LEAST)
-        shelf = Shelf(counted_ms, left[at], days_left, new_units)
+        days_left = left / np.maximum(a_day, LEVEL_LEAST)
+        known = counted_ms > learnt.rows["closed_ms"][rows[at]]
+        told["stood"][first | new] = np.maximum(counts.found[at], 0)[first | new]
+        shelf = Shelf(counted_ms, left, days_left, new_units, known)
         held.regular = taken(told, held.regular, shelf, first, new)
         changed = at[first | new]
         put(learnt.deliveries, rows[changed], told[first | new])
@@ -94,9 +103,10 @@ class Shelf(NamedTuple):
     """What a count tells, one element a row."""
 
     counted_ms: np.ndarray
-    left: np.ndarray  # what sales had left
+    left: np.ndarray  # what stood there before
     days_left: np.ndarray  # for how many days that would have lasted
     more: np.ndarray  # float64, what came
+    known: np.ndarray  # bool: whether ``left`` is from before it came
 
 
 def taken(
@@ -113,7 +123,9 @@ def taken(
     counted_ms, left, more = shelf.counted_ms, shelf.left, shelf.more
     interval = np.maximum(counted_ms - told["came_ms"], 1) / DAY_MS
     before = told["days"].astype(np.float64)
-    came = told["came"].astype(np.float64)
+    # One of twice what a few brought shows that those were none: returns, or late sales.
+    false = new & (told["came"] < FALSE_STARTS) & (more * DELIVERY_SHARE > told["units"])
+    came = np.where(false, 0.0, told["came"].astype(np.float64))
     # The first delivery ends no interval: what was there before it, somebody had not counted.
     between, known = new & (came >= 1), new & (came >= 2)
     gain = 1.0 / np.minimum(np.maximum(came, 1.0), DELIVERIES_KEPT)
@@ -124,14 +136,16 @@ def taken(
     slow = 1.0 / np.minimum(np.maximum(came - 1.0, 1.0), DELIVERIES_KEPT)
     scatter = told["scatter"] + slow * (off - told["scatter"])
     each = 1.0 / np.minimum(came + 1.0, DELIVERIES_KEPT)
-    gap = np.where(left > 0, -np.minimum(shelf.days_left, 2.0 * interval), told["empty_days"])
+    # It was empty for half a day less than closes saw it, give or take another half.
+    dark = np.maximum(told["empty_days"] - HALF_DAY, 0.0)
+    gap = np.where(left > 0, -np.minimum(shelf.days_left, 2.0 * interval), dark)
     apart = np.square((gap - told["gap"]) / np.maximum(before, 1e-6)) * (1.0 - gain)
-    apart = np.minimum(apart, 4.0)
+    apart = np.minimum(apart, 4.0) - np.square(HALF_DAY / np.maximum(before, HALF_DAY))
     gap_scatter = told["gap_scatter"] + slow * (apart - told["gap_scatter"])
     told["gap_scatter"] = np.where(known, gap_scatter, told["gap_scatter"])
     gaps = np.where(came >= 2, told["gap"] + gain * (gap - told["gap"]), gap)
     told["gap"] = np.where(between, gaps, told["gap"])
-    empty = np.where(left <= EMPTY_SHARE * more, 1.0, 0.0)
+    empty = np.where(shelf.known & (left <= EMPTY_SHARE * more), 1.0, 0.0)
     told["days"] = np.where(between, days, told["days"])
     told["scatter"] = np.where(known, scatter, told["scatter"])
     told["units"] = np.where(new, told["units"] + each * (more - told["units"]), told["units"])
@@ -139,6 +153,7 @@ def taken(
     full = told["full"] + each * (np.maximum(left, 0) + more - told["full"])
     told["full"] = np.where(new, full, told["full"])
     told["emptied"] = np.where(new, emptied, told["emptied"])
+    told["days"] = np.where(false, 0.0, told["days"])
     told["came"] = np.where(new, np.minimum(came + 1, 2**16 - 1), told["came"])
     told["came_ms"] = np.where(first | new, counted_ms, told["came_ms"])
     told["empty_days"] = np.where(first | new, 0.0, told["empty_days"])
@@ -148,14 +163,16 @@ def taken(
     return np.asarray(every * min(1.0, SHOPS_KEPT / max(every[0], 1.0)))
 
 
-def note_empty(memory: Memory, rows: np.ndarray, empty: np.ndarray, days: float) -> None:
-    """Count a period that closes where a shelf is empty at its end.
+def note_close(memory: Memory, rows: np.ndarray, listings: np.ndarray, days: float) -> None:
+    """Note what stands on shelves as a period closes, and for how long the empty ones were.
 
-    Args:
-        empty: bool[rows].
+    Where more was sold than was counted something came already, and nobody knows how much.
     """
-    at = rows[empty]
-    memory.learnt.deliveries["empty_days"][at] += np.float32(days)
+    left = left_of(listings)
+    known = (listings["counted"] >= 0) & (left >= 0)
+    deliveries = memory.learnt.deliveries
+    deliveries["stood"][rows[known]] = left[known]
+    deliveries["empty_days"][rows[known & (left == 0)]] += np.float32(days)
 
 
 def sure_days(told: np.ndarray, regular: np.ndarray) -> np.ndarray:
@@ -227,3 +244,75 @@ def lasts_log(
         np.minimum(elasticity, SEASON_SLOPE_MAX),
     )
     return np.where(scarce, filtered + wanted, -np.inf)
+
+
+def scarce_log(
+    memory: Memory,
+    work: Work,
+    held: RetailerLearning,
+    rows: np.ndarray,
+    listings: np.ndarray,
+    policy: np.ndarray,
+    learnt: np.ndarray,
+    filtered: np.ndarray,
+    elasticity: np.ndarray,
+) -> np.ndarray:
+    """Return float64[rows], the log price below which stock does not last, -inf where any does.
+
+    A season says itself until when, and who asks for units wants them sold at any price.
+    """
+    found = lasts_log(
+        work.now_ms,
+        held.regular,
+        memory.learnt.deliveries.take(rows),
+        listings,
+        learnt,
+        filtered,
+        elasticity,
+    )
+    free = (policy["season_end_ms"] > work.now_ms) | (policy["objective"] == UNITS)
+    return np.where(free, -np.inf, found)
+
+
+def asked_to_last(learnt: np.ndarray, listings: np.ndarray) -> np.ndarray:
+    """Return bool[rows], whose price in force is one that their stock asked for.
+
+    A pin, an arm or a guardrail may have set another, which answers nothing that sold.
+    """
+    known = (listings["in_force_minor"] > 0) & (listings["status_quo_minor"] > 0)
+    ratio = np.maximum(listings["in_force_minor"], 1) / np.maximum(listings["status_quo_minor"], 1)
+    asked = learnt["anchor"].astype(np.float64) + learnt["dither"]
+    near = np.abs(np.log(ratio) - asked) < ASKED_LOG  # of NaN, where nothing was decided, none is
+    return np.asarray(known & near & ((learnt["flags"] & LASTS) != 0))
+
+
+def lasted(
+    learnt: np.ndarray, listings: np.ndarray, apart_log: np.ndarray, absent: np.ndarray
+) -> np.ndarray:
+    """Return which rows sold at, or are still compared with, a price that their stock asked for.
+
+    It rises after good sales and falls after poor ones, and sales become usual again by themselves.
+
+    Args:
+        apart_log: float64[rows], how far the period's price is from what its sales are compared
+            with.
+        absent: bool[rows], nothing was told of the period.
+    """
+    apart = (np.abs(apart_log) >= ASKED_LOG) | absent
+    return np.asarray(asked_to_last(learnt, listings) | (((learnt["flags"] & LASTED) != 0) & apart))
+
+
+def restocked(memory: Memory, work: Work, rows: np.ndarray, listings: np.ndarray) -> np.ndarray:
+    """Return bool[rows], whose stock is another than sales had left, where their price follows it:
+    in a season, and at a delivery that stock was to last until.
+    """
+    found = np.zeros(len(rows), dtype=bool)
+    if work.recounted:
+        found = np.isin(rows, np.concatenate(work.recounted))
+        at = np.flatnonzero(found)
+        ends_ms = policies_of(memory, rows[at], listings.take(at))["season_end_ms"]
+        found[at] = ends_ms > work.now_ms
+    if work.delivered:
+        was = (memory.learnt.rows["flags"][rows] & LASTS) != 0
+        found |= was & np.isin(rows, np.concatenate(work.delivered))
+    return found

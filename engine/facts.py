@@ -25,7 +25,6 @@ from engine.microbatch import (
     facts_of,
 )
 from engine.offers import apply_offers
-from engine.stock import on_hand
 from kernels.hyperparameters import RECOUNT_SHARE
 from kernels.limits import PRICE_MINOR_MAX
 
@@ -224,18 +223,28 @@ def _set_stock(
     _refuse_old(work, facts, which, judged.late, judged.duplicate)
     last = last_of(row, judged.effective)
     row, observed = row[last], observed[last]
-    expected = on_hand(listings, row)
+    unknown, since_ms = listings["counted"][row] < 0, listings["stock_ms"][row]
+    before = _left(listings, row)
     listings["counted"][row] = units[last]
     listings["stock_ms"][row] = observed
     # Sales later than the count may have come before it; those we remember are subtracted again.
-    later = listings["sale_ms"][row] > observed[:, None]
+    sale_ms = listings["sale_ms"][row]
+    later = sale_ms > observed[:, None]
     if np.count_nonzero(later):
         since = (listings["sale_units"][row] * later).sum(axis=1, dtype=np.int64)
         listings["sold_since"][row] = np.minimum(since, UNITS_MAX)
     else:
         listings["sold_since"][row] = 0
-    work.counts = Counts(row, expected, on_hand(listings, row))
+    found = _left(listings, row)
+    # A count of the same moment corrects the one before it.
+    sure = (sale_ms.min(axis=1) <= observed) & (observed > since_ms)
+    work.counts = Counts(row, before, found, since_ms, unknown, sure)
     return np.asarray(which[last])
+
+
+def _left(listings: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return :func:`engine.stock.left_of` of some rows of a table; only two columns are read."""
+    return np.asarray(listings["counted"][rows].astype(np.int64) - listings["sold_since"][rows])
 
 
 def _note_recounts(
@@ -255,7 +264,7 @@ def _note_recounts(
     """
     if not len(counts.rows):
         return
-    left, sold = np.maximum(counts.expected, 0), np.zeros(len(counts.rows), dtype=np.int64)
+    sold, sold_since = (np.zeros(len(counts.rows), dtype=np.int64) for _ in range(2))
     sales = (taken & (facts.kind == UNITS_SOLD)).nonzero()[0]
     row = rows[sales]
     known = (facts.observed_ms[sales] <= memory.listings.listings["stock_ms"][row]).nonzero()[0]
@@ -264,16 +273,24 @@ def _note_recounts(
         ordered, row = counts.rows[order], row[known]
         at = np.minimum(ordered.searchsorted(row), len(ordered) - 1)
         counted = (ordered[at] == row).nonzero()[0]
-        np.add.at(sold, order[at[counted]], facts.amount[sales[known[counted]]])
-        left = np.maximum(counts.expected - sold, 0)
-    off = (counts.expected < 0) | (np.abs(counts.found - left) > RECOUNT_SHARE * left)
+        at, sale = order[at[counted]], sales[known[counted]]
+        np.add.at(sold, at, facts.amount[sale])
+        # Those from before the last count were gone when it was made.
+        new = facts.observed_ms[sale] > counts.since_ms[at]
+        np.add.at(sold_since, at[new], facts.amount[sale[new]])
+    left = np.maximum(np.maximum(counts.before, 0) - sold, 0)
+    found = np.maximum(counts.found, 0)
+    off = counts.unknown | (np.abs(found - left) > RECOUNT_SHARE * left)
     if np.count_nonzero(off):
         work.recounted.append(counts.rows[off])
-        if memory.learnt.any:
-            # What was sold beyond the stock that was known had come before it.
-            more = counts.found + sold - np.maximum(counts.expected, 0)
-            unknown = counts.expected < 0
-            note_counts(memory, work, counts.rows[off], unknown[off], left[off], more[off])
+    if memory.learnt.any:
+        # What was sold beyond the stock that was known had come before it, in whichever microbatch.
+        left = counts.before - sold_since
+        more = counts.found - left
+        tells = counts.unknown | (counts.sure & (more > RECOUNT_SHARE * np.maximum(left, 0)))
+        tells |= off
+        if np.count_nonzero(tells):
+            note_counts(memory, work, counts, tells, more)
 
 
 def _add_sales(

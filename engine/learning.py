@@ -17,7 +17,7 @@ from engine.arms import may_decide, policies_of
 from engine.attributes import factors_of
 from engine.cannibalisation import earned_by_category, gained_elsewhere
 from engine.decided import State
-from engine.deliveries import lasts_log, note_empty
+from engine.deliveries import asked_to_last, lasted, note_close, restocked, scarce_log
 from engine.evidence import (
     categories_of,
     draft,
@@ -57,7 +57,7 @@ from engine.learnt import (
 from engine.legal import chosen_logs, coarse
 from engine.listing_table import REMOVED, RETURNS, copied, put
 from engine.memory import Memory, Work
-from engine.objectives import UNITS, counted_cost
+from engine.objectives import counted_cost
 from engine.promotion import informed_rows, judge, prediction_of, weigh
 from engine.proven import barred_above, prove
 from engine.quotes import reference_of
@@ -320,7 +320,7 @@ def _update(memory: Memory, work: Work, held: RetailerLearning, rows: np.ndarray
     out = np.where(stock_of(listings) == 0, OUT_OF_STOCK, 0).astype(np.uint8)
     learnt["flags"] = (learnt["flags"] & (255 - OUT_OF_STOCK - TOLD_AHEAD)) | out
     put(memory.learnt.rows, rows, learnt)
-    note_empty(memory, rows, out > 0, held.period_days)
+    note_close(memory, rows, listings, held.period_days)
     memory.unsaved[rows] = True
     work.changed.append(learnt.tobytes())
 
@@ -356,8 +356,8 @@ def _learn_rows(memory: Memory, held: RetailerLearning, period: _Period) -> None
     )
     common = day + beside
     taught = learn(period.level, period.belief, seen, period.foreseen, common, held.period_days)
-    lasted = _lasted(period)
-    follows = period.clears | lasted
+    by_stock = lasted(learnt, period.listings, period.foreseen.price, seen.absent)
+    follows = period.clears | by_stock
     others = _others(period)
     own = _is_own(memory, period) & ~others
     shown = shown_forms(
@@ -387,7 +387,7 @@ def _learn_rows(memory: Memory, held: RetailerLearning, period: _Period) -> None
     begin = own & ((learnt["flags"] & BEGUN) == 0)
     learnt["rival_before"][begin] = learnt["rival"][begin]
     learnt["flags"][begin] |= BEGUN
-    noted = np.where(others, OTHERS, 0) | np.where(lasted, LASTED, 0)
+    noted = np.where(others, OTHERS, 0) | np.where(by_stock, LASTED, 0)
     learnt["flags"] = (learnt["flags"] & (255 - OTHERS - LASTED)) | noted.astype(np.uint8)
     told = own & np.isfinite(learnt["rival_before"])
     under = np.where(told, np.minimum(taught.level.price, 0.0), 0.0)
@@ -455,16 +455,6 @@ def _others(period: _Period) -> np.ndarray:
     apart = (np.abs(period.foreseen.price) >= ASKED_LOG) | period.seen.absent
     noted = (flags & OTHERS) != 0
     return np.asarray((theirs & ((flags & BEGUN) != 0)) | (noted & apart))
-
-
-def _lasted(period: _Period) -> np.ndarray:
-    """Return which rows sold at, or are still compared with, a price that their stock asked for.
-
-    It rises after good sales and falls after poor ones, and sales become usual again by themselves.
-    """
-    flags = period.learnt["flags"]
-    apart = (np.abs(period.foreseen.price) >= ASKED_LOG) | period.seen.absent
-    return np.asarray(((flags & LASTS) != 0) | (((flags & LASTED) != 0) & apart))
 
 
 def _decide(
@@ -535,9 +525,10 @@ def decide_rows(
         best = np.where(sells, np.clip(wanted, place.low, place.high), best)
         step = np.where(sells, MOVE_MAX_LOG, step)
         cadence = np.where(sells, look_days, cadence)
-    scarce = _scarce_log(memory, work, held, rows, listings, policy, learnt, place.filtered, mean)
-    lasts = scarce > best
-    best = np.where(lasts, np.clip(scarce, place.low, place.high), best)
+    scarce = scarce_log(memory, work, held, rows, listings, policy, learnt, place.filtered, mean)
+    scarce = np.clip(scarce, place.low, place.high)
+    lasts = scarce > best + MOVE_MIN_LOG
+    best = np.where(lasts, scarce, best)
     moved = np.clip(best - anchor, -step, step)
     # Next to a kink the last cent counts, too.
     small = (np.abs(moved) < MOVE_MIN_LOG) & ~((kink > 0.0) & (best == 0.0))
@@ -591,8 +582,9 @@ def decide_rows(
     if clears.any():
         told = learnt if said is None else informed_rows(learnt, place.filtered, said[0])
         clear(work.now_ms, held, listings, policy, place, now_log, learnt, told, clears)
-    noted = np.where(lasts, LASTS, 0).astype(np.uint8)
-    learnt["flags"] = (learnt["flags"] & (255 - LASTS)) | noted
+    # The running day's sales were made at the price that stock asked for until now.
+    noted = np.where(lasts, LASTS, 0) | np.where(asked_to_last(before, listings), LASTED, 0)
+    learnt["flags"] = (learnt["flags"] & (255 - LASTS)) | noted.astype(np.uint8)
     asked = learnt["anchor"].astype(np.float64) + learnt["dither"]
     moves = (listings["in_force_minor"] > 0) & (listings["pinned_minor"] == 0)
     move = np.where(moves, asked - now_log, 0.0)
@@ -604,34 +596,6 @@ def decide_rows(
     memory.mark(rows)
     memory.unsaved[rows] = True
     work.changed.append(learnt.tobytes())
-
-
-def _scarce_log(
-    memory: Memory,
-    work: Work,
-    held: RetailerLearning,
-    rows: np.ndarray,
-    listings: np.ndarray,
-    policy: np.ndarray,
-    learnt: np.ndarray,
-    filtered: np.ndarray,
-    elasticity: np.ndarray,
-) -> np.ndarray:
-    """Return float64[rows], the log price below which stock does not last, -inf where any does.
-
-    A season says itself until when, and who asks for units wants them sold at any price.
-    """
-    found = lasts_log(
-        work.now_ms,
-        held.regular,
-        memory.learnt.deliveries.take(rows),
-        listings,
-        learnt,
-        filtered,
-        elasticity,
-    )
-    free = (policy["season_end_ms"] > work.now_ms) | (policy["objective"] == UNITS)
-    return np.where(free, -np.inf, found)
 
 
 def _place(
@@ -695,29 +659,13 @@ def redecide(memory: Memory, work: Work) -> None:
         # Decided before: in a season turns count cuts, of which there may be none yet.
         changed = np.isfinite(learnt["anchor"]) & (columns["cost_minor"] >= 0)
         changed &= may_decide(memory, mine, columns)
-        changed &= (np.abs(cost - learnt["cost"]) > 0.005 * learnt["cost"]) | _restocked(
+        changed &= (np.abs(cost - learnt["cost"]) > 0.005 * learnt["cost"]) | restocked(
             memory, work, mine, columns
         )
         category = categories_of(memory, held, columns)
         changed &= category < held.table.parts.shape[1]
         if changed.any():
             decide_rows(memory, work, held, mine[changed], category[changed])
-
-
-def _restocked(memory: Memory, work: Work, rows: np.ndarray, listings: np.ndarray) -> np.ndarray:
-    """Return bool[rows], whose stock is another than sales had left, where their price follows it:
-    in a season, and at a delivery that stock was to last until.
-    """
-    if not work.recounted:
-        return np.zeros(len(rows), dtype=bool)
-    found = np.isin(rows, np.concatenate(work.recounted))
-    at = np.flatnonzero(found)
-    ends_ms = policies_of(memory, rows[at], listings.take(at))["season_end_ms"]
-    found[at] = ends_ms > work.now_ms
-    if work.delivered:
-        lasted = (memory.learnt.rows["flags"][rows] & LASTS) != 0
-        found |= lasted & np.isin(rows, np.concatenate(work.delivered))
-    return found
 
 
 def _dither_scale(

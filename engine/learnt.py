@@ -70,10 +70,11 @@ DELIVERY_DTYPE = np.dtype(
         ("empty_days", "<f4"),  # since the last one
         ("gap", "<f4"),  # mean of days empty before one comes; what is left counts as days less
         ("gap_scatter", "<f4"),  # mean square of how far gaps were off it, as shares of ``days``
+        ("stood", "<i4"),  # what was on the shelf at the last close, or after the last one
         ("came", "<u2"),  # how many came
     ]
 )
-"""A listing's deliveries. ``came_ms`` 0: its stock was never counted."""
+"""A listing's deliveries. ``came_ms`` 0: no count told anything since its retailer learns."""
 
 assert DELIVERY_DTYPE.itemsize <= 48
 

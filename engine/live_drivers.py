@@ -256,7 +256,7 @@ def _deliveries(told: DeliveryFacts) -> Driver:
         f"It is dearer than its best price would be without regard to stock, so that stock lasts:"
         f" a delivery brings {told.units:.3g} units every {told.days:.3g} days, of which"
         f" {told.sure_days:.3g} are relied on and {told.passed_days:.3g} have passed;"
-        f" {told.stock} are in stock, and {percent(told.emptied)} of deliveries found none."
+        f" {told.stock} are in stock, and {percent(told.emptied)} of deliveries found next to none."
     )
     return _now("deliveries", round(told.units, 4), text)
 

@@ -10,10 +10,10 @@ from msgspec.structs import replace
 from engine.arms import arms_in, policies_of
 from engine.attributes import factors_of
 from engine.brake import brake_ends_ms, braked_minor
-from engine.deliveries import sure_days
+from engine.deliveries import asked_to_last, sure_days
 from engine.evidence import learns, learnt_wishes
 from engine.forms import curvature_of, form_of
-from engine.learnt import DAY_MS, LASTS, RetailerLearning
+from engine.learnt import DAY_MS, RetailerLearning
 from engine.listing_table import KVI
 from engine.live_drivers import (
     Alone,
@@ -182,7 +182,7 @@ def _deliveries(
     learnt: np.ndarray,
     now_ms: int,
 ) -> DeliveryFacts | None:
-    if not learnt["flags"][0] & LASTS:
+    if not asked_to_last(learnt, listings)[0]:
         return None
     told = memory.learnt.deliveries.take(rows)
     return DeliveryFacts(

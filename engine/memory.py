@@ -142,11 +142,17 @@ class Memory:
 
 
 class Counts(NamedTuple):
-    """Rows that were counted, int64[n], and their stock before and after, int32[n]; -1: unknown."""
+    """Rows that were counted, int64[n], and what is there before and after, int64[n].
+
+    Before it may be less than nothing: sales went on, of what nobody had counted.
+    """
 
     rows: np.ndarray
-    expected: np.ndarray
+    before: np.ndarray
     found: np.ndarray
+    since_ms: np.ndarray  # when the stock before was counted
+    unknown: np.ndarray  # bool: never
+    sure: np.ndarray  # bool: all that was sold later than the count is remembered
 
 
 class Work:

@@ -5,15 +5,11 @@ import numpy as np
 
 def stock_of(listings: np.ndarray) -> np.ndarray:
     """Return int32[rows], units on hand of LISTING_DTYPE[rows]; -1: never counted."""
-    return _left(listings["counted"], listings["sold_since"])
-
-
-def on_hand(listings: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return :func:`stock_of` of some rows of a table, of which only two columns are read."""
-    return _left(listings["counted"][rows], listings["sold_since"][rows])
-
-
-def _left(counted: np.ndarray, sold_since: np.ndarray) -> np.ndarray:
-    left = np.maximum(counted.astype(np.int64) - sold_since, 0)
-    left[counted < 0] = -1
+    left = np.maximum(left_of(listings), 0)
+    left[listings["counted"] < 0] = -1
     return np.asarray(left.astype(np.int32))
+
+
+def left_of(listings: np.ndarray) -> np.ndarray:
+    """Return int64[rows], below 0 where more was sold than was counted: something else came."""
+    return np.asarray(listings["counted"].astype(np.int64) - listings["sold_since"])

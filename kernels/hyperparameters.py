@@ -414,6 +414,14 @@ GAPS_LEAST, INTERVALS_LEAST = 0.0005, 5.0
 """By so much more, as a variance in shares of an interval, gaps must scatter than intervals do, and
 so many intervals of a shop must have told of both."""
 
+HALF_DAY = 0.5
+"""Closes come once a day, so for how long a shelf was empty is known to half a day, whose square
+is taken off a gap's variance: what only counting in days makes is no calendar."""
+
+FALSE_STARTS = 3
+"""While fewer deliveries are known, one of more than twice what they brought begins anew: those
+were returns or late counts, and would let others pass for deliveries."""
+
 LEVEL_LEAST = 0.01
 """Fewer units a day than this are not divided by."""
 

@@ -4,19 +4,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from engine.checkpoint import merge_parts
 from engine.decided import Decided
 from engine.deliveries import Shelf, by_calendar, lasts_log, sure_days, taken
-from engine.deltas import AnyDelta
+from engine.deltas import AnyDelta, ListingRemoved, PricePinned, UnitsSold
 from engine.learnt import DAY_MS, DELIVERY_DTYPE, LASTED, LASTS, LEARNT_DTYPE, Learnt, new_learnt
 from engine.listing_table import new_row
 from engine.replay import Agreement
 from engine.shard import Shard
 from kernels.clearing import lasting_log
-from kernels.hyperparameters import DELIVERIES_KEPT, SCATTER_PRIOR, UNSURE_SHARE
+from kernels.hyperparameters import UNSURE_SHARE
 from repricer import batch_of
-from tests.engine.builders import DAY, World
+from tests.engine.builders import DAY, HOUR, World
 
 SKUS = [f"S{number}" for number in range(8)]
 WANTED, ELASTICITY = 20.0, -2.5
@@ -73,9 +74,13 @@ def deliveries(world: World) -> np.ndarray:
     return memory.learnt.deliveries[[memory.listings.live_row(world.key(sku)) for sku in SKUS]]
 
 
-def flags(world: World) -> np.ndarray:
+def learnt_of(world: World) -> np.ndarray:
     memory = world.shard._memory
-    return memory.learnt.rows["flags"][[memory.listings.live_row(world.key(sku)) for sku in SKUS]]
+    return memory.learnt.rows[[memory.listings.live_row(world.key(sku)) for sku in SKUS]]
+
+
+def flags(world: World) -> np.ndarray:
+    return np.asarray(learnt_of(world)["flags"])
 
 
 # ----- what counts tell --------------------------------------------------------------------------
@@ -94,7 +99,7 @@ def came(
 
     def shelf(now_ms: int) -> Shelf:
         told = (now_ms, left, left / 20.0, more)
-        return Shelf(*(np.array([each]) for each in told))
+        return Shelf(*(np.array([each]) for each in (*told, True)))
 
     now_ms = DAY_MS
     regular = taken(told, regular, shelf(now_ms), yes, no)
@@ -166,7 +171,13 @@ def test_a_return_and_a_miscount_are_no_deliveries() -> None:
     assert (before == 3).all(), "on the days 7, 14 and 21; the first count tells of none"
     np.testing.assert_allclose(deliveries(world)["days"], 7.0)
     shelves.stock += 20
+    world.now_ms += HOUR
     world.send(*(world.stock(int(shelves.stock[at]), sku) for at, sku in enumerate(SKUS)))
+    np.testing.assert_array_equal(deliveries(world)["came"], before)
+    shelves.stock += 200
+    at_ms = world.now_ms - 1  # of the count before: this one corrects it
+    told = [world.stock(int(shelves.stock[at]), sku) for at, sku in enumerate(SKUS)]
+    world.send(*(replace(each, observed_ms=at_ms) for each in told))
     np.testing.assert_array_equal(deliveries(world)["came"], before)
 
 
@@ -178,6 +189,144 @@ def test_deliveries_are_seen_where_only_they_are_counted() -> None:
             world.send(*(world.stock(int(shelves.stock[at]), sku) for at, sku in enumerate(SKUS)))
     assert (deliveries(world)["came"] == 3).all()
     assert (np.abs(deliveries(world)["units"] - 100) < 25).all()
+
+
+class FilledUp(Shelves):
+    """Each delivery fills shelves up to a level."""
+
+    def day(self, world: World, day: int) -> list[AnyDelta]:
+        # What comes is added to nothing: a delivery takes away what it is less for.
+        if day % self.every == 0:
+            self.stock = np.zeros(len(SKUS), dtype=int)
+        return super().day(world, day)
+
+
+def streamed(world: World, told: list[AnyDelta]) -> None:
+    """Let a till tell of the day's sales an hour before the shelves are counted.
+
+    Nobody says anything in the night, and the period closes on time.
+    """
+    sales = [each for each in told if isinstance(each, UnitsSold)]
+    ends_ms = world.now_ms
+    world.now_ms = ends_ms - DAY + 2 * HOUR
+    world.send(after_ms=0)
+    world.now_ms = ends_ms - HOUR
+    if sales:
+        world.send(*(replace(each, observed_ms=world.now_ms) for each in sales), after_ms=0)
+    world.now_ms = ends_ms
+    world.send(*(each for each in told if not isinstance(each, UnitsSold)), after_ms=0)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_what_a_delivery_brings_does_not_hang_on_how_facts_are_cut(together: bool) -> None:
+    """A till streams and shelves are counted at night: sales of what nobody had counted yet."""
+    world, shelves = shop(), Shelves(60)
+    for day in range(50):
+        world.now_ms += DAY
+        told = shelves.day(world, day)
+        if together:
+            world.send(*told, after_ms=0)
+        else:
+            streamed(world, told)
+    assert (deliveries(world)["came"] == 7).all()
+    np.testing.assert_allclose(deliveries(world)["units"], 60.0)
+    assert (deliveries(world)["full"] < 63.0).all()
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_shelf_is_not_empty_for_what_was_sold_of_a_delivery(together: bool) -> None:
+    """Filled up each week with hardly more than a day's sales left, shelves are seldom empty."""
+    world, shelves = shop(), FilledUp(190)
+    for day in range(100):
+        world.now_ms += DAY
+        told = shelves.day(world, day)
+        if together:
+            world.send(*told, after_ms=0)
+        else:
+            streamed(world, told)
+        assert not (flags(world) & LASTS).any()
+    assert (deliveries(world)["came"] == 14).all()
+    assert (deliveries(world)["emptied"] < 0.25).all()
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_delivery_that_is_sold_out_before_it_is_counted_has_come(together: bool) -> None:
+    world = shop()
+    world.send(*(world.stock(0, sku) for sku in SKUS))
+    for day in range(1, 30):
+        world.now_ms += DAY
+        sold = [world.sold(30, sku, source=f"till {sku}", source_seq=day) for sku in SKUS]
+        told = [*sold, *(world.stock(0, sku) for sku in SKUS)]
+        if day % 7 == 0:
+            if together:
+                world.send(*told, after_ms=0)
+            else:
+                streamed(world, list(told))
+    assert (deliveries(world)["came"] == 4).all()
+    np.testing.assert_allclose(deliveries(world)["units"], 30.0)
+
+
+@pytest.mark.parametrize("single", [4, 40])
+def test_a_late_count_behind_sales_that_are_forgotten_tells_of_no_delivery(single: int) -> None:
+    world = shop()
+    world.send(world.stock(100, "S0"))
+    counted_ms = world.now_ms + 1000
+    for number in range(single):
+        world.send(world.sold(1, "S0", event_id=f"{number}"), after_ms=60_000)
+    world.send(world.stock(100, "S0", observed_ms=counted_ms), after_ms=1000)
+    assert (deliveries(world)["came"] == 0).all()
+
+
+def test_a_first_delivery_that_was_none_is_forgotten_with_what_really_comes() -> None:
+    told, regular = np.zeros(1, dtype=DELIVERY_DTYPE), np.zeros(3)
+    yes, no = np.ones(1, dtype=bool), np.zeros(1, dtype=bool)
+
+    def shelf(day: int, more: float) -> Shelf:
+        counted = (day * DAY_MS, 0, 0.0, more, True)
+        return Shelf(*(np.array([each]) for each in counted))
+
+    regular = taken(told, regular, shelf(1, 0.0), yes, no)
+    for day, more in ((2, 12.0), (3, 8.0), (7, 100.0)):
+        regular = taken(told, regular, shelf(day, more), no, yes)
+    assert told["came"][0] == 1 and told["days"][0] == 0.0
+    assert told["units"][0] == told["full"][0] == 100.0
+    for day, more in ((14, 110.0), (21, 90.0), (28, 400.0)):
+        regular = taken(told, regular, shelf(day, more), no, yes)
+    assert told["came"][0] == 4 and told["days"][0] == pytest.approx(7.0)
+
+
+def test_learning_that_begins_after_stock_was_counted_misses_no_delivery() -> None:
+    world = World()
+    world.send(*(world.listing(sku, price_minor=PRICE, cost_minor=COST) for sku in SKUS))
+    shelves = Shelves(100)
+    lived(world, shelves, 20)
+    world.send(world.policy(learning=True, dither=0.0))
+    lived(world, shelves, 30, 20)
+    assert (deliveries(world)["came"] == 5).all(), "on the days 21, 28, 35, 42 and 49"
+    np.testing.assert_allclose(deliveries(world)["days"], 7.0)
+
+
+@pytest.mark.parametrize("wait_hours", [12, 30, 60])
+def test_gaps_that_are_only_counted_in_days_make_no_calendar(wait_hours: int) -> None:
+    """What is ordered as it runs out comes at any hour, and midnights count its wait unevenly."""
+    world, draw = shop(), np.random.default_rng(1)
+    stock = np.full(len(SKUS), 1000) + draw.integers(0, 500, len(SKUS))
+    due, begin_ms = np.full(len(SKUS), -1), world.now_ms
+    for hour in range(6, 60 * 24, 6):
+        world.now_ms = begin_ms + hour * HOUR
+        stock = np.where(due == hour, stock + 1000, stock)
+        told: list[AnyDelta] = []
+        for at, sku in enumerate(SKUS):
+            units = min(int(draw.poisson(50.0)), int(stock[at]))
+            stock[at] -= units
+            if units:
+                told.append(world.sold(units, sku, source=f"till {sku}", source_seq=hour))
+            told.append(world.stock(int(stock[at]), sku))
+        due = np.where((stock == 0) & (due < hour), hour + wait_hours // 6 * 6, due)
+        world.send(*told, after_ms=0)
+    assert (deliveries(world)["came"] >= 7).all() and (deliveries(world)["emptied"] > 0.2).all()
+    regular = world.shard._memory.learnt.retailers[0].regular
+    assert not by_calendar(deliveries(world), regular).any()
 
 
 # ----- the price at which stock lasts ------------------------------------------------------------
@@ -280,21 +429,51 @@ def test_a_season_and_units_are_not_made_to_last() -> None:
 
 def test_prices_that_stock_asks_for_teach_nothing() -> None:
     world, shelves = shop(), Shelves(60)
-    lived(world, shelves, 60)
-    memory = world.shard._memory
-    rows = [memory.listings.live_row(world.key(sku)) for sku in SKUS]
+    lived(world, shelves, 75)
     assert ((flags(world) & (LASTS | LASTED)) == (LASTS | LASTED)).all()
-    before = memory.learnt.rows["own"][rows].copy()
-    lived(world, shelves, 10, 60)
-    assert (np.abs(memory.learnt.rows["own"][rows]) <= np.abs(before)).all()
+    before = learnt_of(world)["own"].copy()
+    lived(world, shelves, 10, 75)
+    assert (np.abs(learnt_of(world)["own"]) <= np.abs(before)).all()
+
+
+def test_a_pin_over_a_price_that_stock_asks_for_teaches_as_any_pin() -> None:
+    world, shelves = shop(), Shelves(60)
+    lived(world, shelves, 75)
+    world.send(*(world.about(PricePinned, sku, price_minor=PRICE) for sku in SKUS))
+    told = world.shard.live_facts(world.key("S0"))
+    assert told is not None and told.deliveries is None, "stock is no reason of this price"
+    before = learnt_of(world)["history"].copy()
+    lived(world, shelves, 40, 75)
+    assert ((flags(world) & LASTS) != 0).any() and not (flags(world) & LASTED).any()
+    assert (learnt_of(world)["history"][:, 0] > before[:, 0]).all()
+
+
+def test_the_day_before_a_delivery_that_ends_scarcity_teaches_nothing_either() -> None:
+    """Its price was asked for by stock, and is another before the day is closed."""
+    world, shelves = shop(), Shelves(100)
+    for day in range(60):
+        new = (flags(world) & (LASTS | LASTED)) == LASTS
+        if new.any() and day > 20:
+            break
+        lived(world, shelves, 1, day)
+    shelves.stock += 2000
+    world.now_ms += HOUR
+    world.send(*(world.stock(int(shelves.stock[at]), sku) for at, sku in enumerate(SKUS)))
+    ended = new & ((flags(world) & LASTS) == 0)
+    assert ended.any()
+    assert ((flags(world)[ended] & LASTED) != 0).all()
+
+
+def test_a_ceiling_below_what_is_best_leaves_stock_no_say() -> None:
+    world, shelves = shop(ceiling_minor=1900), Shelves(100)
+    lived(world, shelves, 91)
+    regular = world.shard._memory.learnt.retailers[0].regular
+    assert by_calendar(deliveries(world), regular).all(), "else nothing is tested"
+    assert (prices(world) <= 1900).all()
+    assert not (flags(world) & LASTS).any()
 
 
 # ----- state -------------------------------------------------------------------------------------
-
-
-def test_a_row_keeps_its_budget() -> None:
-    assert DELIVERY_DTYPE.itemsize <= 48
-    assert DELIVERIES_KEPT > 1 and SCATTER_PRIOR > 0
 
 
 def test_replay_is_exact() -> None:
@@ -349,5 +528,11 @@ def test_a_listing_that_is_removed_forgets_its_deliveries() -> None:
     world, shelves = shop(), Shelves(80)
     lived(world, shelves, 15)
     memory = world.shard._memory
-    memory.learnt.forget(0)
-    assert memory.learnt.deliveries["came"][0] == 0 and memory.learnt.deliveries["came"][1] > 0
+    row = memory.listings.live_row(world.key("S0"))
+    assert (deliveries(world)["came"] > 0).all()
+    world.send(world.about(ListingRemoved, "S0"))
+    world.now_ms += 2 * DAY
+    world.send(world.listing("N", price_minor=PRICE, cost_minor=COST))
+    assert memory.listings.live_row(world.key("N")) == row, "the row is used again"
+    assert memory.learnt.deliveries[row] == np.zeros((), dtype=DELIVERY_DTYPE)
+    assert (memory.learnt.deliveries["came"] > 0).sum() == len(SKUS) - 1

@@ -33,18 +33,26 @@ def test_a_block_finds_the_recounts_that_a_look_at_each_row_finds(seed: int) -> 
     facts, rows = block(random, 120)
     stock_ms = random.integers(0, 20, ROWS)
     counted = random.permutation(ROWS)[: random.integers(0, ROWS)]
+    many = len(counted)
     counts = Counts(
-        counted, random.integers(-1, 12, len(counted)), random.integers(0, 12, len(counted))
+        counted,
+        random.integers(-3, 12, many),
+        random.integers(-1, 12, many),
+        random.integers(-1, 20, many),
+        random.random(many) < 0.1,
+        random.random(many) < 0.9,
     )
     taken = random.random(len(rows)) < 0.8
     expected = []
-    for row, stood, found in zip(*(column.tolist() for column in counts), strict=True):
+    columns = (column.tolist() for column in counts)
+    for row, stood, found, _, unknown, _ in zip(*columns, strict=True):
         known = taken & (facts.kind == UNITS_SOLD) & (rows == row)
         sold = int(facts.amount[known & (facts.observed_ms <= stock_ms[row])].sum())
         left = max(stood - sold, 0)
-        if stood < 0 or abs(found - left) > RECOUNT_SHARE * left:
+        if unknown or abs(max(found, 0) - left) > RECOUNT_SHARE * left:
             expected.append(row)
-    memory = SimpleNamespace(listings=SimpleNamespace(listings={"stock_ms": stock_ms}))
+    listings = SimpleNamespace(listings={"stock_ms": stock_ms})
+    memory = SimpleNamespace(listings=listings, learnt=SimpleNamespace(any=False))
     work = Work(20)
     _note_recounts(cast(Any, memory), work, counts, facts, rows, taken)
     told = [row for piece in work.recounted for row in piece.tolist()]
