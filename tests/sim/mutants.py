@@ -124,9 +124,8 @@ LEARNT_ROWS = Patch(
 PREDICTED = Patch("engine.checkpoint", "predicted=memory.serving.saved(rows),", 'predicted=b"",')
 CLOSE_UNSAVED = Patch(
     "engine.learning",
-    "    memory.mark(rows)\n    memory.unsaved[rows] = True\n    work.changed",
-    "    unsaved = memory.unsaved[rows]\n    memory.mark(rows)\n"
-    "    memory.unsaved[rows] = unsaved\n    work.changed",
+    "held.period_days)\n    memory.unsaved[rows] = True\n    work.changed",
+    "held.period_days)\n    work.changed",
 )
 DAYS_PHASE = Patch(
     "engine.learnt",
