@@ -167,6 +167,10 @@ class BusyAppender:
         return await self._appender.append(value, **more)
 
 
+_BURIED: list[Any] = []
+"""Worlds that have ended, with their dead."""
+
+
 class Crowd:
     """The world: a feed in both lanes, one long record among it, and who looks after its owner.
 
@@ -221,6 +225,9 @@ class Crowd:
         try:
             self.loop.run(self._live(until_s, is_over, stopped_after_s, killed=killed))
         finally:
+            # Nor are they collected later, in the midst of whatever a process of tests does then.
+            _BURIED.append(self)
+            gc.freeze()
             gc.enable()
         assert not self.loop.unhandled, self.loop.unhandled
 
