@@ -94,6 +94,23 @@ def test_two_seconds_of_proven_silence_replace_an_owner() -> None:
     assert launch.start.cautious, "whatever hung it may stand in the log"
 
 
+def silent_until_killed(watch: Watch, start: Start, now_ms: int, waits: float) -> tuple[int, Start]:
+    """Return for how long one may say nothing until it is killed, and who is started then.
+
+    Args:
+        waits: for which share of the time it waits for a processor.
+    """
+    actions: list[Action] = []
+    silent_ms = 0
+    while not only(actions, Kill):
+        silent_ms += CANARY_MS
+        watch.proven(CANARY_MS, {0: True}, {start.name: waits * CANARY_MS})
+        actions = watch.plan(now_ms)
+    (launch,) = only(actions, Launch) or only(watch.plan(now_ms + 40_000), Launch)
+    assert isinstance(launch, Launch)
+    return silent_ms, launch.start
+
+
 def ended_for_silence(
     watch: Watch, trying: list[bool], waits: float = 0.0
 ) -> tuple[list[Start], list[int]]:
@@ -110,16 +127,9 @@ def ended_for_silence(
         start, now_ms = starts[-1], 40_000 * number  # longer than any back-off
         watch.launched(Launched(start=start, pid=1, address=""))
         watch.marked(0, start.owner, now_ms, trying=tries)
-        actions: list[Action] = []
-        silent_ms = 0
-        while not only(actions, Kill):
-            silent_ms += CANARY_MS
-            watch.proven(CANARY_MS, {0: True}, {start.name: waits * CANARY_MS})
-            actions = watch.plan(now_ms)
+        silent_ms, heir = silent_until_killed(watch, start, now_ms, waits)
         silences.append(silent_ms)
-        (launch,) = only(actions, Launch) or only(watch.plan(now_ms + 40_000), Launch)
-        assert isinstance(launch, Launch)
-        starts.append(launch.start)
+        starts.append(heir)
     return starts, silences
 
 
@@ -216,16 +226,9 @@ def ended_without_progress(
     for number in range(count):
         start, now_ms = starts[-1], 40_000 * number  # longer than any back-off
         watch.launched(Launched(start=start, pid=1, address=""))
-        actions: list[Action] = []
-        silent_ms = 0
-        while not only(actions, Kill):
-            silent_ms += CANARY_MS
-            watch.proven(CANARY_MS, {0: True}, {start.name: waits * CANARY_MS})
-            actions = watch.plan(now_ms)
+        silent_ms, heir = silent_until_killed(watch, start, now_ms, waits)
         times.append(silent_ms)
-        (launch,) = only(actions, Launch) or only(watch.plan(now_ms + 40_000), Launch)
-        assert isinstance(launch, Launch)
-        starts.append(launch.start)
+        starts.append(heir)
     return starts, times
 
 

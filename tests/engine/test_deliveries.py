@@ -217,17 +217,21 @@ def streamed(world: World, told: list[AnyDelta]) -> None:
     world.send(*(each for each in told if not isinstance(each, UnitsSold)), after_ms=0)
 
 
+def told_as(world: World, told: list[AnyDelta], *, together: bool) -> None:
+    """Tell of a day in one microbatch, or as a till streams it."""
+    if together:
+        world.send(*told, after_ms=0)
+    else:
+        streamed(world, told)
+
+
 @pytest.mark.parametrize("together", [True, False])
 def test_what_a_delivery_brings_does_not_hang_on_how_facts_are_cut(together: bool) -> None:
     """A till streams and shelves are counted at night: sales of what nobody had counted yet."""
     world, shelves = shop(), Shelves(60)
     for day in range(50):
         world.now_ms += DAY
-        told = shelves.day(world, day)
-        if together:
-            world.send(*told, after_ms=0)
-        else:
-            streamed(world, told)
+        told_as(world, shelves.day(world, day), together=together)
     assert (deliveries(world)["came"] == 7).all()
     np.testing.assert_allclose(deliveries(world)["units"], 60.0)
     assert (deliveries(world)["full"] < 63.0).all()
@@ -239,11 +243,7 @@ def test_a_shelf_is_not_empty_for_what_was_sold_of_a_delivery(together: bool) ->
     world, shelves = shop(), FilledUp(190)
     for day in range(100):
         world.now_ms += DAY
-        told = shelves.day(world, day)
-        if together:
-            world.send(*told, after_ms=0)
-        else:
-            streamed(world, told)
+        told_as(world, shelves.day(world, day), together=together)
         assert not (flags(world) & LASTS).any()
     assert (deliveries(world)["came"] == 14).all()
     assert (deliveries(world)["emptied"] < 0.25).all()
