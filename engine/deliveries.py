@@ -150,7 +150,7 @@ def taken(
     told["scatter"] = np.where(known, scatter, told["scatter"])
     told["units"] = np.where(new, told["units"] + each * (more - told["units"]), told["units"])
     emptied = told["emptied"] + each * (empty - told["emptied"])
-    full = told["full"] + each * (np.maximum(left, 0) + more - told["full"])
+    full = told["full"] + each * (left + more - told["full"])
     told["full"] = np.where(new, full, told["full"])
     told["emptied"] = np.where(new, emptied, told["emptied"])
     told["days"] = np.where(false, 0.0, told["days"])
